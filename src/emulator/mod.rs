@@ -1,0 +1,1 @@
+//! The adapter and root complex, emulated over any physical memory.

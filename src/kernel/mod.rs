@@ -1,0 +1,146 @@
+//! What Linux keeps where: everything here reads a target through [`Kernel`].
+//!
+//! [`locate`] finds a kernel in physical memory and writes down a [`KernelMap`]; the other modules, one per
+//! kernel subsystem, walk its structures. Differences between kernels are decided by the presence of members
+//! and symbols. The target is live and may be hostile: every walk is bounded.
+
+pub mod locate;
+
+use std::sync::Arc;
+
+use crate::{
+    addr::{PhysAddr, PhysRange, VirtAddr},
+    paging::{Levels, VirtError, VirtMem},
+    symbols::{Relocated, SymbolError},
+    types::{TypeError, TypeSource},
+};
+
+/// Where a kernel is: plain data, found by [`locate`], consumed by everything else.
+#[derive(Debug, Clone)]
+pub struct KernelMap {
+    /// Run-time address of `_text`.
+    pub text: VirtAddr,
+    /// Physical address of `_text`, a multiple of 2 MiB.
+    pub text_phys: PhysAddr,
+    /// What the kernel calls `phys_base`: physical = virtual - 0xffffffff80000000 + phys_base, modulo 2^64.
+    pub phys_base: u64,
+    /// KASLR slide: run-time minus link address, modulo 2^64; `None` until a vmlinux or VMCOREINFO says it.
+    pub slide: Option<u64>,
+    /// Physical address of the live top-level page table (`init_top_pgt`).
+    pub root: PhysAddr,
+    /// Its depth.
+    pub levels: Levels,
+    /// Start of the direct map.
+    pub page_offset: Option<VirtAddr>,
+    /// Start of the vmalloc area.
+    pub vmalloc_base: Option<VirtAddr>,
+    /// Start of the array of `struct page`.
+    pub vmemmap_base: Option<VirtAddr>,
+    /// Memory encryption bit in page-table entries (`sme_me_mask`), 0 without.
+    pub sme_mask: u64,
+    /// The kernel image, `_text` to the last page the tables map.
+    pub image: PhysRange,
+    /// `linux_banner`, as read through the tables.
+    pub banner: Option<String>,
+    /// `uname -r`.
+    pub release: Option<String>,
+    /// GNU build id from the image's `.notes`, or VMCOREINFO.
+    pub build_id: Option<Vec<u8>>,
+    /// RAM, ascending and disjoint.
+    pub ram: Vec<PhysRange>,
+    /// How each of these was found, in the order it was.
+    pub evidence: Vec<Evidence>,
+}
+
+/// How one value was found.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Evidence {
+    /// The value's name, as `info` prints it: `text`, `root`, `ram`...
+    pub what: &'static str,
+    /// The method: `real-mode trampoline`, `VMCOREINFO`, `iomem_resource`...
+    pub method: &'static str,
+    /// Details for a person: addresses, counts.
+    pub detail: String,
+    /// `proved` by a second, independent source; `found`; or `guessed`.
+    pub confidence: Confidence,
+}
+
+/// How sure a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// A second, independent source agrees.
+    Proved,
+    /// One source says so.
+    Found,
+    /// Derived from a convention, checked by nothing.
+    Guessed,
+}
+
+/// A located kernel and what is known to read it with.
+pub struct Kernel {
+    /// Where it is.
+    pub map: KernelMap,
+    /// Its virtual memory.
+    pub memory: Arc<dyn VirtMem>,
+    /// Symbols at run-time addresses, when a vmlinux (or, later, kallsyms) gave them.
+    pub symbols: Option<Relocated>,
+    /// Types, when a vmlinux (or, later, BTF) gave them.
+    pub types: Option<Arc<dyn TypeSource>>,
+}
+
+/// Why something about the kernel could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// A read failed.
+    #[error("{step}: {source}")]
+    Read {
+        /// What was being done, such as `reading task_struct`.
+        step: &'static str,
+        /// The failed read.
+        source: VirtError,
+    },
+    /// A symbol is missing.
+    #[error(transparent)]
+    Symbol(#[from] SymbolError),
+    /// A type or member is missing.
+    #[error(transparent)]
+    Type(#[from] TypeError),
+    /// The target contradicts itself: damaged, hostile, or changing faster than it can be read.
+    #[error("{step} at {addr}: {reason}")]
+    Inconsistent {
+        /// What was being done.
+        step: &'static str,
+        /// Where.
+        addr: VirtAddr,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Needs symbols or types, and none were given.
+    #[error("{what} needs {needs}: give the kernel's own file with --vmlinux")]
+    NeedsVmlinux {
+        /// What was asked for.
+        what: &'static str,
+        /// `symbols` or `types`.
+        needs: &'static str,
+    },
+}
+
+impl Kernel {
+    /// The symbols, or the sentence that says `what` needs them.
+    ///
+    /// # Errors
+    /// [`KernelError::NeedsVmlinux`].
+    pub fn symbols(&self, what: &'static str) -> Result<&Relocated, KernelError> {
+        self.symbols.as_ref().ok_or(KernelError::NeedsVmlinux { what, needs: "symbols" })
+    }
+
+    /// The types, or the sentence that says `what` needs them.
+    ///
+    /// # Errors
+    /// [`KernelError::NeedsVmlinux`].
+    pub fn types(&self, what: &'static str) -> Result<&dyn TypeSource, KernelError> {
+        self.types.as_deref().ok_or(KernelError::NeedsVmlinux { what, needs: "types" })
+    }
+}

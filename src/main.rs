@@ -1,0 +1,3 @@
+//! The `nettlp-gdb` program.
+
+fn main() {}

@@ -1,0 +1,113 @@
+//! Names of places in the kernel: as linked ([`elf`], later kallsyms), and as they are now ([`Relocated`]).
+
+use crate::addr::{LinkAddr, VirtAddr};
+
+/// What a symbol names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SymbolKind {
+    /// Code.
+    Function,
+    /// A variable.
+    Object,
+    /// Anything else (section marks, absolute values).
+    Other,
+}
+
+/// A symbol as the linker wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Symbol {
+    /// Its name.
+    pub name: String,
+    /// Where it was linked; for a per-CPU variable of a kernel before 6.15, an offset in the per-CPU area.
+    pub addr: LinkAddr,
+    /// Bytes, 0 if not known.
+    pub size: u64,
+    /// What it names.
+    pub kind: SymbolKind,
+}
+
+/// No such symbol.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{table} has no symbol `{name}`")]
+pub struct SymbolError {
+    /// The table searched.
+    pub table: String,
+    /// The name asked for.
+    pub name: String,
+}
+
+/// Symbols as linked.
+pub trait SymbolTable: Send + Sync {
+    /// The file or table, for messages.
+    fn table_name(&self) -> &str;
+
+    /// The symbol of that name (the first global one, else the first).
+    fn lookup(&self, name: &str) -> Option<Symbol>;
+
+    /// The symbol whose range holds `addr`, or the nearest one below it in the same section.
+    fn containing(&self, addr: LinkAddr) -> Option<Symbol>;
+
+    /// Where per-CPU variables are linked when that is a range of its own that starts at 0 (before 6.15), as
+    /// `start..end`; `None` when they are ordinary addresses.
+    fn zero_based_percpu(&self) -> Option<(LinkAddr, LinkAddr)>;
+}
+
+/// A symbol table moved by the KASLR slide: the only place where a slide is added.
+pub struct Relocated {
+    table: Box<dyn SymbolTable>,
+    slide: u64,
+}
+
+impl Relocated {
+    /// `table` as it stands in a kernel that runs `slide` bytes (modulo 2^64) above its link address.
+    #[must_use]
+    pub fn new(table: Box<dyn SymbolTable>, slide: u64) -> Self {
+        Self { table, slide }
+    }
+
+    /// The KASLR slide in bytes, modulo 2^64.
+    #[must_use]
+    pub fn slide(&self) -> u64 {
+        self.slide
+    }
+
+    /// The table as linked.
+    #[must_use]
+    pub fn table(&self) -> &dyn SymbolTable {
+        &*self.table
+    }
+
+    /// Run-time address of an ordinary symbol; for a zero-based per-CPU one, its offset in the per-CPU area.
+    ///
+    /// # Errors
+    /// [`SymbolError`] when the table has no such symbol.
+    pub fn addr(&self, name: &str) -> Result<VirtAddr, SymbolError> {
+        self.find(name)
+            .ok_or_else(|| SymbolError { table: self.table.table_name().to_owned(), name: name.to_owned() })
+    }
+
+    /// As [`Relocated::addr`], `None` when the table has no such symbol: for choosing by presence.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<VirtAddr> {
+        let symbol = self.table.lookup(name)?;
+        Some(self.relocate(symbol.addr))
+    }
+
+    /// Run-time address of a linked address.
+    #[must_use]
+    pub fn relocate(&self, addr: LinkAddr) -> VirtAddr {
+        match self.table.zero_based_percpu() {
+            Some((start, end)) if start <= addr && addr < end => VirtAddr::new(addr.raw()),
+            _ => VirtAddr::new(addr.raw().wrapping_add(self.slide)),
+        }
+    }
+
+    /// The symbol at a run-time address and the distance from its start, in bytes.
+    #[must_use]
+    pub fn containing(&self, addr: VirtAddr) -> Option<(Symbol, u64)> {
+        let linked = LinkAddr::new(addr.raw().wrapping_sub(self.slide));
+        let symbol = self.table.containing(linked)?;
+        let offset = linked.wrapping_offset_from(symbol.addr);
+        Some((symbol, offset))
+    }
+}
