@@ -1,1 +1,3 @@
+//! One integration binary: what crosses layers, over real sockets.
+
 mod tidy;
