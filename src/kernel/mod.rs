@@ -4,7 +4,12 @@
 //! kernel subsystem, walk its structures. Differences between kernels are decided by the presence of members
 //! and symbols. The target is live and may be hostile: every walk is bounded.
 
+pub mod dmesg;
 pub mod locate;
+pub mod percpu;
+pub mod task;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 
