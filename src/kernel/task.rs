@@ -20,7 +20,6 @@ const MAX_TASKS: usize = 4 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Task {
     /// Address of the `task_struct`.
-    #[serde(serialize_with = "crate::render::hex")]
     pub addr: VirtAddr,
     /// Thread id in the initial namespace; 0 for idle tasks.
     pub pid: i32,
@@ -35,7 +34,6 @@ pub struct Task {
     /// The CPU it is on or was last on.
     pub cpu: Option<u32>,
     /// `real_parent`.
-    #[serde(serialize_with = "crate::render::hex")]
     pub parent: VirtAddr,
     /// Has no address space of its own (`mm` is NULL).
     pub kernel_thread: bool,
