@@ -5,6 +5,8 @@
 //! a caller that knows several addresses asks for them together and the link overlaps them.
 //! Nothing here knows what a page table or a kernel is.
 
+pub mod remote;
+
 use std::{io, sync::Arc};
 
 use crate::{addr::PhysAddr, link};

@@ -1,1 +1,4 @@
+//! Everything that needs more than one module.
+
+mod link;
 mod tidy;
