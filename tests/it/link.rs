@@ -2,6 +2,8 @@
 //!
 //! Each test has addresses of its own in 127/8, so that tests and test runs do not meet on a port.
 
+#![expect(clippy::unwrap_used, reason = "a test helper that fails is a failed test")]
+
 use std::{
     net::{IpAddr, Ipv4Addr, UdpSocket},
     sync::{
@@ -53,6 +55,8 @@ fn bench(faults: Faults, adjust: impl FnOnce(&mut link::Config, &mut emulator::C
         requester: Some(server.requester),
         port_mask: 0x0f,
         timeout: Duration::from_millis(40),
+        // Enough that chance alone makes no read fail.
+        retries: 8,
         ..link::Config::new(adapter)
     };
     adjust(&mut config, &mut server);
