@@ -1,3 +1,4 @@
 //! One integration binary: what crosses layers, over real sockets.
 
+mod gdb;
 mod tidy;
