@@ -52,6 +52,8 @@ pub struct KernelMap {
     pub release: Option<String>,
     /// GNU build id from the image's `.notes`, or VMCOREINFO.
     pub build_id: Option<Vec<u8>>,
+    /// VMCOREINFO, if the kernel keeps it.
+    pub vmcoreinfo: Option<locate::vmcoreinfo::VmcoreInfo>,
     /// RAM, ascending and disjoint.
     pub ram: Vec<PhysRange>,
     /// How each of these was found, in the order it was.
