@@ -27,7 +27,7 @@ use std::sync::Arc;
 pub use error::{Attempt, LocateError};
 
 use crate::{
-    addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr},
+    addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, hex_bytes},
     mem::{
         PhysMem,
         cache::{Cache, Validity},
@@ -306,7 +306,7 @@ fn describe(sighting: &Sighting, proof: &Proof<'_>, hints: &Hints<'_>, evidence:
     if let Some(id) = &identity.build_id {
         let same = hints.build_id == Some(id.as_slice());
         let confidence = if same { Confidence::Proved } else { Confidence::Found };
-        add("build id", ".notes", error::hex(id), confidence);
+        add("build id", ".notes", hex_bytes(id), confidence);
     }
     match info {
         Some(info) => {
