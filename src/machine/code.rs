@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::c::Function;
+use super::{c::Function, dwarf_writer::Frame};
 
 const PROLOGUE: [u8; 8] = [0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89, 0xe5];
 const EPILOGUE: [u8; 2] = [0x5d, 0xc3];
@@ -55,4 +55,11 @@ pub(super) fn assemble(functions: &[Function]) -> Result<(Vec<u8>, Vec<Placed>),
         text.extend(EPILOGUE);
     }
     Ok((text, placed))
+}
+
+/// How to find the caller of a function of `size` bytes.
+pub(super) fn frame(size: u64, outermost: bool) -> Frame {
+    /// Bytes of the last instruction, `ret`.
+    const RET_LEN: u64 = 1;
+    Frame { pushed: 5, established: 8, popped: (size - RET_LEN) as u32, outermost }
 }

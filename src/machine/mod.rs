@@ -109,7 +109,7 @@ impl Machine {
         let declarations = c::read(&description.sources, &constants)?;
         let build_id = build_id(description, &constants);
         let image = link::link(&declarations, description.percpu, boot::notes(&build_id))?;
-        let (memory, truth) = boot::boot(description, &declarations, &constants, &image, build_id)?;
+        let (memory, truth) = boot::boot(description, &declarations, &image, build_id)?;
         Ok(Self { memory, truth, declarations, sources: description.sources.clone(), image })
     }
 

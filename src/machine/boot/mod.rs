@@ -19,7 +19,7 @@ use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use super::{
     MachineError,
-    c::{Constants, Declarations},
+    c::Declarations,
     description::{Bases, Description, State},
     heap::Heap,
     link::{Image, KERNEL_MAP, TEXT},
@@ -36,7 +36,6 @@ use crate::{
 pub(super) struct Boot<'d> {
     description: &'d Description,
     declarations: &'d Declarations,
-    constants: &'d Constants,
     image: &'d Image,
     build_id: [u8; 20],
     memory: Arc<Sparse>,
@@ -88,7 +87,6 @@ impl From<PhysAddr> for Word {
 pub(super) fn boot(
     description: &Description,
     declarations: &Declarations,
-    constants: &Constants,
     image: &Image,
     build_id: [u8; 20],
 ) -> Result<(Arc<Sparse>, Truth), MachineError> {
@@ -102,7 +100,6 @@ pub(super) fn boot(
     let mut boot = Boot {
         description,
         declarations,
-        constants,
         image,
         build_id,
         tables: Tables::new(Arc::clone(&memory), root, description.levels),
@@ -163,11 +160,6 @@ impl Boot<'_> {
         }
     }
 
-    /// Whether the sources define the constant: which kernel this is.
-    fn defines(&self, constant: &str) -> bool {
-        self.constants.contains_key(constant)
-    }
-
     /// Run-time address of a symbol; for a zero-based per-CPU one, its offset.
     fn symbol(&self, name: &str) -> Result<VirtAddr, MachineError> {
         let symbol = self.image.symbol(name)?;
@@ -193,11 +185,6 @@ impl Boot<'_> {
     /// Address in the direct map of a physical address.
     fn direct(&self, phys: PhysAddr) -> VirtAddr {
         self.bases.page_offset.wrapping_add(phys.raw())
-    }
-
-    /// Physical address behind a direct map address.
-    fn direct_phys(&self, addr: VirtAddr) -> PhysAddr {
-        PhysAddr::new(addr.wrapping_offset_from(self.bases.page_offset))
     }
 
     /// Memory from the heap, seen through the direct map.
