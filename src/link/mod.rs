@@ -1,19 +1,23 @@
-//! The NetTLP link: PCIe memory reads as UDP datagrams.
+//! The NetTLP link: reads of physical memory as PCI Express requests in UDP datagrams.
+//!
+//! In: addresses and buffers. Out: bytes, or an error per read that names address and length. [`tlp`] and
+//! [`nettlp`] are the wire format, [`split`] cuts a transfer into requests, [`engine`] keeps them in flight and
+//! judges what comes back, [`udp`] owns the sockets, [`message`] asks the target's driver. Nothing here knows
+//! what a page, an image or a kernel is.
 
-use crate::addr::PhysAddr;
+mod client;
+mod engine;
+mod error;
+pub mod message;
+pub mod nettlp;
+mod requester;
+pub mod split;
+pub mod tlp;
+mod udp;
 
-/// Why a read over the link failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LinkError {
-    /// No completion came, after every retry.
-    #[error("no completion from the adapter for {len} bytes at {addr} after {attempts} attempts")]
-    Timeout {
-        /// Address of the request.
-        addr: PhysAddr,
-        /// Its length in bytes.
-        len: usize,
-        /// Requests sent.
-        attempts: u32,
-    },
-}
+pub use self::{
+    client::{Client, Config, MAX_PAYLOAD},
+    engine::{LinkStats, Read},
+    error::LinkError,
+    requester::{ParseRequesterError, Requester},
+};

@@ -8,6 +8,7 @@
 pub mod cache;
 pub mod file;
 pub mod guard;
+pub mod remote;
 pub mod sparse;
 pub mod stats;
 

@@ -8,19 +8,19 @@ use crate::{
     mem::{PhysMem, ReadOp},
 };
 
-const PRESENT: u64 = 1 << 0;
-const WRITABLE: u64 = 1 << 1;
+pub(super) const PRESENT: u64 = 1 << 0;
+pub(super) const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
-const PAGE: u64 = 1 << 7;
-const NO_EXECUTE: u64 = 1 << 63;
+pub(super) const PAGE: u64 = 1 << 7;
+pub(super) const NO_EXECUTE: u64 = 1 << 63;
 /// Bits 51:12 of an entry (Intel SDM volume 3, tables 4-15 to 4-20).
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Levels whose entries may map a page: 4 KiB, 2 MiB and 1 GiB.
-const LARGEST_LEAF: u32 = 3;
+pub(super) const LARGEST_LEAF: u32 = 3;
 
 /// Size in bytes of what one entry of a table of `level` covers.
-const fn coverage(level: u32) -> u64 {
+pub(super) const fn coverage(level: u32) -> u64 {
     PAGE_SIZE << (9 * (level - 1))
 }
 

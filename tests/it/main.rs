@@ -1,3 +1,5 @@
 //! One integration binary: what crosses layers, over real sockets.
 
+mod gdb;
+mod link;
 mod tidy;

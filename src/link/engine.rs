@@ -1,0 +1,533 @@
+//! The protocol engine: reads in, requests out; datagrams in, bytes out. It does no I/O and asks no clock.
+//!
+//! A [`Batch`] is driven by whoever owns the sockets: [`Batch::transmit`] until it has nothing to send, wait
+//! for a datagram or for [`Batch::deadline`], then [`Batch::receive`] or [`Batch::expire`]. Each tag stands for
+//! one outstanding request and one socket. The engine does not know what a socket, a port or an address of
+//! the network is. Nothing is allocated per request or datagram.
+//!
+//! When no answer comes in time, the request is sent again under another tag and the old tag is retired: its
+//! answer may still come, and must not be taken for that of a later request. It returns when that late answer
+//! has come in full (where timestamps prove that nothing can follow it), else after ten timeouts, which at the
+//! default is 20 times the longest completion timeout PCI Express prescribes by default (50 ms). Old frames
+//! that the network delayed or duplicated are told by their timestamps ([`clock`]).
+
+mod clock;
+mod request;
+
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    time::{Duration, Instant},
+};
+
+use self::{
+    clock::Clock,
+    request::{Failure, Request, Verdict},
+};
+use super::{
+    LinkError, Requester,
+    nettlp::{HEADER_LEN, Stamp},
+    split::{Piece, Split},
+    tlp::{Completion, Defect, Status, Tlp},
+};
+use crate::addr::PhysAddr;
+
+/// A tag whose request was never answered stays unused for this many timeouts.
+const RETIRE_SILENT: u32 = 10;
+/// A tag whose answer began but was damaged: the rest of it is already on its way.
+const RETIRE_BROKEN: u32 = 1;
+
+/// One read of a batch. `buf` is unspecified unless `result` is `Ok`.
+#[derive(Debug)]
+pub struct Read<'b> {
+    /// First address.
+    pub addr: PhysAddr,
+    /// Where the bytes go; its length is the length of the read.
+    pub buf: &'b mut [u8],
+    /// The outcome; [`LinkError::NotAttempted`] before.
+    pub result: Result<(), LinkError>,
+    missing: usize,
+    failed: bool,
+}
+
+impl<'b> Read<'b> {
+    /// A read of `buf.len()` bytes from `addr`, not attempted yet.
+    pub fn new(addr: PhysAddr, buf: &'b mut [u8]) -> Self {
+        let len = buf.len();
+        let result = Err(LinkError::NotAttempted { addr, len });
+        Self { addr, buf, result, missing: len, failed: false }
+    }
+
+    fn start(&mut self) -> bool {
+        let (addr, len) = (self.addr, self.buf.len());
+        (self.missing, self.failed) = (len, false);
+        let last = (len as u64).checked_sub(1);
+        self.result = match last {
+            None => Ok(()),
+            Some(last) if addr.checked_add(last).is_none() => Err(LinkError::PastEnd { addr, len }),
+            Some(_) => {
+                self.result = Err(LinkError::NotAttempted { addr, len });
+                return true;
+            }
+        };
+        false
+    }
+
+    fn fail(&mut self, error: LinkError) {
+        if !self.failed {
+            (self.failed, self.result) = (true, Err(error));
+        }
+    }
+
+    fn arrived(&mut self, len: usize) {
+        self.missing = self.missing.saturating_sub(len);
+        if self.missing == 0 && !self.failed {
+            self.result = Ok(());
+        }
+    }
+}
+
+/// What the link did so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct LinkStats {
+    /// Read requests sent, those sent again included.
+    pub requests: u64,
+    /// Completions accepted.
+    pub completions: u64,
+    /// Bytes delivered to readers.
+    pub bytes: u64,
+    /// Write requests sent.
+    pub writes: u64,
+    /// Requests sent again.
+    pub retries: u64,
+    /// Requests without an answer in time.
+    pub timeouts: u64,
+    /// Datagrams that were no completion of ours, or did not continue their request.
+    pub malformed: u64,
+    /// Completions with poisoned data.
+    pub poisoned: u64,
+    /// Completions with an error status.
+    pub errors: u64,
+    /// Late or duplicate completions, discarded.
+    pub stale: u64,
+    /// Requests the adapter's host or the network refused.
+    pub refused: u64,
+    /// Frames missing from the adapter's sequence: lost, or sent to a port nobody here listens on.
+    pub lost: u64,
+}
+
+impl fmt::Display for LinkStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests, completions, bytes, retries, timeouts, malformed, stale, lost, .. } = self;
+        write!(
+            f,
+            "{requests} requests, {completions} completions, {bytes} bytes, {retries} retries, \
+             {timeouts} timeouts, {malformed} malformed, {stale} stale, {lost} lost"
+        )
+    }
+}
+
+/// How the engine asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) requester: Requester,
+    /// Tags 0 to `tags` - 1; 1 to 256.
+    pub(super) tags: u16,
+    /// Longest request in bytes.
+    pub(super) mrrs: u32,
+    pub(super) timeout: Duration,
+    pub(super) retries: u32,
+}
+
+/// A piece to be asked for.
+#[derive(Debug, Clone, Copy)]
+struct Job {
+    read: usize,
+    piece: Piece,
+    attempt: u32,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Free { dirty: bool },
+    Busy(Request),
+    Retired { request: Request, until: Instant, broken: bool },
+}
+
+/// A datagram to send from a tag's socket.
+#[derive(Debug)]
+pub(super) struct Transmit {
+    pub(super) tag: u8,
+    /// Whether anything that still waits in the tag's socket must be thrown away first.
+    pub(super) drain: bool,
+    bytes: [u8; HEADER_LEN + 16],
+    len: usize,
+}
+
+impl Transmit {
+    pub(super) fn datagram(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&self.bytes)
+    }
+}
+
+/// Tags and what is known of the adapter, kept from batch to batch.
+#[derive(Debug)]
+pub(super) struct Engine {
+    settings: Settings,
+    slots: Box<[Slot]>,
+    free: VecDeque<u8>,
+    retired: usize,
+    retry: VecDeque<Job>,
+    pending: Option<Job>,
+    current: Option<(usize, Split)>,
+    next_read: usize,
+    in_flight: usize,
+    check_at: Option<Instant>,
+    clock: Clock,
+    stats: LinkStats,
+}
+
+impl Engine {
+    pub(super) fn new(settings: Settings) -> Self {
+        let tags = settings.tags.clamp(1, 256);
+        Self {
+            settings,
+            slots: (0..tags).map(|_| Slot::Free { dirty: false }).collect(),
+            free: (0..tags).map(|tag| tag as u8).collect(),
+            retired: 0,
+            retry: VecDeque::with_capacity(tags.into()),
+            pending: None,
+            current: None,
+            next_read: 0,
+            in_flight: 0,
+            check_at: None,
+            clock: Clock::default(),
+            stats: LinkStats::default(),
+        }
+    }
+
+    pub(super) fn stats(&self) -> LinkStats {
+        LinkStats { lost: self.clock.lost(), ..self.stats }
+    }
+
+    pub(super) fn count_writes(&mut self, requests: u64) {
+        self.stats.writes += requests;
+    }
+
+    /// Starts on `reads`; dropping the batch gives up what is still under way.
+    pub(super) fn batch<'e, 'r, 'b>(&'e mut self, reads: &'r mut [Read<'b>]) -> Batch<'e, 'r, 'b> {
+        Batch { engine: self, reads }
+    }
+
+    fn release(&mut self, tag: u8, dirty: bool) {
+        if let Some(slot) = self.slots.get_mut(usize::from(tag)) {
+            self.retired -= usize::from(matches!(slot, Slot::Retired { .. }));
+            *slot = Slot::Free { dirty };
+            self.free.push_back(tag);
+        }
+    }
+
+    /// Takes the tag of a busy slot out of use for a while.
+    fn retire(&mut self, tag: u8, request: Request, now: Instant, broken: bool) {
+        let until = now + self.settings.timeout * if broken { RETIRE_BROKEN } else { RETIRE_SILENT };
+        if let Some(slot) = self.slots.get_mut(usize::from(tag)) {
+            self.retired += 1;
+            *slot = Slot::Retired { request, until, broken };
+        }
+    }
+
+    fn release_retired(&mut self, now: Instant) {
+        if self.retired == 0 {
+            return;
+        }
+        for tag in 0..=u8::MAX {
+            match self.slots.get(usize::from(tag)) {
+                Some(&Slot::Retired { until, .. }) if until <= now => self.release(tag, true),
+                Some(_) => {}
+                None => break,
+            }
+        }
+    }
+}
+
+/// Reads being served.
+#[derive(Debug)]
+pub(super) struct Batch<'e, 'r, 'b> {
+    engine: &'e mut Engine,
+    reads: &'r mut [Read<'b>],
+}
+
+impl Batch<'_, '_, '_> {
+    /// The next request to send, if there is one and a tag for it. It counts as sent.
+    pub(super) fn transmit(&mut self, now: Instant) -> Option<Transmit> {
+        let pending = self.engine.pending.take().filter(|job| self.wants(job.read));
+        let job = pending.or_else(|| self.next_job())?;
+        let engine = &mut *self.engine;
+        if engine.free.is_empty() {
+            engine.release_retired(now);
+        }
+        let Some(tag) = engine.free.pop_front() else {
+            engine.pending = Some(job);
+            return None;
+        };
+        let floor = engine.clock.floor(now);
+        let request = Request {
+            read: job.read,
+            piece: job.piece,
+            attempt: job.attempt,
+            sent: now,
+            received: 0,
+            floor,
+            saw_stale: false,
+            saw_defect: None,
+        };
+        let slot = engine.slots.get_mut(usize::from(tag))?;
+        let drain = matches!(slot, Slot::Free { dirty: true }) || floor.is_none();
+        *slot = Slot::Busy(request);
+        engine.stats.retries += u64::from(job.attempt > 1);
+        engine.in_flight += 1;
+        engine.stats.requests += 1;
+        engine.check_at.get_or_insert(now + engine.settings.timeout);
+
+        let header = request.header(engine.settings.requester, tag).encode_read();
+        let mut bytes = [0; HEADER_LEN + 16];
+        let stamp = Stamp::default().to_bytes();
+        let mut len = 0;
+        for (place, byte) in bytes.iter_mut().zip(stamp.iter().chain(header.as_ref())) {
+            *place = *byte;
+            len += 1;
+        }
+        Some(Transmit { tag, drain, bytes, len })
+    }
+
+    fn wants(&self, read: usize) -> bool {
+        self.reads.get(read).is_some_and(|read| !read.failed)
+    }
+
+    fn next_job(&mut self) -> Option<Job> {
+        while let Some(job) = self.engine.retry.pop_front() {
+            if self.wants(job.read) {
+                return Some(job);
+            }
+        }
+        loop {
+            if let Some((read, mut split)) = self.engine.current.take().filter(|(read, _)| self.wants(*read))
+                && let Some(piece) = split.next()
+            {
+                self.engine.current = Some((read, split));
+                return Some(Job { read, piece, attempt: 1 });
+            }
+            let index = self.engine.next_read;
+            let read = self.reads.get_mut(index)?;
+            self.engine.next_read += 1;
+            if read.start() {
+                let split = Split::new(read.addr.raw(), read.buf.len(), self.engine.settings.mrrs);
+                self.engine.current = Some((index, split));
+            }
+        }
+    }
+
+    /// Takes a datagram that came to the socket of `tag`.
+    pub(super) fn receive(&mut self, tag: u8, datagram: &[u8], now: Instant) {
+        let (stamp, completion) = match self.decode(tag, datagram) {
+            Ok(decoded) => decoded,
+            Err(defect) => {
+                self.engine.stats.malformed += 1;
+                if let Some(Slot::Busy(request)) = self.engine.slots.get_mut(usize::from(tag)) {
+                    request.saw_defect.get_or_insert(defect);
+                }
+                return;
+            }
+        };
+        self.engine.clock.count(stamp);
+        match self.engine.slots.get_mut(usize::from(tag)) {
+            Some(Slot::Busy(request)) => {
+                let verdict = request.judge(stamp, &completion);
+                let request = *request;
+                self.answered(tag, request, stamp, verdict, now);
+            }
+            Some(Slot::Retired { request, broken, .. }) => {
+                self.engine.stats.stale += 1;
+                match request.judge(stamp, &completion) {
+                    Verdict::Data(_) if !*broken && stamp.timestamp != 0 => {
+                        let complete = request.is_complete();
+                        self.engine.clock.advance(stamp, now);
+                        if complete {
+                            self.engine.release(tag, false);
+                        }
+                    }
+                    Verdict::Stale => {}
+                    Verdict::Data(_) | Verdict::Failed(_) => *broken = true,
+                }
+            }
+            Some(Slot::Free { .. }) | None => self.engine.stats.stale += 1,
+        }
+    }
+
+    fn decode<'d>(&self, tag: u8, datagram: &'d [u8]) -> Result<(Stamp, Completion<'d>), Defect> {
+        let (stamp, tlp) = Stamp::split(datagram).ok_or(Defect::Short)?;
+        let Tlp::Completion(completion) = Tlp::decode(tlp)? else { return Err(Defect::Request) };
+        if completion.requester != self.engine.settings.requester {
+            return Err(Defect::Requester(completion.requester));
+        }
+        if completion.tag != tag {
+            return Err(Defect::Tag(completion.tag));
+        }
+        Ok((stamp, completion))
+    }
+
+    fn answered(&mut self, tag: u8, request: Request, stamp: Stamp, verdict: Verdict<'_>, now: Instant) {
+        let engine = &mut *self.engine;
+        match verdict {
+            Verdict::Stale => engine.stats.stale += 1,
+            Verdict::Data(data) => {
+                engine.clock.advance(stamp, now);
+                engine.stats.completions += 1;
+                if let Some(read) = self.reads.get_mut(request.read) {
+                    let len = request.deliver(data, read.buf);
+                    engine.stats.bytes += len as u64;
+                    read.arrived(len);
+                }
+                if request.is_complete() {
+                    engine.in_flight -= 1;
+                    engine.release(tag, false);
+                }
+            }
+            Verdict::Failed(failure) => {
+                match failure {
+                    Failure::Refused(_) => {
+                        engine.clock.advance(stamp, now);
+                        engine.stats.errors += 1;
+                        engine.release(tag, false);
+                    }
+                    Failure::Poisoned => {
+                        engine.stats.poisoned += 1;
+                        engine.retire(tag, request, now, true);
+                    }
+                    _ => {
+                        engine.stats.malformed += 1;
+                        engine.retire(tag, request, now, true);
+                    }
+                }
+                engine.in_flight -= 1;
+                self.attempt_failed(request, failure);
+            }
+        }
+    }
+
+    /// Takes an error the socket of `tag` reported in place of a datagram.
+    pub(super) fn socket_failed(&mut self, tag: u8, kind: io::ErrorKind) {
+        let Some(&Slot::Busy(request)) = self.engine.slots.get(usize::from(tag)) else { return };
+        self.engine.stats.refused += 1;
+        self.engine.in_flight -= 1;
+        self.engine.release(tag, true);
+        let failure = match kind {
+            io::ErrorKind::ConnectionRefused => Failure::NoAdapter,
+            kind => Failure::Socket(kind),
+        };
+        self.attempt_failed(request, failure);
+    }
+
+    /// Gives up on requests that were not answered in time.
+    pub(super) fn expire(&mut self, now: Instant) {
+        if self.engine.check_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.engine.check_at = None;
+        for tag in 0..=u8::MAX {
+            let request = match self.engine.slots.get(usize::from(tag)) {
+                Some(&Slot::Busy(request)) => request,
+                Some(_) => continue,
+                None => break,
+            };
+            let engine = &mut *self.engine;
+            let due = request.sent + engine.settings.timeout;
+            if due > now {
+                engine.check_at = Some(engine.check_at.map_or(due, |at| at.min(due)));
+                continue;
+            }
+            engine.stats.timeouts += 1;
+            engine.in_flight -= 1;
+            // Only old frames, and nothing new from any tag: it is the adapter's clock that went back.
+            if request.saw_stale && engine.clock.last_seen().is_some_and(|seen| seen < request.sent) {
+                engine.clock.reset();
+            }
+            engine.retire(tag, request, now, false);
+            self.attempt_failed(request, request.saw_defect.map_or(Failure::Timeout, Failure::Malformed));
+        }
+    }
+
+    fn attempt_failed(&mut self, request: Request, failure: Failure) {
+        let Request { read: index, piece, attempt, .. } = request;
+        let Some(read) = self.reads.get_mut(index) else { return };
+        let final_answer = matches!(failure, Failure::Refused(_));
+        if !final_answer && attempt <= self.engine.settings.retries && !read.failed {
+            self.engine.retry.push_back(Job { read: index, piece, attempt: attempt + 1 });
+            return;
+        }
+        let (addr, len) = (PhysAddr::new(piece.addr), piece.len);
+        read.fail(match failure {
+            Failure::Timeout => LinkError::Timeout { addr, len, attempts: attempt },
+            Failure::Malformed(defect) => LinkError::Malformed { addr, len, defect },
+            Failure::Poisoned => LinkError::Poisoned { addr, len },
+            Failure::Refused(Status::Unsupported) => LinkError::UnsupportedRequest { addr, len },
+            Failure::Refused(Status::ConfigRetry) => LinkError::ConfigRetry { addr, len },
+            Failure::Refused(_) => LinkError::CompleterAbort { addr, len },
+            Failure::NoAdapter => LinkError::NoAdapter { addr, len },
+            Failure::Socket(kind) => LinkError::Socket { addr, len, kind },
+        });
+    }
+
+    /// Whether `tag` has an outstanding request.
+    pub(super) fn awaits(&self, tag: u8) -> bool {
+        matches!(self.engine.slots.get(usize::from(tag)), Some(Slot::Busy(_)))
+    }
+
+    /// When [`Batch::expire`] and [`Batch::transmit`] have to be called even if no datagram comes.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        if self.engine.pending.is_none() || self.engine.retired == 0 {
+            return self.engine.check_at;
+        }
+        let retired = self.engine.slots.iter().filter_map(|slot| match slot {
+            Slot::Retired { until, .. } => Some(*until),
+            _ => None,
+        });
+        retired.chain(self.engine.check_at).min()
+    }
+
+    /// Whether every read has its result, once [`Batch::transmit`] has nothing more to send.
+    pub(super) fn is_done(&self) -> bool {
+        self.engine.in_flight == 0 && self.engine.pending.is_none()
+    }
+
+    /// Ends the batch: every read that has no result fails with `kind`.
+    pub(super) fn abort(&mut self, kind: io::ErrorKind) {
+        for read in &mut *self.reads {
+            if read.result.is_err() {
+                let (addr, len) = (read.addr, read.buf.len());
+                read.fail(LinkError::Socket { addr, len, kind });
+            }
+        }
+    }
+}
+
+impl Drop for Batch<'_, '_, '_> {
+    fn drop(&mut self) {
+        let engine = &mut *self.engine;
+        if engine.in_flight > 0 {
+            for tag in 0..=u8::MAX {
+                match engine.slots.get(usize::from(tag)) {
+                    Some(&Slot::Busy(request)) => {
+                        engine.retire(tag, request, request.sent + engine.settings.timeout, false);
+                    }
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        }
+        engine.retry.clear();
+        (engine.pending, engine.current, engine.next_read) = (None, None, 0);
+        (engine.in_flight, engine.check_at) = (0, None);
+    }
+}

@@ -1,0 +1,134 @@
+//! The sockets: one per tag, each bound to the tag's port and connected to the same port of the adapter.
+//!
+//! The adapter answers every tag to its own port, whatever port the request came from, and the kernel drops
+//! what comes from anybody else. The caller's thread waits in `epoll` itself: a read costs three system calls
+//! (send, wait, receive) and no hop to another thread. This uses mio, the layer below tokio's sockets: tokio's
+//! `block_on` panics when the caller is already inside a runtime, which a synchronous [`super::Client`] must
+//! not, and it polls every tag's socket where `epoll` names the ready ones.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
+
+use mio::{Events, Interest, Poll, Token, net::UdpSocket};
+
+use super::{
+    LinkError,
+    engine::{Batch, Engine, Read, Transmit},
+    nettlp::{MAX_DATAGRAM, PortRule},
+};
+
+/// Most datagrams thrown away before a tag is used again; more is a flood, not a backlog.
+const DRAIN_LIMIT: usize = 4096;
+
+/// The sockets of all tags.
+#[derive(Debug)]
+pub(super) struct Ports {
+    poll: Poll,
+    events: Events,
+    sockets: Vec<UdpSocket>,
+    buffer: Box<[u8; MAX_DATAGRAM]>,
+}
+
+impl Ports {
+    /// Binds `local` and connects to `adapter`, one socket for each of `tags` tags.
+    pub(super) fn open(local: IpAddr, adapter: IpAddr, rule: PortRule, tags: u16) -> Result<Self, LinkError> {
+        let system = |error: io::Error| LinkError::System(error.kind());
+        let poll = Poll::new().map_err(system)?;
+        let mut sockets = Vec::with_capacity(tags.into());
+        for tag in (0..=u8::MAX).take(tags.into()) {
+            let port = rule.port(tag);
+            let local = SocketAddr::new(local, port);
+            let mut socket = UdpSocket::bind(local).map_err(|error| match error.kind() {
+                // Out of descriptors or memory has nothing to do with this address.
+                kind @ (io::ErrorKind::AddrInUse
+                | io::ErrorKind::AddrNotAvailable
+                | io::ErrorKind::PermissionDenied) => LinkError::Bind { local, kind },
+                kind => LinkError::System(kind),
+            })?;
+            socket
+                .connect(SocketAddr::new(adapter, port))
+                .map_err(|error| LinkError::NoRoute { adapter, kind: error.kind() })?;
+            poll.registry().register(&mut socket, Token(tag.into()), Interest::READABLE).map_err(system)?;
+            sockets.push(socket);
+        }
+        let buffer = Box::new([0; MAX_DATAGRAM]);
+        Ok(Self { poll, events: Events::with_capacity(256), sockets, buffer })
+    }
+
+    /// Serves `reads` to their ends.
+    pub(super) fn run(&mut self, engine: &mut Engine, reads: &mut [Read<'_>]) {
+        let mut batch = engine.batch(reads);
+        loop {
+            let now = Instant::now();
+            batch.expire(now);
+            while let Some(request) = batch.transmit(now) {
+                self.send(&mut batch, &request);
+            }
+            if batch.is_done() {
+                return;
+            }
+            let timeout = batch.deadline().map(|at| at.saturating_duration_since(now));
+            match self.poll.poll(&mut self.events, timeout) {
+                Ok(()) => self.receive(&mut batch),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return batch.abort(error.kind()),
+            }
+        }
+    }
+
+    fn send(&mut self, batch: &mut Batch<'_, '_, '_>, request: &Transmit) {
+        let Some(socket) = self.sockets.get(usize::from(request.tag)) else { return };
+        if request.drain {
+            drain(socket, &mut *self.buffer);
+        }
+        if let Err(error) = send(socket, request.datagram()) {
+            batch.socket_failed(request.tag, error.kind());
+        }
+    }
+
+    /// Reads each ready socket until its request is answered or it is empty. What then remains in it wakes
+    /// nobody, and is judged before the answer to the tag's next request, which will.
+    fn receive(&mut self, batch: &mut Batch<'_, '_, '_>) {
+        let now = Instant::now();
+        for event in &self.events {
+            let Token(index) = event.token();
+            let Some(socket) = self.sockets.get(index) else { continue };
+            let tag = index as u8;
+            loop {
+                match socket.recv(&mut *self.buffer) {
+                    Ok(len) => batch.receive(tag, self.buffer.get(..len).unwrap_or_default(), now),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => batch.socket_failed(tag, error.kind()),
+                }
+                if !batch.awaits(tag) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Sends a datagram that nothing answers.
+    pub(super) fn post(&mut self, datagram: &[u8]) -> io::Result<()> {
+        self.sockets.first().map_or(Ok(()), |socket| send(socket, datagram))
+    }
+}
+
+/// An error may be about an earlier datagram, and then this one was not sent: one more try tells. A full send
+/// buffer is a loss like any other, and is left to the timeout.
+fn send(socket: &UdpSocket, datagram: &[u8]) -> io::Result<()> {
+    match socket.send(datagram).or_else(|_| socket.send(datagram)) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn drain(socket: &UdpSocket, buffer: &mut [u8]) {
+    for _ in 0..DRAIN_LIMIT {
+        if socket.recv(buffer).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return;
+        }
+    }
+}
