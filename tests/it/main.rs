@@ -2,4 +2,5 @@
 
 mod gdb;
 mod link;
+mod machine;
 mod tidy;

@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("paging", &["addr", "mem"]),
     ("types", &["addr", "vmlinux"]),
     ("symbols", &["addr", "vmlinux"]),
-    ("machine", &["addr", "mem", "types"]),
+    ("machine", &["addr", "mem", "paging", "types", "symbols"]),
     ("kernel", &["addr", "mem", "paging", "symbols", "types"]),
     ("render", &["addr", "paging", "kernel"]),
     ("session", &["addr", "link", "mem", "paging", "vmlinux", "symbols", "types", "kernel"]),
