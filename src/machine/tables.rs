@@ -46,7 +46,7 @@ impl Tables {
     }
 
     fn entry(table: PhysAddr, level: u32, addr: VirtAddr) -> PhysAddr {
-        table.wrapping_add((addr.raw() / span(level) & 511) * 8)
+        table.wrapping_add((addr.raw() / span(level) % 512) * 8)
     }
 
     /// The entry of level `leaf` for `addr`, with tables from `heap` on the way to it.
