@@ -10,4 +10,5 @@
 mod cli;
 mod gdb;
 mod link;
+mod machine;
 mod tidy;
