@@ -81,6 +81,8 @@ enum Command {
     Translate(cmd::translate::Args),
     /// Be an adapter: answer NetTLP requests from a memory image
     Emulate(cmd::emulate::Args),
+    /// Serve a synthetic machine: nothing else is needed to try gdb on it
+    Demo(cmd::demo::Args),
     /// Check a target profile, or print it with what it leaves to defaults
     Profile(cmd::profile::Args),
     /// Print a completion script for a shell
@@ -103,6 +105,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Read(args) => cmd::read::run(args, cli.quiet),
         Command::Translate(args) => cmd::translate::run(args, cli.quiet),
         Command::Emulate(args) => cmd::emulate::run(args),
+        Command::Demo(args) => cmd::demo::run(args),
         Command::Profile(args) => cmd::profile::run(args),
         Command::Completions(args) => cmd::completions::run(args),
         Command::Man => cmd::man::run(),

@@ -13,6 +13,8 @@
 
 mod clock;
 mod request;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::VecDeque,

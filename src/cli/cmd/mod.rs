@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(super) mod completions;
+pub(super) mod demo;
 pub(super) mod dmesg;
 pub(super) mod emulate;
 pub(super) mod info;

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::{addr::PhysAddr, mem::MemError};
+use crate::{
+    addr::{PhysAddr, hex_bytes},
+    mem::MemError,
+};
 
 /// Refusals spelled out per method; more of them say nothing new.
 const MAX_REFUSALS: usize = 4;
@@ -116,9 +119,5 @@ fn list(attempts: &[Attempt]) -> String {
 }
 
 fn id(id: Option<&[u8]>) -> String {
-    id.map_or_else(|| "unknown".to_owned(), hex)
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    id.map_or_else(|| "unknown".to_owned(), hex_bytes)
 }

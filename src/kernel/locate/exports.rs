@@ -15,9 +15,10 @@ use crate::{
 
 use super::image::Image;
 
-/// Distance of samples: a distribution's two tables take some 110 KiB together. Tried coarse, then fine.
-const SAMPLE_STEPS: [u64; 2] = [48 << 10, 8 << 10];
+/// Distance of samples: a distribution's two tables take some 110 KiB together. Coarse, then finer.
+const SAMPLE_STEPS: [u64; 3] = [96 << 10, 24 << 10, 4 << 10];
 const SAMPLE_LEN: usize = 64;
+const SAMPLES_AT_ONCE: usize = 16;
 
 /// Bytes of an entry with (from 5.4) and without a namespace.
 const STRIDES: [u64; 2] = [12, 8];
@@ -28,11 +29,14 @@ const ROW: usize = 4;
 /// Symbol names are at most 127 bytes for C, 511 for Rust; what follows these many decides nothing here.
 const NAME_LEN: usize = 64;
 
+/// Random bytes are no identifier of this length.
+const SURE_NAME_LEN: usize = 6;
+
 /// No kernel exports more.
 const MAX_ENTRIES: i64 = 1 << 16;
 
 /// Samples among which the one descent of names, where `__ksymtab_gpl` begins, is looked for.
-const ORDER_SAMPLES: i64 = 32;
+const ORDER_SAMPLES: i64 = 16;
 
 /// The tables of exported symbols.
 pub(super) struct Exports {
@@ -57,16 +61,23 @@ impl Exports {
         SAMPLE_STEPS.iter().find_map(|step| {
             let places: Vec<VirtAddr> =
                 (0..rodata.len / step).map(|sample| rodata.virt.wrapping_add(sample * step)).collect();
-            let samples = read_each::<SAMPLE_LEN>(&**space, &places);
-            places.iter().zip(samples).find_map(|(place, sample)| {
-                let (origin, stride) = row(image, *place, &sample?)?;
-                let (space, image) = (Arc::clone(space), Arc::clone(image));
-                let mut exports = Self { space, image, origin, stride, tables: Vec::new() };
-                exports.name(0)?;
-                exports.measure()?;
-                Some(exports)
+            places.chunks(SAMPLES_AT_ONCE).find_map(|places| {
+                let samples = read_each::<SAMPLE_LEN>(&**space, places);
+                places
+                    .iter()
+                    .zip(samples)
+                    .find_map(|(place, sample)| Self::at(space, image, *place, &sample?))
             })
         })
+    }
+
+    /// The tables that `sample`, read at `place`, is a part of.
+    fn at(space: &Arc<dyn VirtMem>, image: &Arc<Image>, place: VirtAddr, sample: &[u8]) -> Option<Self> {
+        let (origin, stride) = row(image, place, sample)?;
+        let (space, image) = (Arc::clone(space), Arc::clone(image));
+        let mut exports = Self { space, image, origin, stride, tables: Vec::new() };
+        exports.measure()?;
+        Some(exports)
     }
 
     /// The address of an exported symbol.
@@ -85,11 +96,6 @@ impl Exports {
         })
     }
 
-    /// First address past the tables.
-    pub(super) fn end(&self) -> VirtAddr {
-        self.addr(self.tables.last().map_or(0, |(_, end)| *end))
-    }
-
     /// Address of the name of some entry: inside `__ksymtab_strings`.
     pub(super) fn a_name(&self) -> Option<VirtAddr> {
         Some(self.entry(0)?.name)
@@ -100,8 +106,7 @@ impl Exports {
         let start = -self.extent(-1)?;
         let end = self.extent(1)? + 1;
         let step = ((end - start) / ORDER_SAMPLES).max(1);
-        let mut samples: Vec<i64> =
-            (start..end).step_by(usize::try_from(step).unwrap_or(1)).collect();
+        let mut samples: Vec<i64> = (start..end).step_by(usize::try_from(step).unwrap_or(1)).collect();
         samples.push(end - 1);
         let names: Vec<String> = samples.iter().map(|index| self.name(*index)).collect::<Option<_>>()?;
         let descent = names.iter().zip(names.iter().skip(1)).position(|(before, after)| before > after);
@@ -137,9 +142,12 @@ impl Exports {
         Some(good)
     }
 
-    /// Whether the entry and the one before it (seen from the origin) are entries: one alone may look so by chance.
+    /// Whether the entry is one: a short name (`up`) may be there by chance, and the one before (seen from the
+    /// origin) has to vouch for it.
     fn is_row(&self, index: i64, direction: i64) -> bool {
-        self.entry(index).is_some() && self.entry(index - direction).is_some()
+        let Some(name) = self.name(index) else { return false };
+        let neighbour = || self.name(index - direction).map_or(0, |name| name.len());
+        name.len() >= SURE_NAME_LEN || name.len() + neighbour() > SURE_NAME_LEN
     }
 
     fn addr(&self, index: i64) -> VirtAddr {

@@ -77,11 +77,15 @@ pub(super) fn without_names(
     seen: Option<VmcoreInfo>,
 ) -> Identity {
     let vmcoreinfo = seen.or_else(|| exported_note(&**space, image, exports?));
-    let uts = exports.and_then(|exports| exports.lookup("init_uts_ns"));
-    let uts_release = uts.and_then(|addr| uts_release(&space.read_vec(addr, 512).ok()?));
-    let banner = near_banner(&**space, image, vmcoreinfo.as_ref())
-        // A search of megabytes, for which the same two facts from elsewhere are as good.
-        .or_else(|| if uts_release.is_some() && vmcoreinfo.is_some() { None } else { far_banner(target, &**space, image) });
+    let uts = || {
+        let addr = exports?.lookup("init_uts_ns")?;
+        uts_release(&space.read_vec(addr, 512).ok()?)
+    };
+    let mut banner = near_banner(&**space, image, vmcoreinfo.as_ref());
+    let uts_release = if banner.is_none() { uts() } else { None };
+    if banner.is_none() && (uts_release.is_none() || vmcoreinfo.is_none()) {
+        banner = far_banner(target, &**space, image);
+    }
     let build_id = exports.and_then(|exports| notes_after(&**space, exports));
     let build_id = build_id.or_else(|| vmcoreinfo.as_ref()?.build_id());
     Identity { banner, uts_release, build_id, vmcoreinfo }
@@ -141,9 +145,7 @@ fn near_banner(space: &dyn VirtMem, image: &Image, info: Option<&VmcoreInfo>) ->
     let before = kallsyms.and_then(|addr| addr.checked_sub(BANNER_BEFORE_KALLSYMS));
     let start = image.rodata().map(|run| run.virt);
     let windows = [before.zip(Some(BANNER_BEFORE_KALLSYMS)), start.zip(Some(BANNER_START))];
-    windows.iter().flatten().find_map(|(addr, len)| {
-        first_banner(&space.read_vec(*addr, *len as usize).ok()?)
-    })
+    windows.iter().flatten().find_map(|(addr, len)| first_banner(&space.read_vec(*addr, *len as usize).ok()?))
 }
 
 /// The banner anywhere in the read-only data.
@@ -157,8 +159,12 @@ fn far_banner(target: &Target<'_>, space: &dyn VirtMem, image: &Image) -> Option
     })
 }
 
+/// The first banner with a build number: the weak one that `init/version.c` leaves behind says "# SMP".
 fn first_banner(bytes: &[u8]) -> Option<String> {
-    memchr::memmem::find_iter(bytes, BANNER_PREFIX).find_map(|at| parse_banner(bytes.get(at..)?))
+    let numbered = |banner: &String| !banner.contains("# ");
+    let banners =
+        memchr::memmem::find_iter(bytes, BANNER_PREFIX).map(|at| bytes.get(at..).and_then(parse_banner));
+    banners.flatten().find(numbered)
 }
 
 /// The build id in `.notes`, which is not far behind the exports' names.

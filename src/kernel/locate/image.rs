@@ -6,7 +6,7 @@
 //! `include/asm-generic/vmlinux.lds.h` (`NOTES`).
 
 use crate::{
-    addr::{PhysAddr, PhysRange, VirtAddr},
+    addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr},
     mem::PhysMem,
     paging::runs::{Run, Tables, runs},
 };
@@ -15,7 +15,8 @@ use crate::{
 pub(super) const START_KERNEL_MAP: VirtAddr = VirtAddr::new(0xffff_ffff_8000_0000);
 
 /// Where a kernel image may lie: `__START_KERNEL_map` and the largest `KERNEL_IMAGE_SIZE` of 1 GiB.
-pub(super) const KERNEL_SPACE: (VirtAddr, VirtAddr) = (START_KERNEL_MAP, VirtAddr::new(0xffff_ffff_bfff_ffff));
+pub(super) const KERNEL_SPACE: (VirtAddr, VirtAddr) =
+    (START_KERNEL_MAP, VirtAddr::new(0xffff_ffff_bfff_ffff));
 
 /// `CONFIG_PHYSICAL_ALIGN` is at least this on x86-64.
 pub(super) const TEXT_ALIGN: u64 = 2 << 20;
@@ -84,10 +85,17 @@ impl Image {
         self.runs.iter().skip(1).find(|run| !run.writable && !run.executable)
     }
 
-    /// The writable data after the read-only data.
-    pub(super) fn data(&self) -> impl Iterator<Item = &Run> {
-        let start = self.rodata().map_or(self.text, Run::last);
-        self.runs.iter().filter(move |run| run.virt > start && run.writable && !run.executable)
+    /// Physical addresses of the pages of the writable data, which begins with the next 2 MiB after the read-only
+    /// data; the gap between was given to the page allocator.
+    pub(super) fn data_pages(&self) -> impl Iterator<Item = PhysAddr> {
+        let start = self.rodata().and_then(|run| run.last().raw().checked_next_multiple_of(TEXT_ALIGN));
+        let runs = self.runs.iter().filter(|run| run.writable && !run.executable);
+        let pages = runs.flat_map(|run| {
+            (0..run.len / PAGE_SIZE).map(|page| {
+                (run.virt.wrapping_add(page * PAGE_SIZE), run.phys.wrapping_add(page * PAGE_SIZE))
+            })
+        });
+        pages.filter(move |(virt, _)| start.is_some_and(|start| virt.raw() >= start)).map(|(_, phys)| phys)
     }
 
     /// What the kernel calls `phys_base`.

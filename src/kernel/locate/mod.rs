@@ -27,7 +27,7 @@ use std::sync::Arc;
 pub use error::{Attempt, LocateError};
 
 use crate::{
-    addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr},
+    addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, hex_bytes},
     mem::{
         PhysMem,
         cache::{Cache, Validity},
@@ -130,7 +130,8 @@ pub fn locate(guard: &Arc<Guard>, hints: &Hints<'_>) -> Result<KernelMap, Locate
         return finish(&target, proved);
     }
     match guard.limits() {
-        None => attempts.push(Attempt::skipped("2 MiB slots, VMCOREINFO", "RAM is not known: give --ram START-END")),
+        None => attempts
+            .push(Attempt::skipped("2 MiB slots, VMCOREINFO", "RAM is not known: give --ram START-END")),
         Some(ram) => {
             // Vouched for by the operator; without their word a search of all addresses is out of the question.
             ram.iter().for_each(|range| guard.permit(*range));
@@ -207,10 +208,7 @@ fn prove_first<'a>(
 }
 
 /// Refuses another build's vmlinux, reads what is left, confines the guard.
-fn finish(
-    target: &Target<'_>,
-    (sighting, proof): (Sighting, Proof<'_>),
-) -> Result<KernelMap, LocateError> {
+fn finish(target: &Target<'_>, (sighting, proof): (Sighting, Proof<'_>)) -> Result<KernelMap, LocateError> {
     let Target { hints, tables, guard, .. } = target;
     check_build(hints, &proof)?;
     let mut evidence = Vec::new();
@@ -246,15 +244,20 @@ fn finish(
 }
 
 /// The slide and how it is known.
-fn slide(text: VirtAddr, by_vmlinux: Option<u64>, info: Option<&VmcoreInfo>) -> (u64, (&'static str, Confidence)) {
+fn slide(
+    text: VirtAddr,
+    by_vmlinux: Option<u64>,
+    info: Option<&VmcoreInfo>,
+) -> (u64, (&'static str, Confidence)) {
     let noted = info.and_then(VmcoreInfo::slide);
     match (by_vmlinux, noted) {
         (Some(slide), Some(noted)) if slide == noted => (slide, ("vmlinux", Confidence::Proved)),
         (Some(slide), _) => (slide, ("vmlinux", Confidence::Found)),
         (None, Some(slide)) => (slide, ("VMCOREINFO", Confidence::Found)),
-        (None, None) => {
-            (text.raw().wrapping_sub(USUAL_LINK_TEXT), ("_text is usually linked at 0xffffffff81000000", Confidence::Guessed))
-        }
+        (None, None) => (
+            text.raw().wrapping_sub(USUAL_LINK_TEXT),
+            ("_text is usually linked at 0xffffffff81000000", Confidence::Guessed),
+        ),
     }
 }
 
@@ -303,7 +306,7 @@ fn describe(sighting: &Sighting, proof: &Proof<'_>, hints: &Hints<'_>, evidence:
     if let Some(id) = &identity.build_id {
         let same = hints.build_id == Some(id.as_slice());
         let confidence = if same { Confidence::Proved } else { Confidence::Found };
-        add("build id", ".notes", error::hex(id), confidence);
+        add("build id", ".notes", hex_bytes(id), confidence);
     }
     match info {
         Some(info) => {

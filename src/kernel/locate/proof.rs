@@ -21,7 +21,7 @@ use super::{
 };
 
 /// Pages of the image's data among which `init_top_pgt` is looked for: it is near the start, from `head_64.S`.
-const MAX_ROOT_PAGES: u64 = 256;
+const MAX_ROOT_PAGES: usize = 256;
 
 /// Where names are found once the kernel is.
 pub(super) enum Names<'a> {
@@ -185,15 +185,12 @@ fn live_root(
     }
 }
 
-/// The page of the image's data whose kernel half is `copy`'s, by one word of each page first.
+/// The page of the image's data whose kernel half holds all that `copy`'s does (before 5.4, its last slot), by one
+/// word of each page first.
 fn original(target: &Target<'_>, image: &Image, copy: &[u8; PAGE_SIZE as usize]) -> Option<PhysAddr> {
     const HALF: usize = PAGE_SIZE as usize / 2;
     let last: [u8; 8] = *copy.last_chunk()?;
-    let pages: Vec<PhysAddr> = image
-        .data()
-        .flat_map(|run| (0..run.len / PAGE_SIZE).map(|page| run.phys.wrapping_add(page * PAGE_SIZE)))
-        .take(MAX_ROOT_PAGES as usize)
-        .collect();
+    let pages: Vec<PhysAddr> = image.data_pages().take(MAX_ROOT_PAGES).collect();
     let mut words = vec![[0; 8]; pages.len()];
     let mut ops: Vec<ReadOp<'_>> = pages
         .iter()
@@ -205,7 +202,9 @@ fn original(target: &Target<'_>, image: &Image, copy: &[u8; PAGE_SIZE as usize])
     drop(ops);
     let equal = |page: &PhysAddr| {
         let mut half = [0; HALF];
-        target.tables.read(page.wrapping_add(HALF as u64), &mut half).is_ok_and(|()| copy.ends_with(&half))
+        let read = target.tables.read(page.wrapping_add(HALF as u64), &mut half);
+        let slots = half.chunks_exact(8).zip(copy.chunks_exact(8).skip(256));
+        read.is_ok() && { slots }.all(|(own, copied)| own == copied || copied == [0; 8])
     };
     let mut alike = pages.into_iter().zip(words).zip(read).filter(|((_, word), read)| *read && *word == last);
     alike.find(|((page, _), _)| equal(page)).map(|((page, _), _)| page)

@@ -50,12 +50,16 @@ pub(super) fn find(
     types: Option<&dyn TypeSource>,
 ) -> Option<RamMap> {
     let typed = |name: &str, read: fn(&dyn VirtMem, VirtAddr, &dyn TypeSource) -> Option<Vec<PhysRange>>| {
-        read(&*proof.space, proof.names.addr(name)?, types?)
+        let types = types?;
+        read(&*proof.space, proof.names.addr(name)?, types)
     };
     let image = proof.image.phys_range()?;
     let checked = |source, ranges: Option<Vec<PhysRange>>| {
         let ranges = merge(ranges?);
-        ranges.iter().any(|range| range.contains(image.start, image.len())).then_some(RamMap { source, ranges })
+        ranges
+            .iter()
+            .any(|range| range.contains(image.start, image.len()))
+            .then_some(RamMap { source, ranges })
     };
     checked("iomem_resource", typed("iomem_resource", iomem))
         .or_else(|| checked("e820_table", typed("e820_table", e820)))
@@ -90,7 +94,8 @@ fn iomem(space: &dyn VirtMem, root: VirtAddr, types: &dyn TypeSource) -> Option<
         .map(|(name, text)| (*name, text.is_some_and(|text| text == *b"System RAM\0")))
         .collect();
     let ram = resources.iter().filter(|(_, _, name)| is_ram.get(name).copied().unwrap_or(false));
-    ram.map(|(start, end, _)| PhysRange::new(PhysAddr::new(*start), PhysAddr::new(end.checked_add(1)?))).collect()
+    ram.map(|(start, end, _)| PhysRange::new(PhysAddr::new(*start), PhysAddr::new(end.checked_add(1)?)))
+        .collect()
 }
 
 /// RAM in the firmware's map, through the pointer `e820_table`.
@@ -100,8 +105,13 @@ fn e820(space: &dyn VirtMem, pointer: VirtAddr, types: &dyn TypeSource) -> Optio
     let entries = types.field("e820_table", "entries").ok()?;
     let count = u64::from(space.read_u32(table.wrapping_add(count.offset)).ok()?);
     let kind = Field::<u32>::resolve(types, "e820_entry", "type").ok()?;
-    let records =
-        Records { structure: "e820_entry", start: "addr", size: "size", first: table.wrapping_add(entries.offset), count };
+    let records = Records {
+        structure: "e820_entry",
+        start: "addr",
+        size: "size",
+        first: table.wrapping_add(entries.offset),
+        count,
+    };
     records.read(space, types, |record| kind.get(record) == Some(E820_RAM))
 }
 
@@ -148,7 +158,10 @@ fn direct_map(mem: &dyn PhysMem, proof: &Proof<'_>, bases: &Bases) -> Option<Vec
     // The most the direct map can take: 64 TiB with 4 levels, 32 PiB with 5.
     let bits = proof.tables.levels.address_bits() - 2;
     let last = base.wrapping_add((1 << bits) - 1);
-    let last = bases.vmalloc.filter(|vmalloc| *vmalloc > base).map_or(last, |vmalloc| last.min(vmalloc.wrapping_sub(1)));
+    let last = bases
+        .vmalloc
+        .filter(|vmalloc| *vmalloc > base)
+        .map_or(last, |vmalloc| last.min(vmalloc.wrapping_sub(1)));
     let tables = Tables { root: proof.root.table, ..proof.tables };
     let mapped = runs(mem, tables, base, last, MAX_TABLES).runs;
     let direct = mapped.iter().filter(|run| run.virt.wrapping_offset_from(base) == run.phys.raw());

@@ -83,7 +83,8 @@ pub(super) fn by_vmcoreinfo<'t>(
 
 fn from_vmcoreinfo(page: PhysAddr, info: VmcoreInfo) -> Option<Sighting> {
     let linear = info.top_level_table()?.raw().wrapping_sub(START_KERNEL_MAP.raw());
-    let levels = info.number("pgtable_l5_enabled").map(|l5| if l5 == 1 { Levels::Five } else { Levels::Four });
+    let levels =
+        info.number("pgtable_l5_enabled").map(|l5| if l5 == 1 { Levels::Five } else { Levels::Four });
     Some(Sighting {
         method: "VMCOREINFO",
         place: page,

@@ -99,8 +99,12 @@ pub(super) fn sightings(target: &Target<'_>) -> Result<Vec<Sighting>, LocateErro
         ops.push(ReadOp::new(page.wrapping_add(PAGE_SIZE), header));
     }
     target.guard.read_batch(&mut ops);
-    let readable: Vec<(bool, bool)> =
-        ops.as_chunks::<2>().0.iter().map(|[page, header]| (page.result.is_ok(), header.result.is_ok())).collect();
+    let readable: Vec<(bool, bool)> = ops
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|[page, header]| (page.result.is_ok(), header.result.is_ok()))
+        .collect();
     drop(ops);
 
     let mut sightings: Vec<Sighting> = Vec::new();
