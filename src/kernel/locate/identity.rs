@@ -103,7 +103,7 @@ fn note_at(space: &dyn VirtMem, addr: VirtAddr) -> Option<VmcoreInfo> {
 
 /// The note whose pointer `paddr_vmcoreinfo_note()` loads.
 fn exported_note(space: &dyn VirtMem, image: &Image, exports: &Exports) -> Option<VmcoreInfo> {
-    const CODE: usize = 96;
+    const CODE: usize = 128;
     let function = exports.lookup("paddr_vmcoreinfo_note").filter(|addr| image.is_text(*addr))?;
     let code = space.read_vec(function, CODE).ok()?;
     let mut variables = loads(function, &code);
@@ -113,13 +113,14 @@ fn exported_note(space: &dyn VirtMem, image: &Image, exports: &Exports) -> Optio
     pointers.find_map(|pointer| note_at(space, pointer))
 }
 
-/// Addresses that `mov DISPLACEMENT(%rip), %REG` instructions load 64 bits from (Intel SDM volume 2, MOV: REX.W 8B).
+/// Addresses that `mov` and `add DISPLACEMENT(%rip), %REG` instructions take 64 bits from (Intel SDM volume 2: REX.W
+/// 8B and REX.W 03; the function adds `phys_base` or the page offset to the pointer, in either order).
 fn loads(function: VirtAddr, code: &[u8]) -> Vec<VirtAddr> {
-    const MOV_LEN: usize = 7;
-    let windows = code.windows(MOV_LEN).enumerate();
+    const LEN: usize = 7;
+    let windows = code.windows(LEN).enumerate();
     let load = windows.filter_map(|(at, bytes)| match *bytes {
-        [0x48 | 0x4c, 0x8b, modrm, a, b, c, d] if modrm & 0xc7 == 0x05 => {
-            let next = function.wrapping_add((at + MOV_LEN) as u64);
+        [0x48 | 0x4c, 0x8b | 0x03, modrm, a, b, c, d] if modrm & 0xc7 == 0x05 => {
+            let next = function.wrapping_add((at + LEN) as u64);
             Some(next.wrapping_add(i64::from(i32::from_le_bytes([a, b, c, d])).cast_unsigned()))
         }
         _ => None,
@@ -210,8 +211,10 @@ mod tests {
         let mut code = vec![0xe8, 0, 0, 0, 0];
         code.extend([0x48, 0x8b, 0x15, 0x74, 0xc7, 0x31, 0x02]);
         code.extend([0x48, 0x8b, 0x45, 0, 0, 0, 0]);
+        code.extend([0x48, 0x03, 0x05, 0, 0, 0, 0]);
         let function = VirtAddr::new(0xffff_ffff_8102_58b0);
-        assert_eq!(loads(function, &code), [VirtAddr::new(0xffff_ffff_8334_2030)]);
+        let wanted = [0xffff_ffff_8334_2030, 0xffff_ffff_8102_58b0 + 26].map(VirtAddr::new);
+        assert_eq!(loads(function, &code), wanted);
     }
 
     #[test]

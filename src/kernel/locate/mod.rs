@@ -162,6 +162,11 @@ fn prove_all<'a>(
     let mut attempt = Attempt::new("real-mode trampoline");
     let mut proved: Option<(Sighting, Proof<'a>)> = None;
     for sighting in sightings {
+        // Stray bytes may lead anywhere, a device's registers included.
+        if sighting.entry.is_none() && target.guard.limits().is_none() {
+            attempt.refuse(sighting.place, "no trampoline header follows it".to_owned());
+            continue;
+        }
         let proof = match proof::prove(target, sighting) {
             Ok(proof) => proof,
             Err(_) if sighting.encryption_mask != 0 => {
