@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::{
     addr::{Hex, VirtAddr},
-    kernel::{dmesg::Record, info::Info, task::Task},
+    kernel::{dmesg::Record, info::Info, module::Module, task::Task},
+    paging::Translation,
 };
 
 /// Text of a target as a terminal may show it: control characters, which could drive it, are escaped.
@@ -131,6 +132,36 @@ pub fn dmesg(out: &mut dyn fmt::Write, records: &[Record]) -> fmt::Result {
         writeln!(out, "{}", printable(&line))?;
     }
     Ok(())
+}
+
+/// A table of modules.
+///
+/// # Errors
+/// The writer's own.
+pub fn modules(out: &mut dyn fmt::Write, modules: &[Module]) -> fmt::Result {
+    writeln!(out, "{:<18} {:<24} {:>9} {:>4} STATE", "BASE", "MODULE", "SIZE", "REFS")?;
+    for module in modules {
+        let references = module.references.map_or_else(|| "-".to_owned(), |count| count.to_string());
+        let (name, state) = (printable(&module.name), printable(&module.state));
+        writeln!(out, "{:#018x} {name:<24} {:>9} {references:>4} {state}", module.base, module.size)?;
+    }
+    Ok(())
+}
+
+/// Where a virtual address lies.
+///
+/// # Errors
+/// The writer's own.
+pub fn translation(out: &mut dyn fmt::Write, addr: VirtAddr, found: &Translation) -> fmt::Result {
+    let size = match found.page_size {
+        size if size >= 1 << 30 => format!("{} GiB", size >> 30),
+        size if size >= 1 << 20 => format!("{} MiB", size >> 20),
+        size => format!("{} KiB", size >> 10),
+    };
+    let flag = |set, letter| if set { letter } else { '-' };
+    let (w, x) = (flag(found.writable, 'w'), flag(found.executable, 'x'));
+    let mode = if found.user { "user" } else { "kernel" };
+    writeln!(out, "{addr} -> physical {} ({size} page, r{w}{x}, {mode})", found.phys)
 }
 
 /// Bytes in rows of sixteen, with their addresses and as text.

@@ -10,7 +10,6 @@ nested virtualisation is off.
 """
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -19,6 +18,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from lab import process
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -139,10 +140,7 @@ class Guest:
     def start(self, seconds: float = 300) -> None:
         """Starts QEMU and returns when the guest's user space answers."""
         listeners = {name: self._listen(name) for name in ("console", "shell", "qmp")}
-        with (self.directory / "qemu.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                self._command_line(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+        self.process = process.start(self._command_line(), self.directory / "qemu.log")
         sockets = {name: self._accept(name, listener) for name, listener in listeners.items()}
         self._console = _Stream(sockets["console"], self.directory / "console.log")
         self._shell = _Stream(sockets["shell"], self.directory / "shell.log")
@@ -212,13 +210,7 @@ class Guest:
 
     def close(self) -> None:
         """Ends QEMU and removes the guest's files."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        process.stop(self.process)
         if self._own:
             shutil.rmtree(self.directory, ignore_errors=True)
 

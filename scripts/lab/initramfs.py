@@ -1,4 +1,4 @@
-"""Builds the guest's initramfs: static busybox, /init and the truth functions.
+"""Builds the guest's initramfs: static busybox, /init, the shell on ttyS1 and what it sources.
 
 Output: a newc cpio archive. Needs `busybox` (static) and `cpio`.
 """
@@ -23,6 +23,7 @@ def build(output: Path, programs: tuple[Path, ...] = ()) -> Path:
             if applet != "busybox":
                 (binaries / applet).symlink_to("busybox")
         _install(HERE / "init", root / "init")
+        _install(HERE / "shell.sh", binaries / "lab-shell")
         _install(HERE / "truth.sh", binaries / "lab-truth")
         for program in programs:
             _install(program, binaries / program.name)

@@ -7,6 +7,7 @@
 pub mod dmesg;
 pub mod info;
 pub mod locate;
+pub mod module;
 pub mod percpu;
 pub mod task;
 #[cfg(test)]

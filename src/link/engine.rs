@@ -13,10 +13,12 @@
 
 mod clock;
 mod request;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::VecDeque,
-    io,
+    fmt, io,
     time::{Duration, Instant},
 };
 
@@ -115,6 +117,17 @@ pub struct LinkStats {
     pub refused: u64,
     /// Frames missing from the adapter's sequence: lost, or sent to a port nobody here listens on.
     pub lost: u64,
+}
+
+impl fmt::Display for LinkStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests, completions, bytes, retries, timeouts, malformed, stale, lost, .. } = self;
+        write!(
+            f,
+            "{requests} requests, {completions} completions, {bytes} bytes, {retries} retries, \
+             {timeouts} timeouts, {malformed} malformed, {stale} stale, {lost} lost"
+        )
+    }
 }
 
 /// How the engine asks.

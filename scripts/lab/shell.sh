@@ -1,0 +1,7 @@
+#!/bin/sh
+# The shell on ttyS1: evaluates one line after another, without echo or prompt.
+exec </dev/ttyS1 >/dev/ttyS1 2>&1
+stty raw -echo
+. /bin/lab-truth
+echo "lab-guest: ready"
+while read -r line; do eval "$line"; done

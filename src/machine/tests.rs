@@ -1,0 +1,6 @@
+use super::*;
+#[test]
+fn builds() {
+    let machine = Machine::demo().unwrap();
+    println!("{:#x?}", machine.truth());
+}
