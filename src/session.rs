@@ -98,7 +98,7 @@ fn open_source(source: Source) -> Result<Bottom, SessionError> {
 /// A target that was attached to.
 pub struct Session {
     /// The kernel found there.
-    pub kernel: Kernel,
+    pub kernel: Arc<Kernel>,
     /// Its physical memory, confined to its RAM.
     pub phys: Arc<dyn PhysMem>,
     cache: Arc<Cache<Counted>>,
@@ -137,7 +137,7 @@ impl Session {
         let symbols = symbols.zip(map.slide).map(|(symbols, slide)| Relocated::new(Box::new(symbols), slide));
         let kernel = Kernel { map, memory: Arc::new(memory), symbols, types };
         let attach = cache.inner().counts();
-        Ok(Self { kernel, phys, cache, link, attach })
+        Ok(Self { kernel: Arc::new(kernel), phys, cache, link, attach })
     }
 
     /// Forgets what was read, so that the next read sees the target as it is now.

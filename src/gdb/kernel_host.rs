@@ -15,9 +15,9 @@ use crate::{
         percpu::{self, Cpu},
         task::{Scope, Task, Tasks},
     },
-    mem::stats::Counts,
     paging::{Levels, VirtError, VirtOp},
     render,
+    session::Session,
 };
 
 /// `NR_CPUS` is 8192 at most on x86-64 (`arch/x86/Kconfig`).
@@ -30,18 +30,26 @@ const CR4_LA57: u64 = 1 << 12;
 /// A kernel, served to GDB.
 pub struct KernelHost {
     kernel: Arc<Kernel>,
-    counts: Box<dyn Fn() -> Counts + Send + Sync>,
+    stats: Box<dyn Fn() -> String + Send + Sync>,
     refresh: Box<dyn Fn() + Send + Sync>,
 }
 
 impl KernelHost {
-    /// Serves `kernel`. `counts` says what reading it has cost so far; `refresh` forgets what is cached of it.
+    /// Serves the kernel of `session`.
+    #[must_use]
+    pub fn of(session: Session) -> Self {
+        let session = Arc::new(session);
+        let (stats, refresh) = (Arc::clone(&session), Arc::clone(&session));
+        Self::new(Arc::clone(&session.kernel), move || stats.stats(), move || refresh.refresh())
+    }
+
+    /// Serves `kernel`. `stats` says what reading it has cost so far; `refresh` forgets what is cached of it.
     pub fn new(
         kernel: Arc<Kernel>,
-        counts: impl Fn() -> Counts + Send + Sync + 'static,
+        stats: impl Fn() -> String + Send + Sync + 'static,
         refresh: impl Fn() + Send + Sync + 'static,
     ) -> Self {
-        Self { kernel, counts: Box::new(counts), refresh: Box::new(refresh) }
+        Self { kernel, stats: Box::new(stats), refresh: Box::new(refresh) }
     }
 
     fn cpu_threads(&self) -> Result<Vec<Thread>, KernelError> {
@@ -220,21 +228,11 @@ fn translate(host: &KernelHost, args: &str, out: &mut dyn fmt::Write) -> Result<
     let addr: VirtAddr = args.parse().map_err(|_| MonitorError::Usage("translate ADDR".to_owned()))?;
     let found =
         host.kernel.memory.translate(addr).map_err(|error| MonitorError::Failed(error.to_string()))?;
-    let may = |allowed, name| if allowed { name } else { "" };
-    writeln!(
-        out,
-        "{addr} is at physical {}, in a page of {} KiB: read{}{}{}",
-        found.phys,
-        found.page_size / 1024,
-        may(found.writable, ", write"),
-        may(found.executable, ", execute"),
-        may(found.user, ", user mode"),
-    )?;
-    Ok(())
+    Ok(render::translation(out, addr, &found)?)
 }
 
 fn stats(host: &KernelHost, _: &str, out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
-    Ok(writeln!(out, "{}", (host.counts)())?)
+    Ok(writeln!(out, "{}", (host.stats)())?)
 }
 
 /// The state that [`Task::state`]'s letter stands for.

@@ -8,7 +8,6 @@
 //! of the machine. It does not know where memory comes from, and prints nothing to standard output but packets
 //! in [`Listen::Stdio`] mode. Source: GDB manual, appendix "GDB Remote Serial Protocol".
 
-mod attached;
 pub mod connection;
 pub mod errno;
 pub mod event_loop;
