@@ -44,11 +44,17 @@ pub(super) struct Identity {
     pub(super) banner: Option<String>,
     /// `uname -r` from `init_uts_ns`, asked where there is no vmlinux.
     pub(super) uts_release: Option<String>,
-    /// From `.notes`.
+    /// The build id.
     pub(super) build_id: Option<Vec<u8>>,
+    /// What the build id is from: `.notes` or VMCOREINFO.
+    pub(super) build_id_source: &'static str,
     /// VMCOREINFO.
     pub(super) vmcoreinfo: Option<VmcoreInfo>,
+    /// How VMCOREINFO was found.
+    pub(super) vmcoreinfo_source: &'static str,
 }
+
+const NOTES: &str = ".notes";
 
 /// Asks at the places a vmlinux names.
 pub(super) fn with_names(space: &dyn VirtMem, names: &Names<'_>) -> Identity {
@@ -65,7 +71,8 @@ pub(super) fn with_names(space: &dyn VirtMem, names: &Names<'_>) -> Identity {
     let build_id = next().and_then(|bytes| build_id(&bytes));
     let pointer = next().and_then(|bytes| bytes.first_chunk().map(|word| u64::from_le_bytes(*word)));
     let vmcoreinfo = pointer.and_then(|pointer| note_at(space, VirtAddr::new(pointer)));
-    Identity { banner, uts_release: None, build_id, vmcoreinfo }
+    let vmcoreinfo_source = "symbol vmcoreinfo_note";
+    Identity { banner, uts_release: None, build_id, build_id_source: NOTES, vmcoreinfo, vmcoreinfo_source }
 }
 
 /// Searches; `seen` is a VMCOREINFO already found.
@@ -76,6 +83,7 @@ pub(super) fn without_names(
     exports: Option<&Exports>,
     seen: Option<VmcoreInfo>,
 ) -> Identity {
+    let vmcoreinfo_source = if seen.is_some() { "page scan" } else { "export paddr_vmcoreinfo_note" };
     let vmcoreinfo = seen.or_else(|| exported_note(&**space, image, exports?));
     let uts = || {
         let addr = exports?.lookup("init_uts_ns")?;
@@ -87,8 +95,9 @@ pub(super) fn without_names(
         banner = far_banner(target, &**space, image);
     }
     let build_id = exports.and_then(|exports| notes_after(&**space, exports));
+    let build_id_source = if build_id.is_some() { NOTES } else { "VMCOREINFO" };
     let build_id = build_id.or_else(|| vmcoreinfo.as_ref()?.build_id());
-    Identity { banner, uts_release, build_id, vmcoreinfo }
+    Identity { banner, uts_release, build_id, build_id_source, vmcoreinfo, vmcoreinfo_source }
 }
 
 /// The VMCOREINFO note at `addr`.

@@ -311,12 +311,12 @@ fn describe(sighting: &Sighting, proof: &Proof<'_>, hints: &Hints<'_>, evidence:
     if let Some(id) = &identity.build_id {
         let same = hints.build_id == Some(id.as_slice());
         let confidence = if same { Confidence::Proved } else { Confidence::Found };
-        add("build id", ".notes", hex_bytes(id), confidence);
+        add("build id", identity.build_id_source, hex_bytes(id), confidence);
     }
     match info {
         Some(info) => {
             let detail = format!("{} bytes, OSRELEASE={}", info.text().len(), info.release().unwrap_or("?"));
-            add("VMCOREINFO", "pointer vmcoreinfo_note", detail, Confidence::Proved);
+            add("VMCOREINFO", identity.vmcoreinfo_source, detail, Confidence::Proved);
         }
         None => log::debug!("no VMCOREINFO found"),
     }
