@@ -75,22 +75,30 @@ type Counted = Stats<Arc<dyn PhysMem>>;
 /// An image has no requests: what it would cost over a link at the usual MRRS is counted.
 const USUAL_MRRS: u64 = 512;
 
-/// The memory itself, the link if it is behind one, and how many bytes one request carries.
-fn open_source(source: Source) -> Result<(Arc<dyn PhysMem>, Option<Arc<Remote>>, u64), SessionError> {
-    Ok(match source {
+/// The bottom of the stack.
+struct Bottom {
+    memory: Arc<dyn PhysMem>,
+    link: Option<Arc<Remote>>,
+    /// Bytes that one request carries.
+    request_bytes: u64,
+}
+
+fn open_source(source: Source) -> Result<Bottom, SessionError> {
+    let (memory, link, request_bytes): (Arc<dyn PhysMem>, _, _) = match source {
         Source::Adapter(config) => {
             let remote = Arc::new(Remote::new(Client::connect(&config)?));
             (remote.clone(), Some(remote), u64::from(config.mrrs))
         }
         Source::Images(specs) => (Arc::new(ImageFile::open(&specs)?), None, USUAL_MRRS),
         Source::Memory(memory) => (memory, None, USUAL_MRRS),
-    })
+    };
+    Ok(Bottom { memory, link, request_bytes })
 }
 
 /// A target that was attached to.
 pub struct Session {
     /// The kernel found there.
-    pub kernel: Kernel,
+    pub kernel: Arc<Kernel>,
     /// Its physical memory, confined to its RAM.
     pub phys: Arc<dyn PhysMem>,
     cache: Arc<Cache<Counted>>,
@@ -106,8 +114,8 @@ impl Session {
     /// [`SessionError`], one sentence for each thing that can be wrong.
     pub fn open(options: Options, progress: &dyn Fn(Progress)) -> Result<Self, SessionError> {
         let vmlinux = options.vmlinux.as_deref().map(Vmlinux::open).transpose()?;
-        let (source, link, request_bytes) = open_source(options.source)?;
-        let cache = Arc::new(Cache::new(Stats::new(source, request_bytes), options.validity));
+        let Bottom { memory, link, request_bytes } = open_source(options.source)?;
+        let cache = Arc::new(Cache::new(Stats::new(memory, request_bytes), options.validity));
         let below: Arc<dyn PhysMem> = cache.clone();
         let guard = Arc::new(Guard::new(below, (!options.ram.is_empty()).then_some(options.ram)));
 
@@ -126,11 +134,10 @@ impl Session {
 
         let phys: Arc<dyn PhysMem> = guard;
         let memory = AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask);
-        let symbols =
-            symbols.zip(map.slide).map(|(symbols, slide)| Relocated::new(Box::new(symbols), slide));
+        let symbols = symbols.zip(map.slide).map(|(symbols, slide)| Relocated::new(Box::new(symbols), slide));
         let kernel = Kernel { map, memory: Arc::new(memory), symbols, types };
         let attach = cache.inner().counts();
-        Ok(Self { kernel, phys, cache, link, attach })
+        Ok(Self { kernel: Arc::new(kernel), phys, cache, link, attach })
     }
 
     /// Forgets what was read, so that the next read sees the target as it is now.

@@ -9,7 +9,7 @@ use super::{
     target::{PercpuRebase, Registers},
     tid::Tid,
 };
-use crate::{addr::VirtAddr, paging::VirtError};
+use crate::{addr::VirtAddr, kernel::KernelError, paging::VirtError};
 
 /// A machine as GDB sees it.
 pub trait Host: Send + Sync {
@@ -41,7 +41,7 @@ pub trait Host: Send + Sync {
     fn monitor(&self, line: &str, out: &mut dyn fmt::Write) -> Result<(), MonitorError>;
 
     /// The commands [`Host::monitor`] knows, for `monitor help`: usage and what it does.
-    fn monitor_help(&self) -> Vec<(&'static str, &'static str)>;
+    fn monitor_help(&self) -> Vec<(String, &'static str)>;
 }
 
 /// A thread as GDB is shown it.
@@ -68,8 +68,14 @@ pub enum MonitorError {
     Unknown(String),
     /// The command was called the wrong way.
     #[error("usage: monitor {0}")]
-    Usage(&'static str),
+    Usage(String),
     /// It failed: the reason with what caused it.
     #[error("{0}")]
     Failed(String),
+    /// The kernel could not be asked.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The text could not be written.
+    #[error("the text could not be written")]
+    Write(#[from] fmt::Error),
 }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use gimli::{
-    AttributeValue, DebugInfoOffset, DebuggingInformationEntry, EndianSlice, LittleEndian, Section, UnitHeader,
-    constants as dw,
+    AttributeValue, DebugInfoOffset, DebuggingInformationEntry, EndianSlice, LittleEndian, Section,
+    UnitHeader, constants as dw,
 };
 use object::{Object, ObjectSection};
 
@@ -296,10 +296,7 @@ impl<'d> View<'_, 'd> {
         Ok(members)
     }
 
-    fn values(
-        &self,
-        node: gimli::EntriesTreeNode<'_, '_, Slice<'d>>,
-    ) -> gimli::Result<Vec<(String, i128)>> {
+    fn values(&self, node: gimli::EntriesTreeNode<'_, '_, Slice<'d>>) -> gimli::Result<Vec<(String, i128)>> {
         let (mut values, mut children) = (Vec::new(), node.children());
         while let Some(child) = children.next()? {
             let entry = child.entry();
@@ -318,11 +315,7 @@ impl<'d> View<'_, 'd> {
     }
 
     /// An array; the dimensions of a multi-dimensional one are multiplied.
-    fn array(
-        &self,
-        node: gimli::EntriesTreeNode<'_, '_, Slice<'d>>,
-        element: TypeId,
-    ) -> gimli::Result<Type> {
+    fn array(&self, node: gimli::EntriesTreeNode<'_, '_, Slice<'d>>, element: TypeId) -> gimli::Result<Type> {
         let (mut count, mut children) = (None, node.children());
         while let Some(child) = children.next()? {
             let entry = child.entry();

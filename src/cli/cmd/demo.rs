@@ -12,7 +12,7 @@ use anyhow::Context;
 use crate::{
     cli::{Outcome, out},
     emulator::{self, Emulator, ReadOnly},
-    gdb::{self, Listen, Server},
+    gdb::{self, KernelHost, Listen, Server},
     link,
     machine::Machine,
     mem::cache::Validity,
@@ -42,7 +42,8 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let options = gdb::Options { listen: args.listen.clone(), once: args.once, percpu_rebase: true };
     let server = Server::bind(options)?;
     let machine = Machine::demo()?;
-    let vmlinux = args.vmlinux.clone().unwrap_or_else(|| std::env::temp_dir().join("nettlp-gdb-demo-vmlinux"));
+    let vmlinux =
+        args.vmlinux.clone().unwrap_or_else(|| std::env::temp_dir().join("nettlp-gdb-demo-vmlinux"));
     std::fs::write(&vmlinux, machine.vmlinux()?)
         .with_context(|| format!("cannot write {}", vmlinux.display()))?;
 
@@ -70,6 +71,6 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
             vmlinux.display()
         ));
     }
-    server.run(Arc::new(session))?;
+    server.run(Arc::new(KernelHost::of(session)))?;
     Ok(Outcome::Done)
 }
