@@ -27,9 +27,10 @@ const PAGE: u64 = 4096;
 const OUTERMOST: [&str; 3] = ["secondary_startup_64", "ret_from_fork", "entry_SYSCALL_64"];
 
 /// Structs that no variable leads to but that debuggers cast to, and the file that compiles them.
-const CAST_TO: [(&str, &str); 6] = [
+const CAST_TO: [(&str, &str); 7] = [
     ("kernel/sched/core.c", "pt_regs"),
     ("kernel/sched/core.c", "inactive_task_frame"),
+    ("kernel/cpu.c", "hrtimer"),
     ("kernel/printk/printk.c", "printk_log"),
     ("kernel/module/main.c", "module"),
     ("kernel/module/main.c", "module_use"),

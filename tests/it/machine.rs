@@ -1,7 +1,7 @@
 //! Synthetic machines, read as a stranger would read them: every kind of kernel the machine can be, from page
 //! tables to the process list, each compared with what the machine says it holds.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
 use std::{
     io::Write as _,
@@ -23,6 +23,8 @@ use nettlp_gdb::{
     mem::{PhysMem, cache::Validity},
     paging::Levels,
     session::{Options, Session, Source},
+    types::{Aggregate, Tag, Type, TypeSource, dwarf::Dwarf},
+    vmlinux::Vmlinux,
 };
 use tempfile::NamedTempFile;
 
@@ -237,6 +239,41 @@ fn gdb_reads_the_vmlinux() {
             " = 88\n".to_owned(),
         ] {
             assert!(stdout.contains(&expected), "no {expected:?} in:\n{stdout}");
+        }
+    }
+}
+
+/// Our own reader must see each struct as the source declares it.
+#[test]
+fn debug_information_says_what_the_source_says() {
+    for percpu in [PerCpu::ZeroBased, PerCpu::Ordinary] {
+        let machine = Machine::build(&Description { percpu, ..Description::demo() }).unwrap();
+        let file = vmlinux(&machine);
+        let read = Dwarf::new(Vmlinux::open(file.path()).unwrap()).unwrap();
+        let (read, declared): (&dyn TypeSource, &dyn TypeSource) = (&read, machine.types());
+        let mut compared = 0;
+        for (_, ty) in machine.types().iter() {
+            let Type::Aggregate(Aggregate { tag: Tag::Struct, name: Some(name), members, size }) = ty else {
+                continue;
+            };
+            // Not every struct is used by a variable or a cast.
+            if read.find(Tag::Struct, name).is_err() {
+                continue;
+            }
+            assert_eq!(read.struct_size(name).unwrap(), *size, "struct {name}");
+            for member in members.iter().filter_map(|member| member.name.as_deref()) {
+                let [read, declared] = [read, declared].map(|types| types.field(name, member).unwrap());
+                assert_eq!(
+                    (read.offset, read.size, read.bits),
+                    (declared.offset, declared.size, declared.bits),
+                    "{name}.{member}"
+                );
+                compared += 1;
+            }
+        }
+        assert!(compared > 250, "only {compared} members were compared");
+        for required in ["task_struct", "module", "printk_info", "mount", "pt_regs", "inactive_task_frame"] {
+            assert!(read.find(Tag::Struct, required).is_ok(), "no struct {required}");
         }
     }
 }

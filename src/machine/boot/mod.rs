@@ -120,7 +120,7 @@ pub(super) fn boot(
 /// The last range of RAM, without the image.
 fn free_memory(description: &Description, loaded: PhysRange) -> Result<PhysRange, MachineError> {
     let holds = |range: &&PhysRange| range.contains(loaded.start, loaded.len());
-    let aligned = loaded.start.offset_in(2 << 20) == 0 && description.slide.is_multiple_of(2 << 20);
+    let aligned = (loaded.start.raw() | description.slide).is_multiple_of(2 << 20);
     let below = description.slide < (1 << 30) - (TEXT.raw() - KERNEL_MAP) - loaded.len();
     if description.ram.iter().find(holds).is_none() || !aligned || !below {
         return Err(wrong(format!(
