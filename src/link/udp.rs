@@ -65,7 +65,7 @@ impl Ports {
             let now = Instant::now();
             batch.expire(now);
             while let Some(request) = batch.transmit(now) {
-                self.send(&mut batch, &request);
+                self.send(&mut batch, &request, now);
             }
             if batch.is_done() {
                 return;
@@ -79,10 +79,10 @@ impl Ports {
         }
     }
 
-    fn send(&mut self, batch: &mut Batch<'_, '_, '_>, request: &Transmit) {
+    fn send(&mut self, batch: &mut Batch<'_, '_, '_>, request: &Transmit, now: Instant) {
         let Some(socket) = self.sockets.get(usize::from(request.tag)) else { return };
         if request.drain {
-            drain(socket, &mut *self.buffer);
+            drain(socket, &mut *self.buffer, |datagram| batch.discard(request.tag, datagram, now));
         }
         if let Err(error) = send(socket, request.datagram()) {
             batch.socket_failed(request.tag, error.kind());
@@ -125,10 +125,13 @@ fn send(socket: &UdpSocket, datagram: &[u8]) -> io::Result<()> {
     }
 }
 
-fn drain(socket: &UdpSocket, buffer: &mut [u8]) {
+fn drain(socket: &UdpSocket, buffer: &mut [u8], mut discard: impl FnMut(&[u8])) {
     for _ in 0..DRAIN_LIMIT {
-        if socket.recv(buffer).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            return;
+        match socket.recv(buffer) {
+            Ok(len) => discard(buffer.get(..len).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // It is about an earlier request, and consumed now.
+            Err(_) => {}
         }
     }
 }

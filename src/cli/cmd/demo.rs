@@ -12,7 +12,7 @@ use anyhow::Context;
 use crate::{
     cli::{Outcome, out},
     emulator::{self, Emulator, ReadOnly},
-    gdb::{self, KernelHost, Listen, Server},
+    gdb::{self, Listen, Server},
     link,
     machine::Machine,
     mem::cache::Validity,
@@ -71,6 +71,6 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
             vmlinux.display()
         ));
     }
-    server.run(Arc::new(KernelHost::of(session)))?;
+    server.run(Arc::new(session))?;
     Ok(Outcome::Done)
 }
