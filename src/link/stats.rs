@@ -1,0 +1,31 @@
+//! What the link counts.
+
+/// What the link did so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct LinkStats {
+    /// Read requests sent, those sent again included.
+    pub requests: u64,
+    /// Completions accepted.
+    pub completions: u64,
+    /// Bytes delivered to readers.
+    pub bytes: u64,
+    /// Write requests sent.
+    pub writes: u64,
+    /// Requests sent again.
+    pub retries: u64,
+    /// Requests without an answer in time.
+    pub timeouts: u64,
+    /// Datagrams that were no completion of ours, or did not continue their request.
+    pub malformed: u64,
+    /// Completions with poisoned data.
+    pub poisoned: u64,
+    /// Completions with an error status.
+    pub errors: u64,
+    /// Late or duplicate completions, discarded.
+    pub stale: u64,
+    /// Requests the adapter's host or the network refused.
+    pub refused: u64,
+    /// Frames missing from the adapter's sequence: lost, or sent to a port nobody here listens on.
+    pub lost: u64,
+}
