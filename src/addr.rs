@@ -129,6 +129,12 @@ macro_rules! address {
             }
         }
 
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
         impl FromStr for $name {
             type Err = ParseError;
 
@@ -151,6 +157,28 @@ address!(
     /// An address as the linker wrote it into a `vmlinux`, before KASLR.
     LinkAddr
 );
+
+/// A number, such as a slide, that is shown and serialized as `0x...`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hex(pub u64);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl serde::Serialize for Hex {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Bytes, such as a build id, as hexadecimal digits.
+#[must_use]
+pub fn hex_bytes(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// Physical addresses `start..end`; `end` is exclusive and above `start`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

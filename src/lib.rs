@@ -10,6 +10,7 @@ pub mod machine;
 pub mod mem;
 pub mod paging;
 pub mod profile;
+pub mod render;
 pub mod session;
 pub mod symbols;
 pub mod types;

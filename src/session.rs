@@ -1,1 +1,179 @@
-//! The composition root: options to a located kernel.
+//! The composition root: from options to a located kernel.
+//!
+//! Memory is a stack of wrappers over its source, read from the top: the guard (where reads may go), the cache
+//! (for how long an answer holds), the counts (what crosses the link), then the adapter or the image.
+
+use std::{path::PathBuf, sync::Arc};
+
+use crate::{
+    addr::PhysRange,
+    kernel::{
+        Kernel,
+        locate::{self, Hints, LocateError, Progress},
+    },
+    link::{self, Client, LinkError},
+    mem::{
+        PhysMem,
+        cache::{Cache, Validity},
+        file::{ImageError, ImageFile, ImageSpec},
+        guard::Guard,
+        remote::Remote,
+        stats::{Counts, Stats},
+    },
+    paging::AddressSpace,
+    symbols::{Relocated, SymbolTable, elf::ElfSymbols},
+    types::{TypeSource, dwarf::Dwarf},
+    vmlinux::{Vmlinux, VmlinuxError},
+};
+
+/// Where the target's memory is.
+#[derive(Clone)]
+pub enum Source {
+    /// Behind a NetTLP adapter.
+    Adapter(link::Config),
+    /// In files.
+    Images(Vec<ImageSpec>),
+    /// In this process: a synthetic machine.
+    Memory(Arc<dyn PhysMem>),
+}
+
+/// What a session is opened with.
+#[derive(Clone)]
+pub struct Options {
+    /// The target.
+    pub source: Source,
+    /// The kernel's own file.
+    pub vmlinux: Option<PathBuf>,
+    /// The operator's RAM ranges; no bound when empty.
+    pub ram: Vec<PhysRange>,
+    /// Go on when the vmlinux is of another build.
+    pub force: bool,
+    /// How long what was read holds.
+    pub validity: Validity,
+}
+
+/// Why a session cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The link cannot be set up.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// An image cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The vmlinux cannot be used.
+    #[error(transparent)]
+    Vmlinux(#[from] VmlinuxError),
+    /// No kernel was found, or not the one the vmlinux is of.
+    #[error(transparent)]
+    Locate(#[from] LocateError),
+}
+
+type Counted = Stats<Arc<dyn PhysMem>>;
+
+/// An image has no requests: what it would cost over a link at the usual MRRS is counted.
+const USUAL_MRRS: u64 = 512;
+
+/// The bottom of the stack.
+struct Bottom {
+    memory: Arc<dyn PhysMem>,
+    link: Option<Arc<Remote>>,
+    /// Bytes that one request carries.
+    request_bytes: u64,
+    /// What is known to be memory before anything is read: all an image holds can be.
+    ranges: Vec<PhysRange>,
+}
+
+fn open_source(source: Source) -> Result<Bottom, SessionError> {
+    let (memory, link, request_bytes, ranges): (Arc<dyn PhysMem>, _, _, _) = match source {
+        Source::Adapter(config) => {
+            let remote = Arc::new(Remote::new(Client::connect(&config)?));
+            (remote.clone(), Some(remote), u64::from(config.mrrs), Vec::new())
+        }
+        Source::Images(specs) => {
+            let image = ImageFile::open(&specs)?;
+            let ranges = image.ranges();
+            (Arc::new(image), None, USUAL_MRRS, ranges)
+        }
+        Source::Memory(memory) => (memory, None, USUAL_MRRS, Vec::new()),
+    };
+    Ok(Bottom { memory, link, request_bytes, ranges })
+}
+
+/// A target that was attached to.
+pub struct Session {
+    /// The kernel found there.
+    pub kernel: Arc<Kernel>,
+    /// Its physical memory, confined to its RAM.
+    pub phys: Arc<dyn PhysMem>,
+    cache: Arc<Cache<Counted>>,
+    link: Option<Arc<Remote>>,
+    attach: Counts,
+}
+
+impl Session {
+    /// Opens the source, finds the kernel in it and reads what the vmlinux says of it. `progress` is told each
+    /// step that may take long.
+    ///
+    /// # Errors
+    /// [`SessionError`], one sentence for each thing that can be wrong.
+    pub fn open(options: Options, progress: &dyn Fn(Progress)) -> Result<Self, SessionError> {
+        let vmlinux = options.vmlinux.as_deref().map(Vmlinux::open).transpose()?;
+        let Bottom { memory, link, request_bytes, ranges } = open_source(options.source)?;
+        let cache = Arc::new(Cache::new(Stats::new(memory, request_bytes), options.validity));
+        let below: Arc<dyn PhysMem> = cache.clone();
+        let limits = [options.ram, ranges].into_iter().find(|ranges| !ranges.is_empty());
+        let guard = Arc::new(Guard::new(below, limits));
+
+        let symbols = vmlinux.as_ref().map(|file| ElfSymbols::new(file.clone())).transpose()?;
+        let types = vmlinux.as_ref().map(|file| Dwarf::new(file.clone())).transpose()?.map(Arc::new);
+        let types = types.map(|types| -> Arc<dyn TypeSource> { types });
+        let hints = Hints {
+            symbols: symbols.as_ref().map(|symbols| -> &dyn SymbolTable { symbols }),
+            types: types.as_deref(),
+            build_id: vmlinux.as_ref().and_then(|file| file.build_id()),
+            vmlinux_name: vmlinux.as_ref().map(|file| file.name()),
+            force: options.force,
+            progress: Some(progress),
+        };
+        let map = locate::locate(&guard, &hints)?;
+
+        let phys: Arc<dyn PhysMem> = guard;
+        let memory = AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask);
+        let symbols = symbols.zip(map.slide).map(|(symbols, slide)| Relocated::new(Box::new(symbols), slide));
+        let kernel = Kernel { map, memory: Arc::new(memory), symbols, types };
+        let attach = cache.inner().counts();
+        Ok(Self { kernel: Arc::new(kernel), phys, cache, link, attach })
+    }
+
+    /// Forgets what was read, so that the next read sees the target as it is now.
+    pub fn refresh(&self) {
+        self.cache.invalidate();
+    }
+
+    /// What crossed the link so far.
+    pub fn counts(&self) -> Counts {
+        self.cache.inner().counts()
+    }
+
+    /// What attaching took of [`Session::counts`].
+    pub fn attach_counts(&self) -> Counts {
+        self.attach
+    }
+
+    /// What `monitor stats` and `--stats` print, a line each.
+    #[must_use]
+    pub fn stats(&self) -> String {
+        let (hits, misses) = self.cache.hits_and_misses();
+        let mut text = format!(
+            "attach: {}\ntotal: {}\ncache: {hits} lines hit, {misses} fetched",
+            self.attach,
+            self.counts()
+        );
+        if let Some(link) = &self.link {
+            text.push_str(&format!("\nlink: {}", link.client().stats()));
+        }
+        text
+    }
+}

@@ -1,1 +1,127 @@
-//! The command line.
+//! The command line: parse, open a session, run one command, exit with its code.
+//!
+//! One file per command in [`cmd`]. [`out`] is the only writer to stdout; progress and logs go to stderr.
+//! Exit codes: 0 done, 1 failed, 2 usage, 3 partial result.
+
+mod cmd;
+mod out;
+mod progress;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use out::BrokenPipe;
+
+/// How a command that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything asked for is there.
+    Done,
+    /// Something is missing, and stderr says what.
+    Partial,
+}
+
+/// Arguments that parse and yet make no sense together: exit code 2, as clap's own.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(String);
+
+/// The program's arguments.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nettlp-gdb",
+    version,
+    about = "Debug a Linux host you cannot log in to: its memory, read by DMA, as a GDB target",
+    after_help = EXAMPLES,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Log more (repeat for more; RUST_LOG wins)
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+
+    /// No progress on stderr
+    #[arg(short, long, global = true)]
+    quiet: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Serve a host behind a NetTLP adapter to gdb, and look at it:
+    nettlp-gdb serve --adapter 192.168.10.1 --requester 1b:00.0 --vmlinux vmlinux
+    gdb vmlinux -ex 'target remote :1234' -ex 'source scripts/nettlp-gdb.py' -ex lx-ps
+  Its processes and its log, without gdb:
+    nettlp-gdb ps --adapter 192.168.10.1 --requester 1b:00.0 --vmlinux vmlinux
+    nettlp-gdb dmesg --profile host.toml
+  A memory image instead of a host (here 8 GiB of a virtual machine with a hole below 4 GiB):
+    nettlp-gdb info --image ram@0,len=2G --image ram@4G,offset=2G,len=6G
+  Try it without hardware and without a kernel:
+    nettlp-gdb demo";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the host's memory to gdb
+    Serve(cmd::serve::Args),
+    /// Say which kernel runs there, where it is, and how that was found
+    Info(cmd::info::Args),
+    /// List processes
+    Ps(cmd::ps::Args),
+    /// Print the kernel log
+    Dmesg(cmd::dmesg::Args),
+    /// List loaded modules
+    Modules(cmd::modules::Args),
+    /// Print memory
+    Read(cmd::read::Args),
+    /// Translate a virtual address
+    Translate(cmd::translate::Args),
+    /// Be an adapter: answer NetTLP requests from a memory image
+    Emulate(cmd::emulate::Args),
+    /// Serve a synthetic machine: nothing else is needed to try gdb on it
+    Demo(cmd::demo::Args),
+    /// Check a target profile, or print it with what it leaves to defaults
+    Profile(cmd::profile::Args),
+    /// Print a completion script for a shell
+    Completions(cmd::completions::Args),
+    /// Print the manual page
+    Man,
+}
+
+/// Runs the command that the arguments name.
+///
+/// # Errors
+/// The command's own, as one chain of sentences.
+pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
+    match &cli.command {
+        Command::Serve(args) => cmd::serve::run(args, cli.quiet),
+        Command::Info(args) => cmd::info::run(args, cli.quiet),
+        Command::Ps(args) => cmd::ps::run(args, cli.quiet),
+        Command::Dmesg(args) => cmd::dmesg::run(args, cli.quiet),
+        Command::Modules(args) => cmd::modules::run(args, cli.quiet),
+        Command::Read(args) => cmd::read::run(args, cli.quiet),
+        Command::Translate(args) => cmd::translate::run(args, cli.quiet),
+        Command::Emulate(args) => cmd::emulate::run(args),
+        Command::Demo(args) => cmd::demo::run(args),
+        Command::Profile(args) => cmd::profile::run(args),
+        Command::Completions(args) => cmd::completions::run(args),
+        Command::Man => cmd::man::run(),
+    }
+}
+
+/// The exit code of a finished command, its error on stderr as one sentence.
+#[must_use]
+pub fn exit_code(result: anyhow::Result<Outcome>) -> ExitCode {
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Partial) => ExitCode::from(3),
+        Err(error) if error.is::<BrokenPipe>() => ExitCode::SUCCESS,
+        Err(error) => {
+            out::complain(&error);
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+        }
+    }
+}

@@ -4,7 +4,14 @@
 //! kernel subsystem, walk its structures. Differences between kernels are decided by the presence of members
 //! and symbols. The target is live and may be hostile: every walk is bounded.
 
+pub mod dmesg;
+pub mod info;
 pub mod locate;
+pub mod module;
+pub mod percpu;
+pub mod task;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 
@@ -46,6 +53,8 @@ pub struct KernelMap {
     pub release: Option<String>,
     /// GNU build id from the image's `.notes`, or VMCOREINFO.
     pub build_id: Option<Vec<u8>>,
+    /// VMCOREINFO, if the kernel keeps it.
+    pub vmcoreinfo: Option<locate::vmcoreinfo::VmcoreInfo>,
     /// RAM, ascending and disjoint.
     pub ram: Vec<PhysRange>,
     /// How each of these was found, in the order it was.

@@ -1,5 +1,7 @@
 //! What the link counts.
 
+use std::fmt;
+
 /// What the link did so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -28,4 +30,15 @@ pub struct LinkStats {
     pub refused: u64,
     /// Frames missing from the adapter's sequence: lost, or sent to a port nobody here listens on.
     pub lost: u64,
+}
+
+impl fmt::Display for LinkStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests, completions, bytes, retries, timeouts, malformed, stale, lost, .. } = self;
+        write!(
+            f,
+            "{requests} requests, {completions} completions, {bytes} bytes, {retries} retries, \
+             {timeouts} timeouts, {malformed} malformed, {stale} stale, {lost} lost"
+        )
+    }
 }

@@ -3,6 +3,11 @@
 //! Input: a [`PhysMem`], the root and depth somebody else found. Output: translations and batched reads by
 //! virtual address. This layer knows nothing of Linux but what the processor knows.
 
+pub mod runs;
+pub mod space;
+
+pub use space::AddressSpace;
+
 use crate::{
     addr::{PhysAddr, VirtAddr},
     mem::MemError,

@@ -1,5 +1,7 @@
 //! Names of places in the kernel: as linked ([`elf`], later kallsyms), and as they are now ([`Relocated`]).
 
+pub mod elf;
+
 use crate::addr::{LinkAddr, VirtAddr};
 
 /// What a symbol names.

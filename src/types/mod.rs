@@ -3,6 +3,7 @@
 //! Types are found by name on demand: a kernel has 100,000 of them and a command needs twenty. A member is
 //! asked for once, by name, through anonymous structs and unions; nothing here knows a kernel version.
 
+pub mod dwarf;
 pub mod field;
 
 pub use field::Field;
@@ -24,6 +25,20 @@ pub enum Tag {
     Typedef,
     /// A base type such as `unsigned int`.
     Base,
+}
+
+impl Tag {
+    /// As C writes it.
+    #[must_use]
+    pub const fn keyword(self) -> &'static str {
+        match self {
+            Self::Struct => "struct",
+            Self::Union => "union",
+            Self::Enum => "enum",
+            Self::Typedef => "typedef",
+            Self::Base => "base type",
+        }
+    }
 }
 
 /// How the bits of an integer are read.

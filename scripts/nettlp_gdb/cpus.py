@@ -1,0 +1,52 @@
+"""lx-cpus, and which CPU a GDB thread is."""
+
+from typing import List
+
+import gdb
+
+from . import target
+from .command import command
+from .core import cpumask
+from .core.errors import TargetError
+
+#: nettlp-gdb serve gives the thread of CPU n the id that follows this one by n; tasks have their pid as id
+_SERVER_CPU_ID = 10_000_000
+
+
+def of_mask(name: str) -> List[int]:
+    """The CPUs in the mask `__cpu_NAME_mask`."""
+    return cpumask.cpus(target.variable(f"__cpu_{name}_mask"))
+
+
+def possible() -> List[int]:
+    """The CPUs this kernel may ever have."""
+    return of_mask("possible")
+
+
+def selected() -> int:
+    """The CPU whose thread is selected in GDB."""
+    thread = gdb.selected_thread()
+    ids = [other.ptid[1] for other in thread.inferior.threads()]
+    if any(tid >= _SERVER_CPU_ID for tid in ids):
+        cpu = thread.ptid[1] - _SERVER_CPU_ID
+    else:  # a server whose threads are the CPUs in order, as QEMU's
+        cpu = thread.num - 1
+    if cpu not in possible():
+        raise TargetError(f"thread {thread.num} is no CPU: select the thread of one, or name the CPU as last argument")
+    return cpu
+
+
+@command("lx-cpus")
+def lx_cpus() -> None:
+    """List CPU status arrays.
+
+    Usage: lx-cpus
+
+    The numbers of the possible, present, online and active CPUs, by the kernel's own
+    masks. A panic takes all CPUs but its own out of the online mask."""
+    gdb.write("".join((
+        f"Possible CPUs : {possible()}\n",
+        f"Present CPUs  : {of_mask('present')}\n",
+        f"Online CPUs   : {of_mask('online')}\n",
+        f"Active CPUs   : {of_mask('active')}\n",
+    )))

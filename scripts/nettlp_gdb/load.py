@@ -1,0 +1,14 @@
+"""Makes the commands known to GDB. They are named here, once; each module defines its own."""
+
+# Importing a subsystem notes its commands.
+from . import command, cpus, dmesg, modules, mounts, percpu, tasks, version  # noqa: F401
+
+
+def load() -> None:
+    """Registers all commands and functions, and says which of them somebody else provides."""
+    present = command.register()
+    if present:
+        command.warn(f"GDB has these already, left in place: {', '.join(present)}")
+    if command.help_of("lx-symbols"):
+        command.warn("do not use the kernel scripts' lx-symbols here: on x86 it loads vmlinux anew, "
+                     "without the KASLR slide")

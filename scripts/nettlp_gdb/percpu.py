@@ -1,0 +1,66 @@
+"""$lx_per_cpu() and $lx_current().
+
+CPU n's copy of a per-CPU variable lies `__per_cpu_offset[n]` bytes from the variable's symbol
+(include/asm-generic/percpu.h).
+"""
+
+from typing import Optional
+
+import gdb
+
+from . import cpus, target
+from .command import function
+from .core.errors import TargetError
+from .core.memory import POINTER_SIZE
+
+_WORD = 1 << 64
+
+
+def _offset(cpu: int) -> int:
+    """What to add to the address of a per-CPU symbol for the copy of `cpu`."""
+    if cpu not in cpus.possible():
+        raise TargetError(f"no CPU {cpu}: the possible ones are {cpus.possible()}")
+    array = target.find_symbol("__per_cpu_offset")
+    if array is None:  # a kernel for one CPU
+        return 0
+    return target.pointer(array + cpu * POINTER_SIZE, "__per_cpu_offset")
+
+
+def _chosen(cpu: Optional[gdb.Value]) -> int:
+    """The CPU that was named, or the one that is selected in GDB. -1 stands for the latter too."""
+    return cpus.selected() if cpu is None or int(cpu) == -1 else int(cpu)
+
+
+@function("lx_per_cpu")
+def lx_per_cpu(name: gdb.Value, cpu: Optional[gdb.Value] = None) -> gdb.Value:
+    """Return per-cpu variable.
+
+    $lx_per_cpu("VAR"[, CPU]): Return the per-CPU variable VAR of the given CPU, or
+    of the one whose thread is selected. VAR is a string, as in:
+    p $lx_per_cpu("runqueues", 1).curr->comm"""
+    text = name.string()
+    try:
+        pointer = gdb.parse_and_eval("&" + text)
+    except gdb.error as error:
+        raise TargetError(str(error)) from None
+    address = (int(pointer) + _offset(_chosen(cpu))) % _WORD
+    return gdb.Value(address).cast(pointer.type).dereference()
+
+
+@function("lx_current")
+def lx_current(cpu: Optional[gdb.Value] = None) -> gdb.Value:
+    """Return current task.
+
+    $lx_current([CPU]): Return the task_struct that runs on the given CPU, or on the
+    one whose thread is selected, as in: p $lx_current().comm"""
+    offset = _offset(_chosen(cpu))
+    pointer = (_current_task() + offset) % _WORD
+    return target.object_at("struct task_struct", target.pointer(pointer, "current_task"))
+
+
+def _current_task() -> int:
+    """Address of the per-CPU pointer to the running task: a variable of its own, except in 6.2 to 6.14."""
+    hot = target.find_symbol("pcpu_hot")
+    if hot is not None:
+        return hot + target.layout("struct pcpu_hot", ("current_task",)).offset("current_task")
+    return target.symbol("current_task")

@@ -1,0 +1,76 @@
+//! `demo`: a synthetic machine behind an emulated adapter, served to gdb; all in this process, the datagrams
+//! really on loopback.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use anyhow::Context;
+
+use crate::{
+    cli::{Outcome, out},
+    emulator::{self, Emulator, ReadOnly},
+    gdb::{self, Listen, Server},
+    link,
+    machine::Machine,
+    mem::cache::Validity,
+    session::{self, Session, Source},
+};
+
+/// Away from 127.0.0.1, so that a demonstration and an emulator can run side by side.
+const ADAPTER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 42, 0, 1));
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 42, 0, 2));
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// Where to wait for gdb: HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1234")]
+    listen: Listen,
+
+    /// Where to write the machine's vmlinux [default: in the directory for temporary files]
+    #[arg(long, value_name = "FILE")]
+    vmlinux: Option<PathBuf>,
+
+    /// End when the first client detaches
+    #[arg(long)]
+    once: bool,
+}
+
+pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let options = gdb::Options { listen: args.listen.clone(), once: args.once, percpu_rebase: true };
+    let server = Server::bind(options)?;
+    let machine = Machine::demo()?;
+    let vmlinux =
+        args.vmlinux.clone().unwrap_or_else(|| std::env::temp_dir().join("nettlp-gdb-demo-vmlinux"));
+    std::fs::write(&vmlinux, machine.vmlinux()?)
+        .with_context(|| format!("cannot write {}", vmlinux.display()))?;
+
+    let requester = "1b:00.0".parse()?;
+    let config = emulator::Config { ip: ADAPTER, requester, ..emulator::Config::default() };
+    let _adapter = Emulator::start(config, Arc::new(ReadOnly(machine.memory())))?;
+    let mut link = link::Config::new(ADAPTER);
+    link.local = Some(LOCAL);
+    link.requester = Some(requester);
+    let session = Session::open(
+        session::Options {
+            source: Source::Adapter(link),
+            vmlinux: Some(vmlinux.clone()),
+            ram: Vec::new(),
+            force: false,
+            validity: Validity::Stop,
+        },
+        &|_| {},
+    )?;
+    if let Some(address) = server.tcp_address() {
+        out::notice(&format!(
+            "A synthetic Linux machine is being served. In another terminal, in the repository:\n\n  \
+             gdb -q {} -ex 'target remote {address}' -ex 'source scripts/nettlp-gdb.py' -ex lx-ps\n\n\
+             Then try lx-dmesg, info threads, p init_task, monitor help. Ctrl-C here ends it.",
+            vmlinux.display()
+        ));
+    }
+    server.run(Arc::new(session))?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,61 @@
+//! `serve`: the host's memory as a GDB target.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    cli::{Outcome, out, target::Target},
+    gdb::{self, Listen, Server},
+    mem::cache::Validity,
+};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    #[command(flatten)]
+    target: Target,
+
+    /// Where to wait for gdb: HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1234")]
+    listen: Listen,
+
+    /// Talk to gdb on stdin and stdout: (gdb) target remote | nettlp-gdb serve --stdio ...
+    #[arg(long, conflicts_with = "listen")]
+    stdio: bool,
+
+    /// End when the first client detaches
+    #[arg(long)]
+    once: bool,
+
+    /// Milliseconds for which memory that was read is not read again
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    cache_ms: u64,
+
+    /// Reduce what gdb reads of __per_cpu_offset[] by the KASLR slide, so that per-CPU symbols come out right
+    /// (kernels before 6.15)
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    percpu_rebase: PercpuRebase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum PercpuRebase {
+    /// Where the vmlinux links per-CPU variables at 0
+    Auto,
+    /// Never
+    Off,
+}
+
+pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
+    let options = gdb::Options {
+        listen: if args.stdio { Listen::Stdio } else { args.listen.clone() },
+        once: args.once,
+        percpu_rebase: args.percpu_rebase == PercpuRebase::Auto,
+    };
+    let server = Server::bind(options)?;
+    let validity = Validity::For(Duration::from_millis(args.cache_ms));
+    let session = args.target.open_with(validity, quiet || args.stdio)?;
+    if let Some(address) = server.tcp_address() {
+        let vmlinux = args.target.vmlinux().map_or_else(String::new, |path| format!("{} ", path.display()));
+        out::notice(&format!("serving; attach with: gdb {vmlinux}-ex 'target remote {address}'"));
+    }
+    server.run(Arc::new(session))?;
+    Ok(Outcome::Done)
+}

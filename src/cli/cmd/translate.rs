@@ -1,0 +1,38 @@
+//! `translate`: from a virtual to a physical address.
+
+use crate::{
+    addr::{VirtAddr, parse_number},
+    cli::{Outcome, out, target::Target},
+    render,
+};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    #[command(flatten)]
+    target: Target,
+
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// A virtual address, or a symbol of the vmlinux
+    addr: String,
+}
+
+pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
+    let session = args.target.open(quiet || args.json)?;
+    let addr = match session.kernel.symbols.as_ref().and_then(|symbols| symbols.find(&args.addr)) {
+        Some(symbol) => symbol,
+        None => VirtAddr::new(parse_number(&args.addr)?),
+    };
+    let found = session.kernel.memory.translate(addr)?;
+    if args.json {
+        out::json_lines([serde_json::json!({
+            "virt": addr, "phys": found.phys, "page_size": found.page_size,
+            "writable": found.writable, "user": found.user, "executable": found.executable,
+        })])?;
+    } else {
+        out::rendered(|text| render::translation(text, addr, &found))?;
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,55 @@
+//! The error numbers GDB gets for a failed read (GDB manual, "Errno Values").
+//!
+//! GDB 13 shows none of them: it prints its own "Cannot access memory at address". They are for clients that
+//! look, and for the packet log.
+
+use crate::{
+    mem::{Fault, MemError},
+    paging::{VirtError, VirtFault},
+};
+
+/// The operation is not allowed.
+pub const EPERM: u8 = 1;
+/// No such thread.
+pub const ESRCH: u8 = 3;
+/// The link failed, or answered with an error.
+pub const EIO: u8 = 5;
+/// No memory at that address.
+pub const EFAULT: u8 = 14;
+/// No room for more.
+pub const ENOSPC: u8 = 28;
+
+/// The number that says why a read failed.
+#[must_use]
+pub fn of(error: &VirtError) -> u8 {
+    match &error.fault {
+        VirtFault::NonCanonical | VirtFault::NotPresent { .. } | VirtFault::Malformed { .. } => EFAULT,
+        VirtFault::NotAttempted => EIO,
+        VirtFault::Table { source, .. } | VirtFault::Data(source) => of_physical(source),
+    }
+}
+
+fn of_physical(error: &MemError) -> u8 {
+    match error.fault {
+        Fault::Refused(_) => EPERM,
+        Fault::Hole => EFAULT,
+        Fault::NotAttempted | Fault::Link(_) | Fault::Io(_) => EIO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::{PhysAddr, VirtAddr};
+
+    #[test]
+    fn each_kind_of_failure_has_its_number() {
+        let virt = |fault| VirtError { addr: VirtAddr::new(8), len: 8, fault };
+        let phys = |fault| MemError { addr: PhysAddr::new(8), len: 8, fault };
+        assert_eq!(of(&virt(VirtFault::NonCanonical)), EFAULT);
+        assert_eq!(of(&virt(VirtFault::Data(phys(Fault::Refused("not RAM"))))), EPERM);
+        assert_eq!(of(&virt(VirtFault::Data(phys(Fault::Hole)))), EFAULT);
+        let link = phys(Fault::NotAttempted);
+        assert_eq!(of(&virt(VirtFault::Table { level: 1, source: link })), EIO);
+    }
+}

@@ -1,0 +1,126 @@
+//! One client's session: its bytes, its Ctrl-C and the target's stops, in turn, until it goes.
+
+use std::{io, sync::Arc, time::Duration};
+
+use super::{
+    connection::{Connection, Input},
+    extras::{Answer, Extras},
+    host::Host,
+    packet::{self, Decoder, Event},
+    stub::{Mode, Stub},
+    target::GdbTarget,
+};
+
+/// How often a target that GDB thinks is running is looked at.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Why a session ended before its client left.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    /// The protocol cannot go on.
+    #[error("the protocol engine gave up: {0}")]
+    Stub(String),
+}
+
+struct Session {
+    connection: Connection,
+    target: GdbTarget,
+    stub: Stub,
+    extras: Extras,
+    /// Packets are acknowledged until the client asks not to.
+    acks: bool,
+    /// The last reply, for a client that did not get it.
+    last: Vec<u8>,
+}
+
+/// Serves `connection` until the client detaches and closes it.
+///
+/// # Errors
+/// [`SessionError`] when the session ends otherwise.
+pub fn run(connection: Connection, host: Arc<dyn Host>, percpu_rebase: bool) -> Result<(), SessionError> {
+    let mut target = GdbTarget::new(host, percpu_rebase);
+    let stub = Stub::new(&mut target).map_err(SessionError::Stub)?;
+    let mut session =
+        Session { connection, target, stub, extras: Extras::default(), acks: true, last: Vec::new() };
+    let mut decoder = Decoder::default();
+    loop {
+        let limit = match session.stub.mode() {
+            Mode::Stopped => None,
+            Mode::Running => {
+                session.poll()?;
+                (session.stub.mode() == Mode::Running).then_some(POLL)
+            }
+            Mode::Gone => return Ok(()),
+        };
+        let bytes = match session.connection.read(limit)? {
+            Input::Bytes(bytes) => bytes.to_vec(),
+            Input::Nothing => continue,
+            Input::End => return Ok(()),
+        };
+        for event in bytes.into_iter().filter_map(|byte| decoder.push(byte)) {
+            session.event(event)?;
+        }
+    }
+}
+
+impl Session {
+    fn event(&mut self, event: Event) -> Result<(), SessionError> {
+        match event {
+            Event::Packet(body) => self.packet(&body)?,
+            Event::Ack => self.last.clear(),
+            Event::Nack => self.connection.write(&self.last)?,
+            // Sent to a target that is stopped, it came too late; a running one is looked at after every read.
+            Event::Interrupt => {}
+            Event::Damaged if self.acks => self.connection.write(b"-")?,
+            Event::Damaged => log::debug!("a packet with a wrong checksum was ignored"),
+            Event::TooLong => {
+                let text = format!("the packet is longer than the {} bytes announced", packet::PACKET_SIZE);
+                self.send(packet::frame(&packet::error_text(&text)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn packet(&mut self, body: &[u8]) -> Result<(), SessionError> {
+        log::trace!("<- {}", body.escape_ascii());
+        let reply = match self.extras.answer(&self.target, body) {
+            Answer::Reply(body) => packet::frame(&body),
+            Answer::Forward(body) => self.stub.packet(&mut self.target, &body).map_err(SessionError::Stub)?,
+            Answer::StopAcks => {
+                self.send(packet::frame(b"OK"))?;
+                self.acks = false;
+                return Ok(());
+            }
+        };
+        self.send(reply)
+    }
+
+    /// Reports what has stopped a running target, if anything has.
+    fn poll(&mut self) -> Result<(), SessionError> {
+        if self.stub.mode() != Mode::Running {
+            return Ok(());
+        }
+        if let Some(stop) = self.target.poll_stop() {
+            let reply = self.stub.stopped(&mut self.target, &stop).map_err(SessionError::Stub)?;
+            log::trace!("-> {}", reply.escape_ascii());
+            self.connection.write(&reply)?;
+            self.last = if self.acks { reply } else { Vec::new() };
+        }
+        Ok(())
+    }
+
+    /// Acknowledges the packet being handled and sends the reply to it.
+    fn send(&mut self, reply: Vec<u8>) -> Result<(), SessionError> {
+        log::trace!("-> {}", reply.escape_ascii());
+        if self.acks {
+            self.connection.write(&[b"+", reply.as_slice()].concat())?;
+            self.last = reply;
+        } else {
+            self.connection.write(&reply)?;
+        }
+        Ok(())
+    }
+}

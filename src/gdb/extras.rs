@@ -1,0 +1,133 @@
+//! Packets answered before [`gdbstub`] sees them: those it has no hook for, and those it answers less well.
+//!
+//! * `qSupported`: what is announced is one list, ours. It leaves out `multiprocess`, so that a thread's id is all
+//!   GDB prints, and adds `qXfer:threads:read`.
+//! * `qXfer:threads:read`: all threads with their names in one answer, instead of two packets per thread.
+//! * `QStartNoAckMode`: acknowledgements are the event loop's.
+//! * Writes and `vKill`: the refusal is a sentence. GDB prints it for registers only, so memory writes are logged.
+//! * `m`: `gdbstub` reads on after a short read and has no bound of its own, so the length is cut to one reply.
+
+use std::borrow::Cow;
+
+use super::{
+    packet::{self, PACKET_SIZE},
+    target::GdbTarget,
+};
+
+/// Most bytes of memory in one reply: two digits each.
+const MOST_MEMORY: u64 = (PACKET_SIZE / 2) as u64;
+
+/// What is announced beside `PacketSize`.
+const FEATURES: &str =
+    ";QStartNoAckMode+;vContSupported+;swbreak+;hwbreak+;qXfer:features:read+;qXfer:threads:read+";
+
+const MEMORY_REFUSAL: &str = "memory is read-only: nettlp-gdb does not write to the target";
+const KILL_REFUSAL: &str = "the target cannot be killed: nettlp-gdb only reads its memory";
+const REGISTER_REFUSAL: &str =
+    "registers are read-only: nettlp-gdb reads memory from outside and has no hold on the CPUs";
+
+/// What to do with a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer<'p> {
+    /// Send this body.
+    Reply(Vec<u8>),
+    /// Send `OK`, then acknowledge no more packets.
+    StopAcks,
+    /// Let `gdbstub` answer this packet.
+    Forward(Cow<'p, [u8]>),
+}
+
+/// The packets answered here, for one client.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// The thread list being transferred: its parts must belong together.
+    threads: Vec<u8>,
+    /// A write has been refused, and logged.
+    write_refused: bool,
+}
+
+impl Extras {
+    /// Looks at a packet before `gdbstub` does.
+    pub fn answer<'p>(&mut self, target: &GdbTarget, body: &'p [u8]) -> Answer<'p> {
+        match body.split_first() {
+            Some((b'm', _)) => Answer::Forward(clamp_read(body)),
+            Some((b'M' | b'X', _)) => {
+                if !std::mem::replace(&mut self.write_refused, true) {
+                    log::warn!("a write was refused: {MEMORY_REFUSAL}");
+                }
+                Answer::Reply(packet::error_text(MEMORY_REFUSAL))
+            }
+            Some((b'G' | b'P', _)) => Answer::Reply(packet::error_text(REGISTER_REFUSAL)),
+            _ if body.starts_with(b"vKill") => Answer::Reply(packet::error_text(KILL_REFUSAL)),
+            _ if body == b"QStartNoAckMode" => Answer::StopAcks,
+            _ if body.starts_with(b"qSupported") => {
+                Answer::Reply(format!("PacketSize={PACKET_SIZE:x}{FEATURES}").into_bytes())
+            }
+            _ => match body.strip_prefix(b"qXfer:threads:read::") {
+                Some(range) => Answer::Reply(self.threads(target, range)),
+                None => Answer::Forward(Cow::Borrowed(body)),
+            },
+        }
+    }
+
+    fn threads(&mut self, target: &GdbTarget, range: &[u8]) -> Vec<u8> {
+        let Some((offset, len)) = hex_pair(range) else { return b"E16".to_vec() };
+        if offset == 0 {
+            self.threads = target.threads_xml().into_bytes();
+        }
+        part(&self.threads, offset, len)
+    }
+}
+
+/// The reply to `qXfer:...:read`: `m` and a part, `l` and the last part.
+fn part(document: &[u8], offset: u64, len: u64) -> Vec<u8> {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(document.len());
+    // Escaping at worst doubles a byte.
+    let len = usize::try_from(len).unwrap_or(usize::MAX).min(PACKET_SIZE / 2 - 1);
+    let end = start.saturating_add(len).min(document.len());
+    let mark = if end == document.len() { b'l' } else { b'm' };
+    let mut reply = vec![mark];
+    reply.extend(packet::escape(document.get(start..end).unwrap_or_default()));
+    reply
+}
+
+/// `m ADDR,LEN` with a length whose reply fits a packet; GDB takes a short reply as it is.
+fn clamp_read(body: &[u8]) -> Cow<'_, [u8]> {
+    match body.get(1..).and_then(hex_pair) {
+        Some((addr, len)) if len > MOST_MEMORY => {
+            Cow::Owned(format!("m{addr:x},{MOST_MEMORY:x}").into_bytes())
+        }
+        Some(_) => Cow::Borrowed(body),
+        // Nothing `gdbstub` should try to make sense of.
+        None => Cow::Borrowed(b"m"),
+    }
+}
+
+/// `HEX,HEX`.
+fn hex_pair(text: &[u8]) -> Option<(u64, u64)> {
+    let (first, second) = std::str::from_utf8(text).ok()?.split_once(',')?;
+    let number = |digits| u64::from_str_radix(digits, 16).ok();
+    Some((number(first)?, number(second)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_reads_are_cut_to_one_reply() {
+        assert_eq!(*clamp_read(b"m10,20"), *b"m10,20");
+        assert_eq!(*clamp_read(b"mffffffffffffffff,ffffffffffffffff"), *b"mffffffffffffffff,8000");
+        assert_eq!(*clamp_read(b"m10,20,30"), *b"m");
+        assert_eq!(*clamp_read(b"m"), *b"m");
+        assert_eq!(*clamp_read(b"m10,fffffffffffffffff"), *b"m", "65 bits");
+    }
+
+    #[test]
+    fn a_document_in_parts() {
+        assert_eq!(part(b"hello", 0, 3), b"mhel");
+        assert_eq!(part(b"hello", 3, 3), b"llo");
+        assert_eq!(part(b"hello", 9, 3), b"l");
+        assert_eq!(part(b"a#", 0, u64::MAX), b"la}\x03");
+    }
+}

@@ -1,0 +1,87 @@
+//! What the front end needs of a machine: its memory, its threads, and answers to `monitor` commands.
+//!
+//! The seam between the protocol and everything behind it. Nothing in here knows a packet; nothing behind it
+//! knows GDB.
+
+use std::fmt;
+
+use super::{
+    target::{PercpuRebase, Registers},
+    tid::Tid,
+};
+use crate::{addr::VirtAddr, kernel::KernelError, paging::VirtError};
+
+/// A machine as GDB sees it.
+pub trait Host: Send + Sync {
+    /// Reads from `addr` as much of `buf` as can be read without a gap, and returns how many bytes that is; more
+    /// than none unless `buf` is empty.
+    ///
+    /// # Errors
+    /// Why the byte at `addr` cannot be read.
+    fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError>;
+
+    /// The threads now, at least one. Takes what it can get: what cannot be read is left out or unknown.
+    fn threads(&self) -> Vec<Thread>;
+
+    /// Run-time address of the kernel's first segment (`_text`), if it is known how far the kernel is from where
+    /// it was linked.
+    fn text(&self) -> Option<VirtAddr>;
+
+    /// The array to rebase in a kernel with per-CPU symbols linked at 0.
+    fn percpu_rebase(&self) -> Option<PercpuRebase>;
+
+    /// Forgets what was cached of the target.
+    fn refresh(&self);
+
+    /// Runs the `monitor` command `line` and prints what it says to `out`. `help`, `refresh` and `info version`
+    /// are answered before they get here.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    fn monitor(&self, line: &str, out: &mut dyn fmt::Write) -> Result<(), MonitorError>;
+
+    /// The commands [`Host::monitor`] knows, for `monitor help`: usage and what it does.
+    fn monitor_help(&self) -> Vec<(&'static str, &'static str)>;
+}
+
+/// A thread as GDB is shown it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thread {
+    /// Its id, not another thread's.
+    pub tid: Tid,
+    /// Its name: the task's `comm`.
+    pub name: String,
+    /// What `info threads` shows in parentheses: `CPU 0, pid 1, running`.
+    pub detail: String,
+    /// The CPU it is on.
+    pub cpu: Option<u32>,
+    /// What is known of its registers.
+    pub registers: Registers,
+}
+
+/// Why a `monitor` command printed nothing, or not everything.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MonitorError {
+    /// There is no such command.
+    #[error("there is no `monitor {0}`; `monitor help` lists what there is")]
+    Unknown(String),
+    /// The command was called the wrong way.
+    #[error("usage: monitor {0}")]
+    Usage(&'static str),
+    /// An argument is not one; whoever knows the usage says it.
+    #[error("that is no argument of this command")]
+    Arguments,
+    /// It failed: the reason with what caused it.
+    #[error("{0}")]
+    Failed(String),
+    /// What was printed is not all.
+    #[error("the list is incomplete: {0}")]
+    Incomplete(KernelError),
+    /// The kernel could not be asked.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The text could not be written.
+    #[error("the text could not be written")]
+    Write(#[from] fmt::Error),
+}

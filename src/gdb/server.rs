@@ -1,0 +1,284 @@
+//! The listening side: one client at a time, for ever; a second one is told, not kept waiting.
+//!
+//! Each session runs on a thread of its own, because reading a target blocks. Accepting, turning away and
+//! stopping are one task, which ends only when asked to.
+
+use std::{fs, future::pending, io, net::SocketAddr, sync::Arc, thread, time::Duration};
+
+use tokio::{
+    net::{TcpListener, UnixListener},
+    runtime,
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, Semaphore, oneshot},
+    time::{sleep, timeout},
+};
+
+use super::{
+    Options,
+    connection::{Connection, HangUp},
+    event_loop,
+    host::Host,
+    listen::{Listen, Listener, ServeError},
+    turn_away::turn_away,
+};
+
+/// How long a session may take to finish its packet when the server stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long a session may take to notice that its client has gone when the next one is there.
+const GRACE: Duration = Duration::from_millis(250);
+/// Most clients being turned away at once; more are cut off without a word.
+const MOST_TURNED_AWAY: usize = 16;
+/// Pause after a failed accept (too many open files...), so that it is not retried in a tight loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Stops a [`Server`] from elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct Stopper(Arc<Notify>);
+
+impl Stopper {
+    /// Asks the server to finish the packet being answered, hang up and return.
+    pub fn stop(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// A server that is listening, and serves once it is told what.
+#[derive(Debug)]
+pub struct Server {
+    listener: Listener,
+    options: Options,
+    stopper: Stopper,
+}
+
+impl Server {
+    /// Starts to listen; clients wait until [`Server::run`].
+    ///
+    /// # Errors
+    /// [`ServeError::InUse`] or [`ServeError::Bind`].
+    pub fn bind(options: Options) -> Result<Self, ServeError> {
+        let listener = Listener::bind(&options.listen)?;
+        Ok(Self { listener, options, stopper: Stopper::default() })
+    }
+
+    /// The TCP address clients reach it at.
+    #[must_use]
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.listener.tcp_address()
+    }
+
+    /// What stops this server.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Serves `host` until SIGINT, SIGTERM or the stopper; with [`Options::once`], until the first client leaves.
+    ///
+    /// # Errors
+    /// [`ServeError::Io`] when the server cannot go on.
+    pub fn run(self, host: Arc<dyn Host>) -> Result<(), ServeError> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let result = runtime.block_on(self.serve(host));
+        // A session that is stuck in a read of the target must not hold up the end.
+        runtime.shutdown_background();
+        result
+    }
+
+    async fn serve(self, host: Arc<dyn Host>) -> Result<(), ServeError> {
+        let port = self.tcp_address().map_or(0, |address| address.port());
+        let mut sessions = Sessions { host, options: self.options, port, active: None, started: false };
+        let acceptor = match self.listener {
+            Listener::Tcp(listener) => Acceptor::Tcp(TcpListener::from_std(listener)?),
+            Listener::Unix(listener, path) => {
+                Acceptor::Unix(UnixListener::from_std(listener)?, RemoveOnDrop(path))
+            }
+            Listener::Stdio => return serve_stdio(sessions, &self.stopper).await,
+        };
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let turned_away = Arc::new(Semaphore::new(MOST_TURNED_AWAY));
+        while !sessions.are_over() {
+            tokio::select! {
+                client = acceptor.accept() => match client {
+                    Ok(client) => sessions.welcome(client, &turned_away).await,
+                    Err(error) => {
+                        log::warn!("cannot accept a client: {error}");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                () = sessions.end() => {}
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                () = self.stopper.0.notified() => break,
+            }
+        }
+        sessions.drain().await;
+        Ok(())
+    }
+}
+
+/// Serves the process at the other end of our pipes. Its Ctrl-C reaches us too, and is not for us.
+async fn serve_stdio(mut sessions: Sessions, stopper: &Stopper) -> Result<(), ServeError> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    sessions.start(Connection::stdio()?)?;
+    loop {
+        tokio::select! {
+            () = sessions.end() => return Ok(()),
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => return Ok(()),
+            () = stopper.0.notified() => return Ok(()),
+        }
+    }
+}
+
+/// The session there may be, and what the next one is started with.
+struct Sessions {
+    host: Arc<dyn Host>,
+    options: Options,
+    /// For the names of their threads; 0 without one.
+    port: u16,
+    active: Option<Active>,
+    started: bool,
+}
+
+/// A session on its thread.
+struct Active {
+    hang_up: Option<HangUp>,
+    /// Resolves when the thread ends, in whatever way.
+    done: oneshot::Receiver<()>,
+}
+
+impl Sessions {
+    /// Serves a client, or turns it away if there is one already that is not just leaving: a debugger that detaches
+    /// and attaches again at once must not be told that it stands in its own way.
+    async fn welcome(&mut self, client: Client, room: &Arc<Semaphore>) {
+        if self.active.is_some() && timeout(GRACE, self.end()).await.is_err() {
+            client.turn_away(room);
+        } else if !self.are_over() {
+            let started = client.into_connection().and_then(|connection| self.start(connection));
+            if let Err(error) = started {
+                log::warn!("a client could not be served: {error}");
+            }
+        }
+    }
+
+    fn start(&mut self, connection: Connection) -> io::Result<()> {
+        let hang_up = connection.hang_up()?;
+        let (alive, done) = oneshot::channel();
+        let (host, percpu_rebase) = (Arc::clone(&self.host), self.options.percpu_rebase);
+        thread::Builder::new().name(format!("gdb:{}", self.port)).spawn(move || {
+            let _alive: oneshot::Sender<()> = alive;
+            log::info!("a debugger attached");
+            match event_loop::run(connection, host, percpu_rebase) {
+                Ok(()) => log::info!("the debugger left"),
+                Err(error) => log::warn!("a session ended: {error}"),
+            }
+        })?;
+        self.active = Some(Active { hang_up, done });
+        self.started = true;
+        Ok(())
+    }
+
+    /// Waits for the end of the session; for ever when there is none.
+    async fn end(&mut self) {
+        match &mut self.active {
+            Some(active) => {
+                // The sender is only ever dropped, with the thread.
+                let _ = (&mut active.done).await;
+                self.active = None;
+            }
+            None => pending().await,
+        }
+    }
+
+    /// Whether the only session there was to be has been.
+    fn are_over(&self) -> bool {
+        self.options.once && self.started && self.active.is_none()
+    }
+
+    async fn drain(mut self) {
+        let Some(active) = &self.active else { return };
+        if let Some(hang_up) = &active.hang_up {
+            hang_up.now();
+        }
+        if timeout(DRAIN, self.end()).await.is_err() {
+            log::warn!("a session did not finish in time and was abandoned");
+        }
+    }
+}
+
+struct RemoveOnDrop(std::path::PathBuf);
+
+impl Drop for RemoveOnDrop {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+enum Acceptor {
+    Tcp(TcpListener),
+    Unix(UnixListener, #[expect(dead_code, reason = "removes the socket when dropped")] RemoveOnDrop),
+}
+
+enum Client {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+impl Acceptor {
+    async fn accept(&self) -> io::Result<Client> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Client::Tcp(stream)),
+            Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Client::Unix(stream)),
+        }
+    }
+}
+
+impl Client {
+    fn into_connection(self) -> io::Result<Connection> {
+        match self {
+            Self::Tcp(stream) => Connection::tcp(stream.into_std()?),
+            Self::Unix(stream) => Connection::unix(stream.into_std()?),
+        }
+    }
+
+    fn turn_away(self, room: &Arc<Semaphore>) {
+        let Ok(permit) = Arc::clone(room).try_acquire_owned() else { return };
+        log::info!("a second debugger was turned away");
+        tokio::spawn(async move {
+            match self {
+                Self::Tcp(stream) => turn_away(stream).await,
+                Self::Unix(stream) => turn_away(stream).await,
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Serves `host` as `options` say.
+///
+/// # Errors
+/// [`ServeError`].
+pub fn serve(host: Arc<dyn Host>, options: Options) -> Result<(), ServeError> {
+    let server = Server::bind(options)?;
+    server.announce();
+    server.run(host)
+}
+
+impl Server {
+    /// Says where it listens, in the log, and warns of a place that is open to more than this machine.
+    fn announce(&self) {
+        match (&self.options.listen, self.tcp_address()) {
+            (Listen::Tcp(_), Some(address)) => {
+                log::info!("listening for GDB: target remote {address}");
+                if !address.ip().is_loopback() {
+                    log::warn!(
+                        "{address} is not a loopback address: whoever reaches it can read the target's memory"
+                    );
+                }
+            }
+            (place, _) => log::info!("listening for GDB on {place}"),
+        }
+    }
+}

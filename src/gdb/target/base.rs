@@ -1,0 +1,87 @@
+//! Memory and registers. Reads go to the [`Host`](crate::gdb::host::Host); writes are refused.
+
+use gdbstub::{
+    common::Tid,
+    target::{
+        TargetError, TargetResult,
+        ext::{
+            base::multithread::{MultiThreadBase, MultiThreadResumeOps},
+            thread_extra_info::ThreadExtraInfoOps,
+        },
+    },
+};
+
+use super::{GdbTarget, RebaseState, Registers};
+use crate::{addr::VirtAddr, gdb::errno, paging::VirtError};
+
+impl GdbTarget {
+    /// Reads as [`Host::read`](crate::gdb::host::Host::read), with per-CPU offsets as this client needs them.
+    fn read_memory(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError> {
+        let len = self.host.read(addr, buf)?.min(buf.len());
+        let RebaseState::Asked(Some(rebase)) = self.rebase else { return Ok(len) };
+        let Some(bytes) = buf.get_mut(..len) else { return Ok(len) };
+        if let Some(words) = rebase.words(addr, len) {
+            let mut elements = vec![0; words.len];
+            let read = self.host.read(words.start, &mut elements)?.min(words.len);
+            if read < words.len {
+                // A word that is only half readable cannot be rebased: show nothing of it, rather than a wrong half.
+                let whole = words.start.wrapping_add(read as u64).align_down(8).raw();
+                return Ok(usize::try_from(whole.saturating_sub(addr.raw())).unwrap_or(0).min(len));
+            }
+            rebase.apply(addr, bytes, words, &elements);
+        }
+        Ok(len)
+    }
+}
+
+impl MultiThreadBase for GdbTarget {
+    fn read_registers(&mut self, regs: &mut Registers, tid: Tid) -> TargetResult<(), Self> {
+        let thread = self.threads.get(tid).ok_or(TargetError::Errno(errno::ESRCH))?;
+        regs.clone_from(&thread.registers);
+        Ok(())
+    }
+
+    fn write_registers(&mut self, _: &Registers, _: Tid) -> TargetResult<(), Self> {
+        Err(TargetError::Errno(errno::EPERM))
+    }
+
+    fn read_addrs(&mut self, start_addr: u64, data: &mut [u8], _: Tid) -> TargetResult<usize, Self> {
+        match self.read_memory(VirtAddr::new(start_addr), data) {
+            Ok(0) if !data.is_empty() => Err(TargetError::Errno(errno::EFAULT)),
+            Ok(len) => Ok(len),
+            Err(error) => {
+                log::debug!("{error}");
+                Err(TargetError::Errno(errno::of(&error)))
+            }
+        }
+    }
+
+    fn write_addrs(&mut self, _: u64, _: &[u8], _: Tid) -> TargetResult<(), Self> {
+        Err(TargetError::Errno(errno::EPERM))
+    }
+
+    fn list_active_threads(&mut self, thread_is_active: &mut dyn FnMut(Tid)) -> Result<(), Self::Error> {
+        self.threads.iter().for_each(|thread| thread_is_active(thread.tid));
+        Ok(())
+    }
+
+    fn is_thread_alive(&mut self, tid: Tid) -> Result<bool, Self::Error> {
+        Ok(self.threads.get(tid).is_some())
+    }
+
+    fn support_resume(&mut self) -> Option<MultiThreadResumeOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_thread_extra_info(&mut self) -> Option<ThreadExtraInfoOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+impl gdbstub::target::ext::thread_extra_info::ThreadExtraInfo for GdbTarget {
+    fn thread_extra_info(&self, tid: Tid, buf: &mut [u8]) -> Result<usize, Self::Error> {
+        let detail = self.threads.get(tid).map_or("", |thread| &thread.detail);
+        let copied = buf.iter_mut().zip(detail.as_bytes()).map(|(to, from)| *to = *from).count();
+        Ok(copied)
+    }
+}

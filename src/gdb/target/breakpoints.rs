@@ -1,0 +1,94 @@
+//! Breakpoints and watchpoints: taken note of, never armed.
+//!
+//! GDB sends them only when it is about to resume, and answers a refusal with "Cannot access memory at address",
+//! which is not the reason. So they are accepted, and the resume that follows is refused with the reason.
+
+use std::collections::HashSet;
+
+use gdbstub::target::{
+    TargetError, TargetResult,
+    ext::breakpoints::{
+        self, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps, SwBreakpoint, SwBreakpointOps,
+        WatchKind,
+    },
+};
+
+use super::GdbTarget;
+use crate::gdb::errno;
+
+/// Most breakpoints a client may set.
+const MOST: usize = 1024;
+
+/// The kind of a breakpoint as its packet numbers it (`Z0` to `Z4`), and its address.
+#[derive(Debug, Default)]
+pub(super) struct Breakpoints(HashSet<(u8, u64)>);
+
+impl Breakpoints {
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn add(&mut self, kind: u8, addr: u64) -> TargetResult<bool, GdbTarget> {
+        if self.0.len() >= MOST {
+            return Err(TargetError::Errno(errno::ENOSPC));
+        }
+        self.0.insert((kind, addr));
+        Ok(true)
+    }
+
+    fn remove(&mut self, kind: u8, addr: u64) -> TargetResult<bool, GdbTarget> {
+        Ok(self.0.remove(&(kind, addr)))
+    }
+}
+
+impl breakpoints::Breakpoints for GdbTarget {
+    fn support_sw_breakpoint(&mut self) -> Option<SwBreakpointOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_hw_breakpoint(&mut self) -> Option<HwBreakpointOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_hw_watchpoint(&mut self) -> Option<HwWatchpointOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+impl SwBreakpoint for GdbTarget {
+    fn add_sw_breakpoint(&mut self, addr: u64, _: usize) -> TargetResult<bool, Self> {
+        self.breakpoints.add(0, addr)
+    }
+
+    fn remove_sw_breakpoint(&mut self, addr: u64, _: usize) -> TargetResult<bool, Self> {
+        self.breakpoints.remove(0, addr)
+    }
+}
+
+impl HwBreakpoint for GdbTarget {
+    fn add_hw_breakpoint(&mut self, addr: u64, _: usize) -> TargetResult<bool, Self> {
+        self.breakpoints.add(1, addr)
+    }
+
+    fn remove_hw_breakpoint(&mut self, addr: u64, _: usize) -> TargetResult<bool, Self> {
+        self.breakpoints.remove(1, addr)
+    }
+}
+
+fn watch_number(kind: WatchKind) -> u8 {
+    match kind {
+        WatchKind::Write => 2,
+        WatchKind::Read => 3,
+        WatchKind::ReadWrite => 4,
+    }
+}
+
+impl HwWatchpoint for GdbTarget {
+    fn add_hw_watchpoint(&mut self, addr: u64, _: u64, kind: WatchKind) -> TargetResult<bool, Self> {
+        self.breakpoints.add(watch_number(kind), addr)
+    }
+
+    fn remove_hw_watchpoint(&mut self, addr: u64, _: u64, kind: WatchKind) -> TargetResult<bool, Self> {
+        self.breakpoints.remove(watch_number(kind), addr)
+    }
+}

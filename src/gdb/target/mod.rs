@@ -1,0 +1,94 @@
+//! The machine as [`gdbstub`] drives it: one file per trait of its.
+//!
+//! A [`GdbTarget`] belongs to one client. It holds what must not change between two packets (the threads) and
+//! what the client has asked for; everything else comes from the [`Host`], and nothing here can end a session.
+
+mod base;
+mod breakpoints;
+mod monitor;
+mod offsets;
+mod percpu_rebase;
+mod registers;
+mod resume;
+mod threads;
+
+use std::{convert::Infallible, sync::Arc};
+
+use gdbstub::target::{
+    Target,
+    ext::{
+        base::BaseOps, breakpoints::BreakpointsOps, monitor_cmd::MonitorCmdOps,
+        section_offsets::SectionOffsetsOps,
+    },
+};
+
+use self::{breakpoints::Breakpoints, resume::Resume, threads::Threads};
+pub use self::{
+    percpu_rebase::{PercpuRebase, Words},
+    registers::{Register, Registers, UNKNOWN_PC, X86_64},
+    resume::Stop,
+};
+use super::host::Host;
+
+/// A machine, shown to one client.
+pub struct GdbTarget {
+    host: Arc<dyn Host>,
+    threads: Threads,
+    breakpoints: Breakpoints,
+    resume: Resume,
+    /// What to do to per-CPU offsets, once the client has asked how far the kernel was moved.
+    rebase: RebaseState,
+}
+
+/// Whether reads of per-CPU offsets are rebased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RebaseState {
+    /// `--percpu-rebase=off`.
+    Off,
+    /// The client has not asked for offsets, so its symbols are where the kernel was linked.
+    NotAsked,
+    /// The client has moved its symbols; `None` when this kernel's per-CPU symbols are ordinary ones.
+    Asked(Option<PercpuRebase>),
+}
+
+impl GdbTarget {
+    /// `host`, for a client that has just attached.
+    #[must_use]
+    pub fn new(host: Arc<dyn Host>, percpu_rebase: bool) -> Self {
+        let rebase = if percpu_rebase { RebaseState::NotAsked } else { RebaseState::Off };
+        let threads = Threads::take(&*host);
+        Self { host, threads, breakpoints: Breakpoints::default(), resume: Resume::default(), rebase }
+    }
+
+    /// Forgets what is known of the target and looks again.
+    pub fn refresh(&mut self) {
+        self.host.refresh();
+        self.threads = Threads::take(&*self.host);
+    }
+}
+
+impl Target for GdbTarget {
+    type Arch = X86_64;
+    type Error = Infallible;
+
+    fn base_ops(&mut self) -> BaseOps<'_, Self::Arch, Self::Error> {
+        BaseOps::MultiThread(self)
+    }
+
+    fn support_breakpoints(&mut self) -> Option<BreakpointsOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_monitor_cmd(&mut self) -> Option<MonitorCmdOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_section_offsets(&mut self) -> Option<SectionOffsetsOps<'_, Self>> {
+        self.host.text().is_some().then_some(self)
+    }
+
+    /// Repeated bytes are sent as they are: replies stay readable, and ours to extend.
+    fn use_rle(&self) -> bool {
+        false
+    }
+}

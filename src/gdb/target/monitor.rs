@@ -1,0 +1,66 @@
+//! `monitor`: what the front end answers itself; the rest is the [`Host`](crate::gdb::host::Host)'s.
+
+use std::fmt::Write as _;
+
+use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
+
+use super::GdbTarget;
+use crate::gdb::host::MonitorError;
+
+/// Bytes of text per console packet.
+const CHUNK: usize = 1024;
+
+/// What the front end itself answers, for `help`.
+const OWN: &[(&str, &str)] = &[
+    ("help", "this list"),
+    ("info version", "the server's version"),
+    ("refresh", "forget what is cached of the target, look at its tasks again"),
+];
+
+/// What a debugger can usually do and this one cannot; GDB itself only says that memory cannot be accessed.
+const LIMITS: &str = "\
+Memory and registers are read-only: the server reads memory from outside and has no hold on the target's CPUs.
+continue, step, breakpoints and writes are refused; for a memory write GDB says \"Cannot access memory\".
+Registers that memory does not tell are <unavailable>, an unknown program counter is 0xffffffffffffffff.
+";
+
+impl GdbTarget {
+    fn run(&mut self, line: &str, out: &mut String) -> Result<(), MonitorError> {
+        match line {
+            "" | "help" => self.help(out),
+            "info version" => {
+                let _ = writeln!(out, "nettlp-gdb {}", env!("CARGO_PKG_VERSION"));
+            }
+            "refresh" => {
+                self.refresh();
+                let _ = writeln!(out, "{} threads", self.threads.iter().count());
+            }
+            other => self.host.monitor(other, out)?,
+        }
+        Ok(())
+    }
+
+    fn help(&self, out: &mut String) {
+        let mut commands = [OWN, &self.host.monitor_help()].concat();
+        commands.sort_unstable();
+        for (usage, about) in commands {
+            let _ = writeln!(out, "monitor {usage:<18} {about}");
+        }
+        out.push_str(LIMITS);
+    }
+}
+
+impl MonitorCmd for GdbTarget {
+    fn handle_monitor_cmd(&mut self, cmd: &[u8], mut out: ConsoleOutput<'_>) -> Result<(), Self::Error> {
+        let line = String::from_utf8_lossy(cmd);
+        let mut text = String::new();
+        if let Err(error) = self.run(line.trim(), &mut text) {
+            let _ = writeln!(text, "{error}");
+        }
+        for chunk in text.as_bytes().chunks(CHUNK) {
+            out.write_raw(chunk);
+            out.flush();
+        }
+        Ok(())
+    }
+}

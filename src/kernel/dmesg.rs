@@ -1,0 +1,83 @@
+//! The kernel log, in both of printk's formats: [`records`] (before 5.10) and [`ring`] (the lockless ring).
+//!
+//! Which one a kernel has is told by its symbols: `prb` or `log_first_idx`. The buffers are fetched in a few bulk
+//! reads, only the part in use; the parsers are pure functions over the bytes.
+
+pub mod records;
+pub mod ring;
+
+use super::{Kernel, KernelError};
+use crate::{
+    addr::VirtAddr,
+    paging::{VirtMem, VirtOp},
+};
+
+/// No log buffer is larger: `CONFIG_LOG_BUF_SHIFT` is 25 at most and `log_buf_len=` 2 GiB, of which nobody made
+/// use; 64 MiB bounds what a damaged size can make us read.
+const MAX_BUFFER: u64 = 64 << 20;
+
+/// A message.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Record {
+    /// Sequence number since boot.
+    pub seq: u64,
+    /// Nanoseconds since boot.
+    pub ts_nsec: u64,
+    /// syslog level, 0 (emergency) to 7 (debug).
+    pub level: u8,
+    /// syslog facility, 0 for the kernel.
+    pub facility: u8,
+    /// Thread or CPU that wrote it, where the kernel records one: the number, bit 31 set for a CPU.
+    pub caller_id: Option<u32>,
+    /// The text, bytes that are not UTF-8 replaced; may hold several lines.
+    pub text: String,
+}
+
+impl Record {
+    /// The lines `dmesg` prints: `[    0.000000] text`, every line of a record with the stamp.
+    pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
+        let (seconds, micros) = (self.ts_nsec / 1_000_000_000, self.ts_nsec % 1_000_000_000 / 1000);
+        self.text.split('\n').map(move |line| format!("[{seconds:5}.{micros:06}] {line}"))
+    }
+}
+
+/// The log, oldest message first.
+///
+/// # Errors
+/// [`KernelError`] when a symbol, type or read is missing or the buffer contradicts itself.
+pub fn read(kernel: &Kernel) -> Result<Vec<Record>, KernelError> {
+    let symbols = kernel.symbols("the kernel log")?;
+    match (symbols.find("prb"), symbols.find("log_first_idx")) {
+        (None, Some(_)) => records::read(kernel),
+        _ => ring::read(kernel),
+    }
+}
+
+/// Reads several stretches in one batch.
+fn read_all(
+    memory: &dyn VirtMem,
+    step: &'static str,
+    stretches: &[(VirtAddr, u64)],
+) -> Result<Vec<Vec<u8>>, KernelError> {
+    for (addr, len) in stretches {
+        if *len > MAX_BUFFER {
+            let reason = format!("{len} bytes is no size of a log buffer");
+            return Err(KernelError::Inconsistent { step, addr: *addr, reason });
+        }
+    }
+    let mut buffers: Vec<Vec<u8>> = stretches.iter().map(|(_, len)| vec![0; *len as usize]).collect();
+    let mut ops: Vec<VirtOp<'_>> =
+        stretches.iter().zip(&mut buffers).map(|((addr, _), buf)| VirtOp::new(*addr, buf)).collect();
+    memory.read_batch(&mut ops);
+    for op in ops {
+        op.result.map_err(|source| KernelError::Read { step, source })?;
+    }
+    Ok(buffers)
+}
+
+/// The stretches of a ring of `capacity` elements of `size` bytes that hold `count` elements from `first`:
+/// one, or two when they go over the end.
+fn ring_stretches(base: VirtAddr, size: u64, capacity: u64, first: u64, count: u64) -> [(VirtAddr, u64); 2] {
+    let head = count.min(capacity.saturating_sub(first));
+    [(base.wrapping_add(first.wrapping_mul(size)), head * size), (base, (count - head) * size)]
+}

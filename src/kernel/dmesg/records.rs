@@ -1,0 +1,167 @@
+//! The record-based log of kernels before 5.10 (`kernel/printk/printk.c`, `struct printk_log`).
+//!
+//! Records of variable length follow each other in `log_buf`; a length of 0 says that the next one is at the
+//! start of the buffer.
+
+use super::{Record, read_all};
+use crate::{
+    addr::VirtAddr,
+    kernel::{Kernel, KernelError},
+    types::{Field, TypeError, TypeSource},
+};
+
+const STEP: &str = "reading the kernel log";
+
+/// The layout of a record's header in this kernel.
+#[derive(Debug)]
+pub struct Layout {
+    header: u64,
+    ts_nsec: Field<u64>,
+    len: Field<u64>,
+    text_len: Field<u64>,
+    facility: Field<u8>,
+    level: Field<u8>,
+    caller_id: Option<Field<u32>>,
+}
+
+impl Layout {
+    /// Resolves the members.
+    ///
+    /// # Errors
+    /// [`TypeError`] naming the one that is missing.
+    pub fn resolve(types: &dyn TypeSource) -> Result<Self, TypeError> {
+        Ok(Self {
+            header: types.struct_size("printk_log")?,
+            ts_nsec: Field::resolve(types, "printk_log", "ts_nsec")?,
+            len: Field::resolve(types, "printk_log", "len")?,
+            text_len: Field::resolve(types, "printk_log", "text_len")?,
+            facility: Field::resolve(types, "printk_log", "facility")?,
+            level: Field::resolve(types, "printk_log", "level")?,
+            caller_id: Field::resolve(types, "printk_log", "caller_id").ok(),
+        })
+    }
+}
+
+/// Reads the log of a kernel that has `log_first_idx`.
+///
+/// # Errors
+/// [`KernelError`].
+pub fn read(kernel: &Kernel) -> Result<Vec<Record>, KernelError> {
+    let symbols = kernel.symbols("the kernel log")?;
+    let layout = Layout::resolve(kernel.types("the kernel log")?)?;
+    let word = |name: &str, len: u64| -> Result<u64, KernelError> {
+        let bytes = read_all(&*kernel.memory, STEP, &[(symbols.addr(name)?, len)])?.concat();
+        Ok(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+    };
+    let buffer = VirtAddr::new(word("log_buf", 8)?);
+    let len = word("log_buf_len", 4)?;
+    let (first, next) = (word("log_first_idx", 4)?, word("log_next_idx", 4)?);
+    let seq = word("log_first_seq", 8)?;
+    let bytes = read_all(&*kernel.memory, STEP, &[(buffer, len)])?.concat();
+    Ok(parse(&layout, &bytes, first, next, seq))
+}
+
+/// The messages from index `first` up to index `next`, the first with sequence number `seq`. Ends where a record
+/// contradicts the buffer.
+#[must_use]
+pub fn parse(layout: &Layout, buffer: &[u8], first: u64, next: u64, seq: u64) -> Vec<Record> {
+    let mut records = Vec::new();
+    let (mut at, mut wrapped) = (first, false);
+    while at != next || (records.is_empty() && first == next && !wrapped && !buffer.is_empty()) {
+        let Some(header) = slice(buffer, at, layout.header) else { break };
+        let Some(len) = layout.len.get(header) else { break };
+        if len == 0 {
+            if wrapped {
+                break;
+            }
+            (at, wrapped) = (0, true);
+            continue;
+        }
+        let Some(record) = record(layout, buffer, at, seq.wrapping_add(records.len() as u64)) else { break };
+        records.push(record);
+        at = match at.checked_add(len) {
+            Some(after) if len >= layout.header => after,
+            _ => break,
+        };
+        if wrapped && at > next {
+            break;
+        }
+    }
+    records
+}
+
+fn slice(buffer: &[u8], at: u64, len: u64) -> Option<&[u8]> {
+    let start = usize::try_from(at).ok()?;
+    buffer.get(start..start.checked_add(usize::try_from(len).ok()?)?)
+}
+
+fn record(layout: &Layout, buffer: &[u8], at: u64, seq: u64) -> Option<Record> {
+    let header = slice(buffer, at, layout.header)?;
+    let text = slice(buffer, at.checked_add(layout.header)?, layout.text_len.get(header)?)?;
+    Some(Record {
+        seq,
+        ts_nsec: layout.ts_nsec.get(header)?,
+        level: layout.level.get(header)?,
+        facility: layout.facility.get(header)?,
+        caller_id: layout.caller_id.as_ref().and_then(|field| field.get(header)),
+        text: String::from_utf8_lossy(text).into_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::testing::Structs;
+
+    /// ts_nsec, len, text_len, dict_len, facility, flags:5, level:3, as in 4.15.
+    fn layout() -> Layout {
+        let types = Structs::new().add(
+            "printk_log",
+            16,
+            &[("ts_nsec", 0, 8), ("len", 8, 2), ("text_len", 10, 2), ("facility", 14, 1), ("level", 15, 1)],
+        );
+        Layout::resolve(&types).unwrap()
+    }
+
+    fn push(buffer: &mut Vec<u8>, nsec: u64, text: &str) {
+        let len = (16 + text.len()).next_multiple_of(8);
+        let start = buffer.len();
+        buffer.extend(nsec.to_le_bytes());
+        buffer.extend((len as u16).to_le_bytes());
+        buffer.extend((text.len() as u16).to_le_bytes());
+        buffer.extend([0, 0, 1, 6]);
+        buffer.extend(text.as_bytes());
+        buffer.resize(start + len, 0);
+    }
+
+    fn texts(records: &[Record]) -> Vec<(u64, &str)> {
+        records.iter().map(|record| (record.seq, record.text.as_str())).collect()
+    }
+
+    #[test]
+    fn a_zero_length_leads_back_to_the_start() {
+        let mut buffer = Vec::new();
+        push(&mut buffer, 3, "third");
+        let next = buffer.len();
+        push(&mut buffer, 1, "first");
+        push(&mut buffer, 2, "second");
+        buffer.extend([0; 16]);
+        let records = parse(&layout(), &buffer, next as u64, next as u64, 7);
+        assert_eq!(texts(&records), [(7, "first"), (8, "second"), (9, "third")]);
+        assert_eq!((records[0].level, records[0].facility, records[0].ts_nsec), (6, 1, 1));
+    }
+
+    #[test]
+    fn damage_ends_the_list() {
+        let mut buffer = Vec::new();
+        push(&mut buffer, 1, "first");
+        push(&mut buffer, 2, "second");
+        let end = buffer.len() as u64;
+        buffer[24 + 10] = 0xff;
+        assert_eq!(texts(&parse(&layout(), &buffer, 0, end, 0)), [(0, "first")]);
+        buffer[8] = 1;
+        assert_eq!(parse(&layout(), &buffer, 0, end, 0).len(), 1);
+        assert!(parse(&layout(), &[0; 64], 0, 8, 0).is_empty());
+        assert!(parse(&layout(), &buffer, u64::MAX, 8, 0).is_empty());
+    }
+}

@@ -1,0 +1,222 @@
+//! The lockless printk ring of 5.10 and later (`kernel/printk/printk_ringbuffer.h`).
+//!
+//! Descriptors and infos are two arrays indexed by `id % 2^count_bits`; text lies in a byte ring addressed by
+//! logical positions that only grow. A descriptor is used if it still carries the id looked for and is committed
+//! or finalized; its text block must begin with that id. A block that would cross the end of the byte ring lies
+//! at its start instead.
+
+use super::{MAX_BUFFER, Record, read_all, ring_stretches};
+use crate::{
+    addr::VirtAddr,
+    kernel::{Kernel, KernelError},
+    types::{Field, TypeError, TypeSource},
+};
+
+/// The two top bits of `state_var` hold the state (`DESC_FLAGS_SHIFT`).
+const STATE_SHIFT: u32 = 62;
+const ID_MASK: u64 = (1 << STATE_SHIFT) - 1;
+const COMMITTED: u64 = 1;
+const FINALIZED: u64 = 2;
+/// A text block begins with the id of its descriptor.
+const ID_BYTES: u64 = 8;
+/// The position of a record whose text is empty (`EMPTY_LINE_LPOS`, earlier `NO_LPOS`).
+const EMPTY_LINE: u64 = 3;
+
+const STEP: &str = "reading the printk ring";
+
+/// The layout of the ring's structures in this kernel.
+#[derive(Debug)]
+pub struct Layout {
+    desc_size: u64,
+    state_var: Field<u64>,
+    begin: Field<u64>,
+    next: Field<u64>,
+    info_size: u64,
+    seq: Field<u64>,
+    ts_nsec: Field<u64>,
+    text_len: Field<u64>,
+    facility: Field<u8>,
+    level: Field<u8>,
+    caller_id: Option<Field<u32>>,
+}
+
+impl Layout {
+    /// Resolves the members.
+    ///
+    /// # Errors
+    /// [`TypeError`] naming the one that is missing.
+    pub fn resolve(types: &dyn TypeSource) -> Result<Self, TypeError> {
+        Ok(Self {
+            desc_size: types.struct_size("prb_desc")?,
+            state_var: Field::resolve(types, "prb_desc", "state_var")?,
+            begin: Field::resolve(types, "prb_desc", "text_blk_lpos.begin")?,
+            next: Field::resolve(types, "prb_desc", "text_blk_lpos.next")?,
+            info_size: types.struct_size("printk_info")?,
+            seq: Field::resolve(types, "printk_info", "seq")?,
+            ts_nsec: Field::resolve(types, "printk_info", "ts_nsec")?,
+            text_len: Field::resolve(types, "printk_info", "text_len")?,
+            facility: Field::resolve(types, "printk_info", "facility")?,
+            level: Field::resolve(types, "printk_info", "level")?,
+            caller_id: Field::resolve(types, "printk_info", "caller_id").ok(),
+        })
+    }
+}
+
+/// `struct printk_ringbuffer`: where the arrays are and which part of them is in use.
+struct Control {
+    descs: VirtAddr,
+    infos: VirtAddr,
+    count_bits: u32,
+    head_id: u64,
+    tail_id: u64,
+    data: VirtAddr,
+    size_bits: u32,
+    head_lpos: u64,
+    tail_lpos: u64,
+}
+
+impl Control {
+    fn read(kernel: &Kernel, types: &dyn TypeSource) -> Result<Self, KernelError> {
+        let prb = kernel.symbols("the kernel log")?.addr("prb")?;
+        let read = |source| KernelError::Read { step: STEP, source };
+        let addr = kernel.memory.read_ptr(prb).map_err(read)?;
+        let len = types.struct_size("printk_ringbuffer")?.min(4096) as usize;
+        let bytes = kernel.memory.read_vec(addr, len).map_err(read)?;
+        let get = |path: &str| -> Result<u64, KernelError> {
+            let field: Field<u64> = Field::resolve(types, "printk_ringbuffer", path)?;
+            let short =
+                || KernelError::Inconsistent { step: STEP, addr, reason: format!("no room for {path}") };
+            field.get(&bytes).ok_or_else(short)
+        };
+        let bits = |path: &str| {
+            let bits = get(path)?;
+            let reason = || format!("{path} is {bits}");
+            u32::try_from(bits)
+                .ok()
+                .filter(|bits| 1_u64.checked_shl(*bits).is_some_and(|size| size <= MAX_BUFFER))
+                .ok_or_else(|| KernelError::Inconsistent { step: STEP, addr, reason: reason() })
+        };
+        Ok(Self {
+            descs: VirtAddr::new(get("desc_ring.descs")?),
+            infos: VirtAddr::new(get("desc_ring.infos")?),
+            count_bits: bits("desc_ring.count_bits")?,
+            head_id: get("desc_ring.head_id")? & ID_MASK,
+            tail_id: get("desc_ring.tail_id")? & ID_MASK,
+            data: VirtAddr::new(get("text_data_ring.data")?),
+            size_bits: bits("text_data_ring.size_bits")?,
+            head_lpos: get("text_data_ring.head_lpos")?,
+            tail_lpos: get("text_data_ring.tail_lpos")?,
+        })
+    }
+}
+
+/// The part of the ring that is in use, copied.
+#[derive(Debug, Default)]
+pub struct Ring {
+    /// Id of the first descriptor in `descs`.
+    pub tail_id: u64,
+    /// `struct prb_desc`, from the oldest on.
+    pub descs: Vec<u8>,
+    /// `struct printk_info`, likewise.
+    pub infos: Vec<u8>,
+    /// log2 of the byte ring's size.
+    pub size_bits: u32,
+    /// Logical position of the first byte of `text`.
+    pub text_start: u64,
+    /// Text blocks from `text_start` to the head, the ring unrolled.
+    pub text: Vec<u8>,
+}
+
+/// Reads the log of a kernel that has `prb`.
+///
+/// # Errors
+/// [`KernelError`].
+pub fn read(kernel: &Kernel) -> Result<Vec<Record>, KernelError> {
+    let types = kernel.types("the kernel log")?;
+    let layout = Layout::resolve(types)?;
+    let control = Control::read(kernel, types)?;
+    let (capacity, size) = (1_u64 << control.count_bits, 1_u64 << control.size_bits);
+    let used = (control.head_id.wrapping_sub(control.tail_id) & ID_MASK).saturating_add(1).min(capacity);
+    let first = control.tail_id & (capacity - 1);
+    let descs = ring_stretches(control.descs, layout.desc_size, capacity, first, used);
+    let infos = ring_stretches(control.infos, layout.info_size, capacity, first, used);
+    let used_text = control.head_lpos.wrapping_sub(control.tail_lpos).min(size);
+    let text = ring_stretches(control.data, 1, size, control.tail_lpos & (size - 1), used_text);
+
+    let memory = &*kernel.memory;
+    let all: Vec<(VirtAddr, u64)> = descs.into_iter().chain(infos).chain(text).collect();
+    let mut parts = read_all(memory, STEP, &all)?.into_iter();
+    let mut joined = || [parts.next().unwrap_or_default(), parts.next().unwrap_or_default()].concat();
+    let ring = Ring {
+        tail_id: control.tail_id,
+        descs: joined(),
+        infos: joined(),
+        size_bits: control.size_bits,
+        text_start: control.tail_lpos,
+        text: joined(),
+    };
+    // A running kernel may have reused a descriptor while its text was read.
+    let after = read_all(memory, STEP, &descs)?.concat();
+    Ok(parse(&layout, &ring, &after))
+}
+
+/// The messages of a copied ring whose descriptors did not change until `after` was copied.
+#[must_use]
+pub fn parse(layout: &Layout, ring: &Ring, after: &[u8]) -> Vec<Record> {
+    let (desc_size, info_size) = (layout.desc_size.max(1) as usize, layout.info_size.max(1) as usize);
+    let descs = ring.descs.chunks_exact(desc_size).zip(after.chunks_exact(desc_size));
+    descs
+        .zip(ring.infos.chunks_exact(info_size))
+        .zip(0_u64..)
+        .filter(|(((before, after), _), _)| layout.state_var.get(before) == layout.state_var.get(after))
+        .filter_map(|(((desc, _), info), index)| {
+            record(layout, ring, desc, info, ring.tail_id.wrapping_add(index) & ID_MASK)
+        })
+        .collect()
+}
+
+fn record(layout: &Layout, ring: &Ring, desc: &[u8], info: &[u8], id: u64) -> Option<Record> {
+    let state = layout.state_var.get(desc)?;
+    if state & ID_MASK != id || !matches!(state >> STATE_SHIFT, COMMITTED | FINALIZED) {
+        return None;
+    }
+    let text_len = layout.text_len.get(info)?;
+    let text = text(ring, id, layout.begin.get(desc)?, layout.next.get(desc)?, text_len)?;
+    Some(Record {
+        seq: layout.seq.get(info)?,
+        ts_nsec: layout.ts_nsec.get(info)?,
+        level: layout.level.get(info)?,
+        facility: layout.facility.get(info)?,
+        caller_id: layout.caller_id.as_ref().and_then(|field| field.get(info)),
+        text: String::from_utf8_lossy(text).into_owned(),
+    })
+}
+
+/// The text of the block `begin..next`; `None` when it was lost or overwritten.
+fn text(ring: &Ring, id: u64, begin: u64, next: u64, text_len: u64) -> Option<&[u8]> {
+    if begin & 1 == 1 && next & 1 == 1 {
+        return (begin == EMPTY_LINE && next == EMPTY_LINE).then_some(&[][..]);
+    }
+    // The block's end may stand exactly on the end of the ring, which is the start of the next round. Positions
+    // start one round below zero, so that the first lap of every kernel ends with them going round as well.
+    let round = |lpos: u64| lpos >> ring.size_bits;
+    let (start, size) = if round(begin) == round(next.wrapping_sub(1)) {
+        (begin, next.wrapping_sub(begin))
+    } else if round(begin.wrapping_add(1 << ring.size_bits)) == round(next) {
+        let start = round(next) << ring.size_bits;
+        (start, next.wrapping_sub(start))
+    } else {
+        return None;
+    };
+    let from = usize::try_from(start.wrapping_sub(ring.text_start)).ok()?;
+    let block = ring.text.get(from..from.checked_add(usize::try_from(size).ok()?)?)?;
+    let (block_id, text) = block.split_at_checked(ID_BYTES as usize)?;
+    if u64::from_le_bytes(block_id.try_into().ok()?) & ID_MASK != id {
+        return None;
+    }
+    Some(text.get(..usize::try_from(text_len).ok()?).unwrap_or(text))
+}
+
+#[cfg(test)]
+#[path = "ring/tests.rs"]
+mod tests;

@@ -1,0 +1,111 @@
+//! Where the direct map, the vmalloc area and the array of `struct page` begin.
+//!
+//! The kernel keeps all three in variables (`CONFIG_DYNAMIC_MEMORY_LAYOUT`), which a vmlinux or the exports name.
+//! Otherwise the direct map is the first thing its tables map in the kernel half.
+//! Source: `arch/x86/mm/kaslr.c`, `Documentation/arch/x86/x86_64/mm.rst`.
+
+use crate::{
+    addr::{PAGE_SIZE, PhysAddr, VirtAddr},
+    kernel::{Confidence, Evidence},
+    mem::PhysMem,
+    paging::{
+        VirtMem,
+        runs::{Tables, runs},
+    },
+};
+
+use super::proof::{Proof, read_all};
+
+/// First slot of the kernel half that the direct map can begin in; guard holes and the LDT are below.
+const FIRST_SLOT: u64 = 272;
+
+/// The first mappings of the direct map are behind one table per level.
+const MAX_TABLES: usize = 6;
+
+/// The three bases.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bases {
+    pub(super) page_offset: Option<VirtAddr>,
+    pub(super) vmalloc: Option<VirtAddr>,
+    pub(super) vmemmap: Option<VirtAddr>,
+}
+
+/// Finds what can be found of the three.
+pub(super) fn find(mem: &dyn PhysMem, proof: &Proof<'_>, evidence: &mut Vec<Evidence>) -> Bases {
+    const NAMES: [&str; 3] = ["page_offset_base", "vmalloc_base", "vmemmap_base"];
+    let wanted = NAMES.map(|name| (proof.names.addr(name), 8));
+    let read = read_all(&*proof.space, &wanted);
+    let mut values = NAMES.into_iter().zip(read).map(|(name, bytes)| {
+        let value = VirtAddr::new(u64::from_le_bytes(*bytes?.first_chunk()?));
+        let in_kernel_half = value.raw() >> 63 == 1 && value.offset_in(PAGE_SIZE) == 0;
+        in_kernel_half.then(|| {
+            evidence.push(Evidence {
+                what: name,
+                method: "variable",
+                detail: value.to_string(),
+                confidence: Confidence::Found,
+            });
+            value
+        })
+    });
+    let mut next = || values.next().flatten();
+    let (variable, vmalloc, vmemmap) = (next(), next(), next());
+    drop(values);
+
+    let is_direct_map = |base: &VirtAddr| maps_image(&*proof.space, *base, proof.image.text_phys);
+    let page_offset = variable.filter(is_direct_map);
+    if page_offset.is_some() {
+        for entry in evidence.iter_mut().filter(|entry| entry.what == "page_offset_base") {
+            entry.confidence = Confidence::Proved;
+        }
+    } else {
+        evidence.retain(|entry| entry.what != "page_offset_base");
+    }
+    let page_offset = page_offset.or_else(|| {
+        let tables = Tables { root: proof.root.table, ..proof.tables };
+        let base = first_mapped(mem, tables).filter(is_direct_map)?;
+        evidence.push(Evidence {
+            what: "page_offset_base",
+            method: "page tables",
+            detail: format!("{base}, the first mapping of the kernel half, which maps the image too"),
+            confidence: Confidence::Proved,
+        });
+        Some(base)
+    });
+    let vmemmap = vmemmap.or_else(|| {
+        let noted = proof.identity.vmcoreinfo.as_ref()?;
+        let base = VirtAddr::new(noted.number("vmemmap").or_else(|| Some(noted.symbol("vmemmap")?.raw()))?);
+        evidence.push(Evidence {
+            what: "vmemmap_base",
+            method: "VMCOREINFO",
+            detail: base.to_string(),
+            confidence: Confidence::Found,
+        });
+        Some(base)
+    });
+    Bases { page_offset, vmalloc, vmemmap }
+}
+
+/// Whether `base` maps the kernel image where a direct map does.
+fn maps_image(space: &dyn VirtMem, base: VirtAddr, text_phys: PhysAddr) -> bool {
+    base.checked_add(text_phys.raw())
+        .and_then(|addr| space.translate(addr).ok())
+        .is_some_and(|translation| translation.phys == text_phys)
+}
+
+/// The address that stands for physical 0, by the first mapping of the kernel half.
+fn first_mapped(mem: &dyn PhysMem, tables: Tables) -> Option<VirtAddr> {
+    let bits = tables.levels.address_bits();
+    let slot_size = 1_u64 << (bits - 9);
+    let half = 0_u64.wrapping_sub(1 << (bits - 1));
+    let slot_at = |slot: u64| half + (slot - 256) * slot_size;
+    let mut entries = [0; 8 * (512 - FIRST_SLOT as usize)];
+    mem.read(tables.root.wrapping_add(FIRST_SLOT * 8), &mut entries).ok()?;
+    let present = entries.as_chunks::<8>().0.iter().position(|entry| u64::from_le_bytes(*entry) & 1 != 0)?;
+    let first = slot_at(FIRST_SLOT + present as u64);
+    let last = first + (slot_size - 1);
+    let found = runs(mem, tables, VirtAddr::new(first), VirtAddr::new(last), MAX_TABLES);
+    let run = found.runs.first()?;
+    let base = run.virt.checked_sub(run.phys.raw())?;
+    (base.offset_in(1 << 30) == 0).then_some(base)
+}

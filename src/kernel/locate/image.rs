@@ -1,0 +1,220 @@
+//! The kernel image as the page tables map it, and what in its bytes says which kernel it is.
+//!
+//! `_text` is the first address mapped from 0xffffffff80000000 on: `cleanup_highmap()` unmaps what lies outside
+//! the image, and `mark_rodata_ro()` leaves executable text, read-only data, then writable data, which is how
+//! they are told apart without symbols. Source: `arch/x86/mm/init_64.c`, `init/version.c`,
+//! `include/asm-generic/vmlinux.lds.h` (`NOTES`).
+
+use crate::{
+    addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr},
+    mem::PhysMem,
+    paging::runs::{Run, Tables, runs},
+};
+
+/// `__START_KERNEL_map`, the link address that stands for physical `phys_base`.
+pub(super) const START_KERNEL_MAP: VirtAddr = VirtAddr::new(0xffff_ffff_8000_0000);
+
+/// Where a kernel image may lie: `__START_KERNEL_map` and the largest `KERNEL_IMAGE_SIZE` of 1 GiB.
+pub(super) const KERNEL_SPACE: (VirtAddr, VirtAddr) =
+    (START_KERNEL_MAP, VirtAddr::new(0xffff_ffff_bfff_ffff));
+
+/// `CONFIG_PHYSICAL_ALIGN` is at least this on x86-64.
+pub(super) const TEXT_ALIGN: u64 = 2 << 20;
+
+/// One table per level, and a page table for each 2 MiB that is not mapped whole: a handful, 512 at worst.
+const MAX_TABLES: usize = 5 + 512;
+
+/// The image, as mapped.
+#[derive(Debug, Clone)]
+pub(super) struct Image {
+    /// Run-time address of `_text`.
+    pub(super) text: VirtAddr,
+    /// Its physical address.
+    pub(super) text_phys: PhysAddr,
+    /// The runs that lie as far from their physical addresses as `_text` does, ascending.
+    pub(super) runs: Vec<Run>,
+}
+
+/// Why page tables map no kernel image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoImage {
+    #[error("its tables map nothing from {START_KERNEL_MAP} on")]
+    Nothing,
+    #[error("its tables map {0} first, which is not executable")]
+    NotText(VirtAddr),
+    #[error("its tables map {virt} to {phys}, which is not a multiple of 2 MiB")]
+    Unaligned { virt: VirtAddr, phys: PhysAddr },
+}
+
+impl Image {
+    /// Reads the tables' part for the kernel image.
+    pub(super) fn survey(mem: &dyn PhysMem, tables: Tables) -> Result<Self, NoImage> {
+        let (first, last) = KERNEL_SPACE;
+        let mut found = runs(mem, tables, first, last, MAX_TABLES).runs;
+        let text = *found.first().ok_or(NoImage::Nothing)?;
+        if !text.executable {
+            return Err(NoImage::NotText(text.virt));
+        }
+        if text.phys.offset_in(TEXT_ALIGN) != 0 || text.virt.offset_in(TEXT_ALIGN) != 0 {
+            return Err(NoImage::Unaligned { virt: text.virt, phys: text.phys });
+        }
+        let distance = |run: &Run| run.virt.raw().wrapping_sub(run.phys.raw());
+        found.retain(|run| distance(run) == distance(&text));
+        Ok(Self { text: text.virt, text_phys: text.phys, runs: found })
+    }
+
+    /// The physical memory of the image: `_text` to the last page mapped.
+    pub(super) fn phys_range(&self) -> Option<PhysRange> {
+        let last = self.runs.last()?;
+        PhysRange::new(self.text_phys, last.phys.checked_add(last.len)?)
+    }
+
+    /// Physical address of an address inside the image.
+    pub(super) fn phys(&self, addr: VirtAddr) -> Option<PhysAddr> {
+        let inside = self.runs.iter().any(|run| run.virt <= addr && addr <= run.last());
+        inside.then(|| self.text_phys.wrapping_add(addr.wrapping_offset_from(self.text)))
+    }
+
+    /// Whether `addr` is in the text that starts the image.
+    pub(super) fn is_text(&self, addr: VirtAddr) -> bool {
+        self.runs.first().is_some_and(|run| run.virt <= addr && addr <= run.last())
+    }
+
+    /// The read-only data after the text; `None` before `mark_rodata_ro()` or with `rodata=off`.
+    pub(super) fn rodata(&self) -> Option<&Run> {
+        self.runs.iter().skip(1).find(|run| !run.writable && !run.executable)
+    }
+
+    /// Physical addresses of the pages of the writable data, which begins with the next 2 MiB after the read-only
+    /// data; the gap between was given to the page allocator.
+    pub(super) fn data_pages(&self) -> impl Iterator<Item = PhysAddr> {
+        let start = self.rodata().and_then(|run| run.last().raw().checked_next_multiple_of(TEXT_ALIGN));
+        let runs = self.runs.iter().filter(|run| run.writable && !run.executable);
+        let pages = runs.flat_map(|run| {
+            (0..run.len / PAGE_SIZE).map(|page| {
+                (run.virt.wrapping_add(page * PAGE_SIZE), run.phys.wrapping_add(page * PAGE_SIZE))
+            })
+        });
+        pages.filter(move |(virt, _)| start.is_some_and(|start| virt.raw() >= start)).map(|(_, phys)| phys)
+    }
+
+    /// What the kernel calls `phys_base`.
+    pub(super) fn phys_base(&self) -> u64 {
+        self.text_phys.raw().wrapping_sub(self.text.wrapping_offset_from(START_KERNEL_MAP))
+    }
+}
+
+/// What every `linux_banner` begins with.
+pub(super) const BANNER_PREFIX: &[u8] = b"Linux version ";
+
+/// A banner is a line of some 200 bytes.
+pub(super) const MAX_BANNER: usize = 512;
+
+/// The banner that `bytes` begin with, without its newline.
+pub(super) fn parse_banner(bytes: &[u8]) -> Option<String> {
+    let line = bytes.get(..MAX_BANNER.min(bytes.len()))?.split(|byte| matches!(byte, b'\n' | 0)).next()?;
+    let ended = line.len() < bytes.len();
+    let readable = line.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    // linux_proc_banner begins alike, followed by a format: "%s version %s" or "Linux version %s".
+    let formatted = line.contains(&b'%');
+    let banner = (ended && readable && !formatted && line.starts_with(BANNER_PREFIX)).then_some(line)?;
+    banner_release(std::str::from_utf8(banner).ok()?)?;
+    String::from_utf8(banner.to_vec()).ok()
+}
+
+/// `uname -r` in a banner: its third word.
+pub(super) fn banner_release(banner: &str) -> Option<&str> {
+    banner.split(' ').nth(2).filter(|release| release.starts_with(|first: char| first.is_ascii_digit()))
+}
+
+const NT_GNU_BUILD_ID: u32 = 3;
+const GNU: &[u8] = b"GNU\0";
+
+/// The GNU build id in the bytes of `.notes`.
+pub(super) fn build_id(notes: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = notes;
+    loop {
+        let (words, after) = rest.split_at_checked(12)?;
+        let (words, _) = words.as_chunks::<4>();
+        let &[name_len, desc_len, kind] = words else { return None };
+        let (name, after) = padded(after, u32::from_le_bytes(name_len))?;
+        let (desc, after) = padded(after, u32::from_le_bytes(desc_len))?;
+        if name == GNU && u32::from_le_bytes(kind) == NT_GNU_BUILD_ID {
+            return is_build_id(desc).then(|| desc.to_vec());
+        }
+        rest = after;
+    }
+}
+
+/// A build id among other bytes: the place of its note is not known.
+pub(super) fn find_build_id(bytes: &[u8]) -> Option<Vec<u8>> {
+    memchr::memmem::find_iter(bytes, GNU).find_map(|at| build_id(bytes.get(at.checked_sub(12)?..)?))
+}
+
+fn is_build_id(desc: &[u8]) -> bool {
+    (8..=64).contains(&desc.len()) && desc.iter().any(|byte| *byte != 0)
+}
+
+/// `len` bytes and what follows their padding to a multiple of four.
+fn padded(bytes: &[u8], len: u32) -> Option<(&[u8], &[u8])> {
+    let len = len as usize;
+    let whole = len.checked_next_multiple_of(4)?.min(bytes.len());
+    Some((bytes.get(..len)?, bytes.get(whole..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn note(name: &[u8], kind: u32, desc: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend((name.len() as u32).to_le_bytes());
+        bytes.extend((desc.len() as u32).to_le_bytes());
+        bytes.extend(kind.to_le_bytes());
+        for part in [name, desc] {
+            bytes.extend(part);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_build_id_among_other_notes() {
+        let id: Vec<u8> = (1..=20).collect();
+        let mut notes = note(b"Xen\0", 6, b"linux\0");
+        notes.extend(note(b"GNU\0", 3, &id));
+        notes.extend(note(b"Linux\0", 0x100, b"6.1"));
+        assert_eq!(build_id(&notes), Some(id.clone()));
+        assert_eq!(build_id(&notes[..40]), None);
+        let mut bytes = b"GNU\0 and GNU\0".to_vec();
+        bytes.extend(&notes);
+        assert_eq!(find_build_id(&bytes), Some(id));
+    }
+
+    #[test]
+    fn banners_and_what_only_looks_like_one() {
+        let banner = "Linux version 6.1.0-56-cloud-amd64 (debian@x) (gcc-12) #1 SMP Debian";
+        assert_eq!(parse_banner(format!("{banner}\n\0rest").as_bytes()).as_deref(), Some(banner));
+        assert_eq!(banner_release(banner), Some("6.1.0-56-cloud-amd64"));
+        assert_eq!(parse_banner(banner.as_bytes()), None, "no end");
+        assert_eq!(parse_banner(b"Linux version %s (x)\n\0"), None);
+        assert_eq!(parse_banner(b"Linux version \n"), None);
+        assert_eq!(parse_banner(b""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(bytes: Vec<u8>, name_len: u32, desc_len: u32) {
+            let mut notes = name_len.to_le_bytes().to_vec();
+            notes.extend(desc_len.to_le_bytes());
+            notes.extend(&bytes);
+            for bytes in [bytes, notes] {
+                build_id(&bytes);
+                find_build_id(&bytes);
+                parse_banner(&bytes);
+            }
+        }
+    }
+}

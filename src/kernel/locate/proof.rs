@@ -1,0 +1,225 @@
+//! From "there may be a kernel" to "this kernel, proved": what every [`Sighting`] has to pass.
+//!
+//! Page tables that map something are no proof: a wrong depth or a previous kernel's leftovers do as well. So the
+//! kernel must say who it is through those very tables, in its banner, and VMCOREINFO, `.notes` and the entry
+//! point in the trampoline must not contradict it.
+
+use std::sync::Arc;
+
+use crate::{
+    addr::{PAGE_SIZE, PhysAddr, VirtAddr},
+    mem::{PhysMem, ReadOp},
+    paging::{AddressSpace, Levels, VirtMem, VirtOp, runs::Tables},
+    symbols::{Symbol, SymbolTable},
+};
+
+use super::{
+    Sighting, Target,
+    exports::Exports,
+    identity::{self, Identity},
+    image::{Image, banner_release},
+};
+
+/// Pages of the image's data among which `init_top_pgt` is looked for: it is near the start, from `head_64.S`.
+const MAX_ROOT_PAGES: usize = 256;
+
+/// Where names are found once the kernel is.
+pub(super) enum Names<'a> {
+    /// The kernel's own vmlinux, and the slide.
+    Vmlinux(&'a dyn SymbolTable, u64),
+    /// What the kernel exports to modules.
+    Exports(Exports),
+    /// Nowhere.
+    None,
+}
+
+impl Names<'_> {
+    /// Run-time address of a symbol.
+    pub(super) fn addr(&self, name: &str) -> Option<VirtAddr> {
+        match self {
+            Self::Vmlinux(symbols, slide) => {
+                Some(VirtAddr::new(symbols.lookup(name)?.addr.raw().wrapping_add(*slide)))
+            }
+            Self::Exports(exports) => exports.lookup(name),
+            Self::None => None,
+        }
+    }
+}
+
+/// A kernel that passed.
+pub(super) struct Proof<'a> {
+    pub(super) image: Arc<Image>,
+    pub(super) space: Arc<dyn VirtMem>,
+    pub(super) tables: Tables,
+    pub(super) root: Root,
+    pub(super) names: Names<'a>,
+    pub(super) identity: Identity,
+    /// Run-time minus link address by the vmlinux, if there is one and it is this kernel's (or forced).
+    pub(super) slide: Option<u64>,
+}
+
+/// The live top-level table and how it is known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Root {
+    pub(super) table: PhysAddr,
+    pub(super) method: &'static str,
+    /// Its last entry equals that of the table the kernel was seen through.
+    pub(super) agrees: bool,
+}
+
+/// `init_top_pgt`, by the names it has had.
+pub(super) fn top_level_symbol(symbols: &dyn SymbolTable) -> Option<Symbol> {
+    ["init_top_pgt", "swapper_pg_dir", "init_level4_pgt"].iter().find_map(|name| symbols.lookup(name))
+}
+
+/// Puts `sighting` to the proof; the error says in words what did not hold.
+pub(super) fn prove<'a>(target: &Target<'a>, sighting: &Sighting) -> Result<Proof<'a>, String> {
+    let depths: &[Levels] = match sighting.levels {
+        Some(Levels::Four) => &[Levels::Four],
+        Some(Levels::Five) => &[Levels::Five],
+        None => &[Levels::Five, Levels::Four],
+    };
+    let mut refusals = Vec::new();
+    for &levels in depths {
+        match prove_depth(target, sighting, levels) {
+            Ok(proof) => return Ok(proof),
+            Err(reason) => refusals.push(format!("with {} levels {reason}", levels.count())),
+        }
+    }
+    Err(refusals.join(", "))
+}
+
+fn prove_depth<'a>(target: &Target<'a>, sighting: &Sighting, levels: Levels) -> Result<Proof<'a>, String> {
+    let tables = Tables { root: sighting.root, levels, encryption_mask: sighting.encryption_mask };
+    let image = Image::survey(&*target.tables, tables).map_err(|error| error.to_string())?;
+    if let Some(entry) = sighting.entry.filter(|entry| !image.is_text(*entry)) {
+        return Err(format!("the processors' entry point {entry} is not in the text at {}", image.text));
+    }
+    if let Some(text_phys) = sighting.text_phys.filter(|phys| *phys != image.text_phys) {
+        return Err(format!("_text is mapped to {}, but stands at {text_phys}", image.text_phys));
+    }
+    let image = Arc::new(image);
+    let mem = Arc::clone(&target.tables);
+    let space: Arc<dyn VirtMem> =
+        Arc::new(AddressSpace::new(mem, sighting.root, levels, sighting.encryption_mask));
+
+    let (names, identity, slide) = identify(target, sighting, &space, &image);
+    check(&image, &identity)?;
+    let root = live_root(target, sighting, &image, &names, &identity);
+    Ok(Proof { image, space, tables, root, names, identity, slide })
+}
+
+/// Asks the kernel who it is: where the vmlinux says to, else (none given, or another build's) by itself.
+fn identify<'a>(
+    target: &Target<'a>,
+    sighting: &Sighting,
+    space: &Arc<dyn VirtMem>,
+    image: &Arc<Image>,
+) -> (Names<'a>, Identity, Option<u64>) {
+    let linked = target.hints.symbols.and_then(|symbols| Some((symbols, symbols.lookup("_text")?.addr)));
+    let slide = linked.map(|(_, text)| image.text.raw().wrapping_sub(text.raw()));
+    if let Some(((symbols, _), slide)) = linked.zip(slide) {
+        let names = Names::Vmlinux(symbols, slide);
+        let identity = identity::with_names(&**space, &names);
+        let same_build = target.hints.build_id.is_none_or(|id| identity.build_id.as_deref() == Some(id));
+        if identity.banner.is_some() && same_build {
+            return (names, identity, Some(slide));
+        }
+    }
+    let exports = Exports::find(space, image);
+    let seen = sighting.vmcoreinfo.clone();
+    let identity = identity::without_names(target, space, image, exports.as_ref(), seen);
+    let slide = slide.filter(|_| target.hints.force);
+    (exports.map_or(Names::None, Names::Exports), identity, slide)
+}
+
+fn check(image: &Image, identity: &Identity) -> Result<(), String> {
+    let banner = identity.banner.as_deref().and_then(banner_release);
+    let info = identity.vmcoreinfo.as_ref();
+    let noted = info.and_then(|info| info.release());
+    match (banner.or(identity.uts_release.as_deref()), noted) {
+        (None, _) => return Err("no linux_banner can be read".to_owned()),
+        (Some(read), Some(noted)) if read != noted => {
+            return Err(format!("the kernel says it is {read}, its VMCOREINFO says {noted}: leftovers"));
+        }
+        _ => {}
+    }
+    let noted = info.and_then(|info| info.number("phys_base"));
+    match noted.filter(|phys_base| *phys_base != image.phys_base()) {
+        Some(phys_base) => Err(format!(
+            "its VMCOREINFO has phys_base {phys_base:#x}, its tables {:#x}: leftovers",
+            image.phys_base()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The table the kernel itself uses: the trampoline's is a copy that later changes may not reach.
+fn live_root(
+    target: &Target<'_>,
+    sighting: &Sighting,
+    image: &Image,
+    names: &Names<'_>,
+    identity: &Identity,
+) -> Root {
+    let by_symbol = match names {
+        Names::Vmlinux(symbols, slide) => {
+            top_level_symbol(*symbols).map(|symbol| VirtAddr::new(symbol.addr.raw().wrapping_add(*slide)))
+        }
+        _ => None,
+    };
+    let by_info = || identity.vmcoreinfo.as_ref()?.top_level_table();
+    let named = match by_symbol {
+        Some(addr) => Some(("symbol init_top_pgt", addr)),
+        None => by_info().map(|addr| ("VMCOREINFO", addr)),
+    };
+    if let Some((method, table)) = named.and_then(|(method, addr)| Some((method, image.phys(addr)?))) {
+        let word = |page: PhysAddr| target.tables.read_u64(page.wrapping_add(PAGE_SIZE - 8)).ok();
+        let agrees = word(table).is_some_and(|entry| Some(entry) == word(sighting.root));
+        return Root { table, method, agrees };
+    }
+    let copied = sighting.copied_root.as_deref().and_then(|copy| original(target, image, copy));
+    match copied {
+        Some(table) => Root { table, method: "the page of the image's data equal to the copy", agrees: true },
+        None => Root { table: sighting.root, method: sighting.method, agrees: false },
+    }
+}
+
+/// The page of the image's data whose kernel half holds all that `copy`'s does (before 5.4, its last slot), by one
+/// word of each page first.
+fn original(target: &Target<'_>, image: &Image, copy: &[u8; PAGE_SIZE as usize]) -> Option<PhysAddr> {
+    const HALF: usize = PAGE_SIZE as usize / 2;
+    let last: [u8; 8] = *copy.last_chunk()?;
+    let pages: Vec<PhysAddr> = image.data_pages().take(MAX_ROOT_PAGES).collect();
+    let mut words = vec![[0; 8]; pages.len()];
+    let mut ops: Vec<ReadOp<'_>> = pages
+        .iter()
+        .zip(&mut words)
+        .map(|(page, word)| ReadOp::new(page.wrapping_add(PAGE_SIZE - 8), word))
+        .collect();
+    target.led.read_batch(&mut ops);
+    let read: Vec<bool> = ops.iter().map(|op| op.result.is_ok()).collect();
+    drop(ops);
+    let equal = |page: &PhysAddr| {
+        let mut half = [0; HALF];
+        let read = target.tables.read(page.wrapping_add(HALF as u64), &mut half);
+        let slots = half.chunks_exact(8).zip(copy.chunks_exact(8).skip(256));
+        read.is_ok() && { slots }.all(|(own, copied)| own == copied || copied == [0; 8])
+    };
+    let mut alike = pages.into_iter().zip(words).zip(read).filter(|((_, word), read)| *read && *word == last);
+    alike.find(|((page, _), _)| equal(page)).map(|((page, _), _)| page)
+}
+
+/// Reads several places in one batch; `None` for each that could not be read.
+pub(super) fn read_all(space: &dyn VirtMem, wanted: &[(Option<VirtAddr>, usize)]) -> Vec<Option<Vec<u8>>> {
+    let mut bytes: Vec<Option<Vec<u8>>> =
+        wanted.iter().map(|(addr, len)| addr.map(|_| vec![0; *len])).collect();
+    let mut ops: Vec<VirtOp<'_>> = wanted
+        .iter()
+        .zip(&mut bytes)
+        .filter_map(|((addr, _), bytes)| Some(VirtOp::new((*addr)?, bytes.as_deref_mut()?)))
+        .collect();
+    space.read_batch(&mut ops);
+    let mut read = ops.into_iter().map(|op| op.result.is_ok()).collect::<Vec<_>>().into_iter();
+    bytes.into_iter().map(|bytes| bytes.filter(|_| read.next().unwrap_or(false))).collect()
+}

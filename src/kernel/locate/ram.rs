@@ -1,0 +1,186 @@
+//! Which physical addresses are RAM, in the target's own words: what every read is confined to afterwards.
+//!
+//! `iomem_resource` is the kernel's live map; `e820_table` is the firmware's; `memblock` the early allocator's. All
+//! need types. Without, the direct map is asked: it maps RAM, and the legacy hole with it.
+//! Source: `kernel/resource.c`, `include/linux/ioport.h`, `arch/x86/include/asm/e820/types.h`,
+//! `include/linux/memblock.h`, `arch/x86/mm/init.c` (`init_range_memory_mapping`).
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    addr::{PhysAddr, PhysRange, VirtAddr},
+    mem::PhysMem,
+    paging::{
+        VirtMem,
+        runs::{Tables, runs},
+    },
+    types::{Field, TypeSource},
+};
+
+use super::{bases::Bases, exports::read_each, proof::Proof};
+
+/// A large host has some hundred resources at the top of the tree.
+const MAX_RESOURCES: usize = 4096;
+
+/// `E820_MAX_ENTRIES` is 320 at most; memblock starts with 128 regions and doubles.
+const MAX_REGIONS: u64 = 4096;
+
+/// Tables of a direct map: without 1 GiB pages, one per GiB.
+const MAX_TABLES: usize = 2048;
+
+/// `E820_TYPE_RAM`.
+const E820_RAM: u32 = 1;
+
+/// A structure here has some tens of bytes.
+const MAX_STRUCT: u64 = 512;
+
+const LEGACY_HOLE: (u64, u64) = (0xa_0000, 0x10_0000);
+
+/// A RAM map and the table it is from.
+pub(super) struct RamMap {
+    pub(super) source: &'static str,
+    pub(super) ranges: Vec<PhysRange>,
+}
+
+/// Asks the sources in order; one that does not hold the kernel image itself is not believed.
+pub(super) fn find(
+    mem: &dyn PhysMem,
+    proof: &Proof<'_>,
+    bases: &Bases,
+    types: Option<&dyn TypeSource>,
+) -> Option<RamMap> {
+    let typed = |name: &str, read: fn(&dyn VirtMem, VirtAddr, &dyn TypeSource) -> Option<Vec<PhysRange>>| {
+        let types = types?;
+        read(&*proof.space, proof.names.addr(name)?, types)
+    };
+    let image = proof.image.phys_range()?;
+    let checked = |source, ranges: Option<Vec<PhysRange>>| {
+        let ranges = merge(ranges?);
+        ranges
+            .iter()
+            .any(|range| range.contains(image.start, image.len()))
+            .then_some(RamMap { source, ranges })
+    };
+    checked("iomem_resource", typed("iomem_resource", iomem))
+        .or_else(|| checked("e820_table", typed("e820_table", e820)))
+        .or_else(|| checked("memblock", typed("memblock", memblock)))
+        .or_else(|| checked("direct map", direct_map(mem, proof, bases)))
+}
+
+/// "System RAM" among the children of `iomem_resource`; what a driver adds deeper in the tree is left out.
+fn iomem(space: &dyn VirtMem, root: VirtAddr, types: &dyn TypeSource) -> Option<Vec<PhysRange>> {
+    let size = types.struct_size("resource").ok().filter(|size| *size <= MAX_STRUCT)? as usize;
+    let field = |name| Field::<u64>::resolve(types, "resource", name).ok();
+    let (start, end, name) = (field("start")?, field("end")?, field("name")?);
+    let (child, sibling) = (field("child")?, field("sibling")?);
+
+    let mut resources: Vec<(u64, u64, VirtAddr)> = Vec::new();
+    let mut seen = HashSet::new();
+    let mut next = VirtAddr::new(child.get(&space.read_vec(root, size).ok()?)?);
+    while next.raw() != 0 {
+        if !seen.insert(next) || seen.len() > MAX_RESOURCES {
+            return None;
+        }
+        let resource = space.read_vec(next, size).ok()?;
+        resources.push((start.get(&resource)?, end.get(&resource)?, VirtAddr::new(name.get(&resource)?)));
+        next = VirtAddr::new(sibling.get(&resource)?);
+    }
+    let mut names: Vec<VirtAddr> = resources.iter().map(|(_, _, name)| *name).collect();
+    names.sort_unstable();
+    names.dedup();
+    let is_ram: HashMap<VirtAddr, bool> = names
+        .iter()
+        .zip(read_each::<11>(space, &names))
+        .map(|(name, text)| (*name, text.is_some_and(|text| text == *b"System RAM\0")))
+        .collect();
+    let ram = resources.iter().filter(|(_, _, name)| is_ram.get(name).copied().unwrap_or(false));
+    ram.map(|(start, end, _)| PhysRange::new(PhysAddr::new(*start), PhysAddr::new(end.checked_add(1)?)))
+        .collect()
+}
+
+/// RAM in the firmware's map, through the pointer `e820_table`.
+fn e820(space: &dyn VirtMem, pointer: VirtAddr, types: &dyn TypeSource) -> Option<Vec<PhysRange>> {
+    let table = space.read_ptr(pointer).ok()?;
+    let count = types.field("e820_table", "nr_entries").ok()?;
+    let entries = types.field("e820_table", "entries").ok()?;
+    let count = u64::from(space.read_u32(table.wrapping_add(count.offset)).ok()?);
+    let kind = Field::<u32>::resolve(types, "e820_entry", "type").ok()?;
+    let records = Records {
+        structure: "e820_entry",
+        start: "addr",
+        size: "size",
+        first: table.wrapping_add(entries.offset),
+        count,
+    };
+    records.read(space, types, |record| kind.get(record) == Some(E820_RAM))
+}
+
+/// `memblock.memory`.
+fn memblock(space: &dyn VirtMem, memblock: VirtAddr, types: &dyn TypeSource) -> Option<Vec<PhysRange>> {
+    let member = |path: &str| Some(memblock.wrapping_add(types.field("memblock", path).ok()?.offset));
+    let count = space.read_u64(member("memory.cnt")?).ok()?;
+    let first = space.read_ptr(member("memory.regions")?).ok()?;
+    let records = Records { structure: "memblock_region", start: "base", size: "size", first, count };
+    records.read(space, types, |_| true)
+}
+
+/// An array of structs that each hold a start and a size.
+struct Records {
+    structure: &'static str,
+    start: &'static str,
+    size: &'static str,
+    first: VirtAddr,
+    count: u64,
+}
+
+impl Records {
+    fn read(
+        &self,
+        space: &dyn VirtMem,
+        types: &dyn TypeSource,
+        is_ram: impl Fn(&[u8]) -> bool,
+    ) -> Option<Vec<PhysRange>> {
+        let stride = types.struct_size(self.structure).ok().filter(|size| (1..=MAX_STRUCT).contains(size))?;
+        let start = Field::<u64>::resolve(types, self.structure, self.start).ok()?;
+        let size = Field::<u64>::resolve(types, self.structure, self.size).ok()?;
+        if self.count > MAX_REGIONS {
+            return None;
+        }
+        let bytes = space.read_vec(self.first, (stride * self.count) as usize).ok()?;
+        let ram = bytes.chunks_exact(stride as usize).filter(|record| is_ram(record));
+        ram.map(|record| PhysRange::with_len(PhysAddr::new(start.get(record)?), size.get(record)?)).collect()
+    }
+}
+
+/// What the direct map maps, without the legacy hole.
+fn direct_map(mem: &dyn PhysMem, proof: &Proof<'_>, bases: &Bases) -> Option<Vec<PhysRange>> {
+    let base = bases.page_offset?;
+    // The most the direct map can take: 64 TiB with 4 levels, 32 PiB with 5.
+    let bits = proof.tables.levels.address_bits() - 2;
+    let last = base.wrapping_add((1 << bits) - 1);
+    let last = bases
+        .vmalloc
+        .filter(|vmalloc| *vmalloc > base)
+        .map_or(last, |vmalloc| last.min(vmalloc.wrapping_sub(1)));
+    let tables = Tables { root: proof.root.table, ..proof.tables };
+    let mapped = runs(mem, tables, base, last, MAX_TABLES).runs;
+    let direct = mapped.iter().filter(|run| run.virt.wrapping_offset_from(base) == run.phys.raw());
+    let ranges = direct.flat_map(|run| {
+        let (start, end) = (run.phys.raw(), run.phys.raw().saturating_add(run.len));
+        [(start, end.min(LEGACY_HOLE.0)), (start.max(LEGACY_HOLE.1), end)]
+    });
+    Some(ranges.filter_map(|(start, end)| PhysRange::new(PhysAddr::new(start), PhysAddr::new(end))).collect())
+}
+
+/// Ascending and disjoint; ranges that touch become one.
+fn merge(mut ranges: Vec<PhysRange>) -> Vec<PhysRange> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut merged: Vec<PhysRange> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}

@@ -1,0 +1,76 @@
+//! Types for unit tests, from a table of offsets.
+
+use std::collections::HashMap;
+
+use crate::types::{Aggregate, Encoding, Member, Tag, Type, TypeError, TypeId, TypeSource};
+
+/// Structs whose members are integers; a dotted member name stands for a nested struct.
+#[derive(Default)]
+pub(crate) struct Structs {
+    types: Vec<Type>,
+    names: HashMap<String, TypeId>,
+}
+
+impl Structs {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    fn push(&mut self, ty: Type) -> TypeId {
+        self.types.push(ty);
+        TypeId(self.types.len() as u64 - 1)
+    }
+
+    /// Adds `struct NAME` of `size` bytes with members (path, offset, size).
+    pub(crate) fn add(mut self, name: &str, size: u64, members: &[(&str, u64, u64)]) -> Self {
+        let id = self.aggregate(name, size, members);
+        self.names.insert(name.to_owned(), id);
+        self
+    }
+
+    fn aggregate(&mut self, name: &str, size: u64, members: &[(&str, u64, u64)]) -> TypeId {
+        let mut done: Vec<Member> = Vec::new();
+        for (path, offset, size) in members {
+            let (first, ty) = match path.split_once('.') {
+                None => {
+                    let (name, encoding) = (format!("u{}", size * 8), Encoding::Unsigned);
+                    (*path, self.push(Type::Base { name, size: *size, encoding }))
+                }
+                Some((first, _)) => {
+                    let inner: Vec<(&str, u64, u64)> = members
+                        .iter()
+                        .filter_map(|(path, offset, size)| {
+                            Some((path.strip_prefix(first)?.strip_prefix('.')?, *offset, *size))
+                        })
+                        .collect();
+                    let end = inner.iter().map(|(_, offset, size)| offset + size).max().unwrap();
+                    (first, self.aggregate(first, end, &inner))
+                }
+            };
+            let bit_offset = if path.contains('.') { 0 } else { offset * 8 };
+            if done.iter().all(|member| member.name.as_deref() != Some(first)) {
+                done.push(Member { name: Some(first.to_owned()), bit_offset, bit_size: None, ty });
+            }
+        }
+        let name = Some(name.to_owned());
+        self.push(Type::Aggregate(Aggregate { tag: Tag::Struct, name, size, members: done }))
+    }
+}
+
+impl TypeSource for Structs {
+    fn source_name(&self) -> &str {
+        "test"
+    }
+
+    fn find(&self, _: Tag, name: &str) -> Result<TypeId, TypeError> {
+        self.names.get(name).copied().ok_or_else(|| TypeError::NoType {
+            source_name: "test".to_owned(),
+            tag: "struct",
+            name: name.to_owned(),
+        })
+    }
+
+    fn get(&self, id: TypeId) -> Result<Type, TypeError> {
+        Ok(self.types[id.0 as usize].clone())
+    }
+}

@@ -1,0 +1,258 @@
+//! Memory images in files: one or several, each a stretch of physical memory (`FILE@PHYS,offset=N,len=N`).
+//!
+//! A file may be RAM that a virtual machine is running in: bytes are read when asked for and never mapped, so a
+//! file that shrinks gives an error and not a signal.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
+};
+
+use super::{Fault, MemError, PhysMem, PhysWrite, ReadOp};
+use crate::addr::{self, PhysAddr, PhysRange};
+
+/// Which bytes of a file are which physical addresses, as written on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSpec {
+    /// The file.
+    pub path: PathBuf,
+    /// Physical address of the first byte; 0 when not given.
+    pub phys: PhysAddr,
+    /// Where that byte is in the file; 0 when not given.
+    pub offset: u64,
+    /// Bytes; to the end of the file when not given.
+    pub len: Option<u64>,
+}
+
+impl FromStr for ImageSpec {
+    type Err = ImageError;
+
+    /// Reads `FILE[@PHYS[,offset=N][,len=N]]`.
+    fn from_str(text: &str) -> Result<Self, ImageError> {
+        let bad = |reason: String| ImageError::Spec { text: text.to_owned(), reason };
+        let (path, place) = text.rsplit_once('@').unwrap_or((text, "0"));
+        let mut parts = place.split(',');
+        let phys = parts.next().unwrap_or_default();
+        let phys = PhysAddr::new(addr::parse_size(phys).map_err(|error| bad(error.to_string()))?);
+        let mut spec = Self { path: path.into(), phys, offset: 0, len: None };
+        for part in parts {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            let value = addr::parse_size(value).map_err(|error| bad(error.to_string()))?;
+            match key {
+                "offset" => spec.offset = value,
+                "len" => spec.len = Some(value),
+                _ => return Err(bad(format!("`{key}` is neither `offset` nor `len`"))),
+            }
+        }
+        if path.is_empty() {
+            return Err(bad("it names no file".to_owned()));
+        }
+        Ok(spec)
+    }
+}
+
+/// Why an image cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// Not written as `FILE[@PHYS[,offset=N][,len=N]]`.
+    #[error("`{text}` is not FILE[@PHYS[,offset=N][,len=N]]: {reason}")]
+    Spec {
+        /// As given.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file cannot be opened or measured.
+    #[error("cannot open the memory image {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The file ends before the stretch it is said to hold.
+    #[error("the memory image {} has {size} bytes, not {offset} + {len}", path.display())]
+    Short {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// Where the stretch begins in the file.
+        offset: u64,
+        /// Bytes it should have from there.
+        len: u64,
+    },
+    /// Two stretches claim one address.
+    #[error("the memory images overlap: {first} and {second}")]
+    Overlap {
+        /// One stretch.
+        first: PhysRange,
+        /// The other.
+        second: PhysRange,
+    },
+}
+
+#[derive(Debug)]
+struct Extent {
+    range: PhysRange,
+    file: File,
+    offset: u64,
+}
+
+/// Physical memory in files.
+#[derive(Debug)]
+pub struct ImageFile {
+    extents: Vec<Extent>,
+}
+
+impl ImageFile {
+    /// Opens every file of `specs` for reading.
+    ///
+    /// # Errors
+    /// [`ImageError`] naming the file.
+    pub fn open(specs: &[ImageSpec]) -> Result<Self, ImageError> {
+        Self::open_with(specs, OpenOptions::new().read(true))
+    }
+
+    /// Opens every file of `specs` for reading and writing.
+    ///
+    /// # Errors
+    /// [`ImageError`] naming the file.
+    pub fn open_writable(specs: &[ImageSpec]) -> Result<Self, ImageError> {
+        Self::open_with(specs, OpenOptions::new().read(true).write(true))
+    }
+
+    fn open_with(specs: &[ImageSpec], how: &OpenOptions) -> Result<Self, ImageError> {
+        let mut extents = specs.iter().map(|spec| extent(spec, how)).collect::<Result<Vec<_>, _>>()?;
+        extents.sort_by_key(|extent| extent.range.start);
+        for (first, second) in extents.iter().zip(extents.iter().skip(1)) {
+            if first.range.end > second.range.start {
+                return Err(ImageError::Overlap { first: first.range, second: second.range });
+            }
+        }
+        Ok(Self { extents })
+    }
+
+    /// The physical addresses the files hold, ascending.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<PhysRange> {
+        self.extents.iter().map(|extent| extent.range).collect()
+    }
+
+    /// Runs `transfer` on every piece of `start..start + len` in one file: file, file offset, offset in the read.
+    fn for_pieces(
+        &self,
+        start: PhysAddr,
+        len: usize,
+        mut transfer: impl FnMut(&File, u64, std::ops::Range<usize>) -> io::Result<()>,
+    ) -> Result<(), Fault> {
+        let mut done = 0;
+        while done < len {
+            let at = start.checked_add(done as u64).ok_or(Fault::Hole)?;
+            let extent =
+                self.extents.iter().find(|extent| extent.range.contains(at, 1)).ok_or(Fault::Hole)?;
+            let inside = at.wrapping_offset_from(extent.range.start);
+            let piece = usize::try_from(extent.range.len() - inside).unwrap_or(usize::MAX).min(len - done);
+            transfer(&extent.file, extent.offset + inside, done..done + piece)
+                .map_err(|error| Fault::Io(Arc::new(error)))?;
+            done += piece;
+        }
+        Ok(())
+    }
+}
+
+fn extent(spec: &ImageSpec, how: &OpenOptions) -> Result<Extent, ImageError> {
+    let path = || spec.path.clone();
+    let open = |source| ImageError::Open { path: path(), source };
+    let file = how.open(&spec.path).map_err(open)?;
+    let metadata = file.metadata().map_err(open)?;
+    if metadata.is_dir() {
+        return Err(open(io::Error::from(io::ErrorKind::IsADirectory)));
+    }
+    let size = metadata.len();
+    let len = spec.len.unwrap_or(size.saturating_sub(spec.offset));
+    let short = || ImageError::Short { path: path(), size, offset: spec.offset, len };
+    if spec.offset.checked_add(len).is_none_or(|end| end > size) {
+        return Err(short());
+    }
+    let range = PhysRange::with_len(spec.phys, len).ok_or_else(short)?;
+    Ok(Extent { range, file, offset: spec.offset })
+}
+
+impl PhysMem for ImageFile {
+    fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
+        for op in ops {
+            let buf = &mut *op.buf;
+            let outcome = self.for_pieces(op.addr, buf.len(), |file, offset, piece| {
+                file.read_exact_at(buf.get_mut(piece).unwrap_or_default(), offset)
+            });
+            match outcome {
+                Ok(()) => op.result = Ok(()),
+                Err(fault) => op.fail(fault),
+            }
+        }
+    }
+}
+
+impl PhysWrite for ImageFile {
+    fn write(&self, addr: PhysAddr, data: &[u8]) -> Result<(), MemError> {
+        self.for_pieces(addr, data.len(), |file, offset, piece| {
+            file.write_all_at(data.get(piece).unwrap_or_default(), offset)
+        })
+        .map_err(|fault| MemError { addr, len: data.len(), fault })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn image(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn specs() {
+        let spec: ImageSpec = "a@b/ram@0x100000000,offset=2G,len=6G".parse().unwrap();
+        assert_eq!(spec.path, PathBuf::from("a@b/ram"));
+        assert_eq!((spec.phys.raw(), spec.offset, spec.len), (1 << 32, 2 << 30, Some(6 << 30)));
+        assert_eq!("ram".parse::<ImageSpec>().unwrap().phys, PhysAddr::new(0));
+        assert_eq!(
+            "ram@0,size=4".parse::<ImageSpec>().unwrap_err().to_string(),
+            "`ram@0,size=4` is not FILE[@PHYS[,offset=N][,len=N]]: `size` is neither `offset` nor `len`"
+        );
+        assert!("@0".parse::<ImageSpec>().is_err());
+    }
+
+    #[test]
+    fn a_hole_between_two_stretches_is_an_error() {
+        let file = image(&[0, 1, 2, 3, 4, 5, 6, 7]);
+        let spec = |phys, offset, len| ImageSpec {
+            path: file.path().into(),
+            phys: PhysAddr::new(phys),
+            offset,
+            len: Some(len),
+        };
+        let memory = ImageFile::open_writable(&[spec(0x1000, 4, 4), spec(0x100, 0, 4)]).unwrap();
+        let mut bytes = [0; 4];
+        memory.read(PhysAddr::new(0x1000), &mut bytes).unwrap();
+        assert_eq!(bytes, [4, 5, 6, 7]);
+        assert!(memory.read(PhysAddr::new(0x101), &mut bytes).is_err());
+        memory.write(PhysAddr::new(0x102), &[9, 9]).unwrap();
+        memory.read(PhysAddr::new(0x100), &mut bytes).unwrap();
+        assert_eq!(bytes, [0, 1, 9, 9]);
+
+        let overlap = ImageFile::open(&[spec(0, 0, 8), spec(4, 0, 4)]).unwrap_err();
+        assert_eq!(overlap.to_string(), "the memory images overlap: 0x0-0x8 and 0x4-0x8");
+        assert!(matches!(ImageFile::open(&[spec(0, 4, 5)]), Err(ImageError::Short { .. })));
+    }
+}

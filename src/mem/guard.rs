@@ -1,0 +1,175 @@
+//! Where reads may go at all.
+//!
+//! On a real host a DMA read outside RAM can hang a device or freeze the machine, so an address is not sent
+//! until something vouches for it. Before the kernel is found that is the caller's own word
+//! ([`Guard::permit`]) or the target's page tables ([`Guard::led_by_tables`]); afterwards it is the target's
+//! own RAM map ([`Guard::confine`]). The operator's ranges bound all three.
+
+use std::sync::{Arc, RwLock};
+
+use super::{Fault, PhysMem, ReadOp};
+use crate::addr::{PhysAddr, PhysRange};
+
+/// The legacy video and firmware window: never RAM on a PC, and the one place where reads have side effects.
+const LEGACY_HOLE: PhysRange = PhysRange { start: PhysAddr::new(0xa_0000), end: PhysAddr::new(0x10_0000) };
+
+/// Physical addresses have at most 52 bits (Intel SDM volume 3, section 4.1.4, MAXPHYADDR).
+const MAX_PHYS: PhysAddr = PhysAddr::new(1 << 52);
+
+/// Refuses reads that nothing vouches for.
+pub struct Guard {
+    inner: Arc<dyn PhysMem>,
+    limits: Option<Vec<PhysRange>>,
+    permitted: RwLock<Vec<PhysRange>>,
+}
+
+impl Guard {
+    /// A guard that permits nothing yet. `limits` are the operator's RAM ranges (`--ram`, the profile), which no
+    /// later permission exceeds; `None` when the operator gave none.
+    #[must_use]
+    pub fn new(inner: Arc<dyn PhysMem>, limits: Option<Vec<PhysRange>>) -> Self {
+        Self { inner, limits, permitted: RwLock::default() }
+    }
+
+    /// Vouches for `range`.
+    pub fn permit(&self, range: PhysRange) {
+        let mut permitted = self.permitted.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        permitted.push(range);
+        merge(&mut permitted);
+    }
+
+    /// Replaces every permission so far by the target's RAM map.
+    pub fn confine(&self, ram: &[PhysRange]) {
+        let mut permitted = self.permitted.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *permitted = ram.to_vec();
+        merge(&mut permitted);
+    }
+
+    /// What is permitted now, ascending and disjoint.
+    #[must_use]
+    pub fn permitted(&self) -> Vec<PhysRange> {
+        self.permitted.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// The operator's ranges.
+    #[must_use]
+    pub fn limits(&self) -> Option<&[PhysRange]> {
+        self.limits.as_deref()
+    }
+
+    /// The same memory for reads whose addresses come out of the target's page tables: only the operator's
+    /// ranges, the legacy hole and the width of a physical address bound it.
+    #[must_use]
+    pub fn led_by_tables(self: &Arc<Self>) -> Arc<dyn PhysMem> {
+        Arc::new(LedByTables(Arc::clone(self)))
+    }
+
+    fn beyond_limits(&self, addr: PhysAddr, len: u64) -> Option<&'static str> {
+        let Some(end) = addr.checked_add(len).filter(|end| *end <= MAX_PHYS) else {
+            return Some("beyond the 52 bits of a physical address");
+        };
+        if addr < LEGACY_HOLE.end && end > LEGACY_HOLE.start {
+            return Some("inside 0xa0000-0x100000, which is never RAM");
+        }
+        match &self.limits {
+            Some(limits) if !covered(limits, addr, len) => {
+                Some("outside the RAM ranges given by the operator")
+            }
+            _ => None,
+        }
+    }
+
+    fn pass(&self, ops: &mut [ReadOp<'_>], refusal: impl Fn(PhysAddr, u64) -> Option<&'static str>) {
+        let mut allowed: Vec<&mut ReadOp<'_>> = Vec::with_capacity(ops.len());
+        for op in ops {
+            match refusal(op.addr, op.buf.len() as u64) {
+                Some(reason) => op.fail(Fault::Refused(reason)),
+                None => allowed.push(op),
+            }
+        }
+        let mut inner: Vec<ReadOp<'_>> =
+            allowed.iter_mut().map(|op| ReadOp::new(op.addr, &mut *op.buf)).collect();
+        self.inner.read_batch(&mut inner);
+        let results: Vec<_> = inner.into_iter().map(|op| op.result).collect();
+        for (op, result) in allowed.into_iter().zip(results) {
+            op.result = result;
+        }
+    }
+}
+
+impl PhysMem for Guard {
+    fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
+        let permitted = self.permitted();
+        self.pass(ops, |addr, len| {
+            self.beyond_limits(addr, len)
+                .or_else(|| (!covered(&permitted, addr, len)).then_some("not known to be RAM of the target"))
+        });
+    }
+}
+
+struct LedByTables(Arc<Guard>);
+
+impl PhysMem for LedByTables {
+    fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
+        self.0.pass(ops, |addr, len| self.0.beyond_limits(addr, len));
+    }
+}
+
+/// Whether one of the merged `ranges` holds all `len` bytes from `addr`.
+fn covered(ranges: &[PhysRange], addr: PhysAddr, len: u64) -> bool {
+    ranges.iter().any(|range| range.contains(addr, len))
+}
+
+/// Sorts, and joins ranges that touch or overlap, so that a read across a seam is inside one range.
+fn merge(ranges: &mut Vec<PhysRange>) {
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<PhysRange> = Vec::with_capacity(ranges.len());
+    for range in ranges.drain(..) {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    *ranges = merged;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::sparse::Sparse;
+
+    fn range(text: &str) -> PhysRange {
+        text.parse().unwrap()
+    }
+
+    fn outcome(mem: &dyn PhysMem, addr: u64) -> String {
+        match mem.read(PhysAddr::new(addr), &mut [0; 8]) {
+            Ok(()) => "read".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_before_it_is_vouched_for() {
+        let ram: Arc<dyn PhysMem> = Arc::new(Sparse::new([range("0-1G")]));
+        let guard = Arc::new(Guard::new(ram, Some(vec![range("0-512M")])));
+        assert_eq!(
+            outcome(&*guard, 0x1000),
+            "cannot read 8 bytes at physical address 0x1000: refused: not known to be RAM of the target"
+        );
+        guard.permit(range("0x1000-0x2000"));
+        guard.permit(range("0x2000-0x3000"));
+        assert_eq!(outcome(&*guard, 0x1ffc), "read", "a read over the seam of two permissions");
+        assert!(outcome(&*guard, 0x2ffc).contains("refused"));
+
+        let led = guard.led_by_tables();
+        assert_eq!(outcome(&*led, 0x40_0000), "read");
+        assert!(outcome(&*led, 0xb_8000).contains("never RAM"));
+        assert!(outcome(&*led, 512 << 20).contains("by the operator"));
+        assert!(outcome(&*led, u64::MAX - 7).contains("52 bits"));
+
+        guard.confine(&[range("1M-2M")]);
+        assert!(outcome(&*guard, 0x1000).contains("refused"));
+        assert_eq!(outcome(&*guard, 0x10_0000), "read");
+    }
+}

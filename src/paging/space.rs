@@ -1,0 +1,244 @@
+//! An address space: a batched page-table walk and the reads it leads to.
+
+use std::sync::Arc;
+
+use super::{Levels, Translation, VirtError, VirtFault, VirtMem, VirtOp};
+use crate::{
+    addr::{PAGE_SIZE, PhysAddr, VirtAddr},
+    mem::{PhysMem, ReadOp},
+};
+
+pub(super) const PRESENT: u64 = 1 << 0;
+pub(super) const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+pub(super) const PAGE: u64 = 1 << 7;
+pub(super) const NO_EXECUTE: u64 = 1 << 63;
+/// Bits 51:12 of an entry (Intel SDM volume 3, tables 4-15 to 4-20).
+pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Levels whose entries may map a page: 4 KiB, 2 MiB and 1 GiB.
+pub(super) const LARGEST_LEAF: u32 = 3;
+
+/// Size in bytes of what one entry of a table of `level` covers.
+pub(super) const fn coverage(level: u32) -> u64 {
+    PAGE_SIZE << (9 * (level - 1))
+}
+
+/// Page tables over physical memory.
+pub struct AddressSpace {
+    mem: Arc<dyn PhysMem>,
+    root: PhysAddr,
+    levels: Levels,
+    encryption_mask: u64,
+}
+
+/// A walk under way: the page asked for, and what is known of it.
+struct Walk {
+    page: VirtAddr,
+    table: PhysAddr,
+    flags: u64,
+    outcome: Option<Result<Translation, VirtFault>>,
+}
+
+impl Walk {
+    fn entry_addr(&self, level: u32) -> PhysAddr {
+        self.table.wrapping_add((self.page.raw() / coverage(level) % 512) * 8)
+    }
+}
+
+impl AddressSpace {
+    /// The space whose top-level table is at `root`. `encryption_mask` is the bit that memory encryption sets in
+    /// entries (`sme_me_mask`), 0 without.
+    #[must_use]
+    pub fn new(mem: Arc<dyn PhysMem>, root: PhysAddr, levels: Levels, encryption_mask: u64) -> Self {
+        Self { mem, root: PhysAddr::new(root.raw() & ADDRESS & !encryption_mask), levels, encryption_mask }
+    }
+
+    /// Physical address of the top-level table.
+    #[must_use]
+    pub fn root(&self) -> PhysAddr {
+        self.root
+    }
+
+    /// Depth of the tables.
+    #[must_use]
+    pub fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    /// Whether every bit above the translated ones equals the highest of them.
+    #[must_use]
+    pub fn is_canonical(&self, addr: VirtAddr) -> bool {
+        let unused = 64 - self.levels.address_bits();
+        ((addr.raw() << unused).cast_signed() >> unused).cast_unsigned() == addr.raw()
+    }
+
+    /// Translates `pages` (ascending, page-aligned), all walks level by level: as many batches as levels.
+    fn walk(&self, pages: &[VirtAddr]) -> Vec<Result<Translation, VirtFault>> {
+        let mut walks: Vec<Walk> = pages
+            .iter()
+            .map(|&page| Walk {
+                page,
+                table: self.root,
+                flags: PRESENT | WRITABLE | USER,
+                outcome: (!self.is_canonical(page)).then_some(Err(VirtFault::NonCanonical)),
+            })
+            .collect();
+        for level in (1..=self.levels.count()).rev() {
+            self.descend(&mut walks, level);
+        }
+        let unfinished = || Err(VirtFault::NotAttempted);
+        walks.into_iter().map(|walk| walk.outcome.unwrap_or_else(unfinished)).collect()
+    }
+
+    /// Reads the entries of `level` that unfinished walks stand before and takes each walk through its own.
+    fn descend(&self, walks: &mut [Walk], level: u32) {
+        let mut addrs: Vec<PhysAddr> =
+            walks.iter().filter(|walk| walk.outcome.is_none()).map(|walk| walk.entry_addr(level)).collect();
+        addrs.sort_unstable();
+        addrs.dedup();
+        let mut entries = vec![[0_u8; 8]; addrs.len()];
+        let mut ops: Vec<ReadOp<'_>> =
+            addrs.iter().zip(&mut entries).map(|(addr, entry)| ReadOp::new(*addr, entry)).collect();
+        self.mem.read_batch(&mut ops);
+        let results: Vec<_> = ops.into_iter().map(|op| op.result).collect();
+        for walk in walks.iter_mut().filter(|walk| walk.outcome.is_none()) {
+            let addr = walk.entry_addr(level);
+            let read = addrs.binary_search(&addr).ok().and_then(|at| entries.get(at).zip(results.get(at)));
+            match read {
+                Some((entry, Ok(()))) => self.step(walk, level, addr, u64::from_le_bytes(*entry)),
+                Some((_, Err(source))) => {
+                    walk.outcome = Some(Err(VirtFault::Table { level, source: source.clone() }));
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn step(&self, walk: &mut Walk, level: u32, entry_addr: PhysAddr, entry: u64) {
+        if entry & PRESENT == 0 {
+            walk.outcome = Some(Err(VirtFault::NotPresent { level, entry_addr, entry }));
+            return;
+        }
+        walk.flags = (walk.flags & entry & (WRITABLE | USER)) | ((walk.flags | entry) & NO_EXECUTE);
+        let frame = entry & ADDRESS & !self.encryption_mask;
+        let leaf = level == 1 || entry & PAGE != 0;
+        if !leaf {
+            walk.table = PhysAddr::new(frame);
+            return;
+        }
+        let size = coverage(level);
+        // Bit 12 of a large page's entry is its PAT bit; the others below its size are reserved.
+        let reserved = frame & (size - 1) & !(if level > 1 { PAGE_SIZE } else { 0 });
+        if level > LARGEST_LEAF || reserved != 0 {
+            walk.outcome = Some(Err(VirtFault::Malformed { level, entry_addr, entry }));
+            return;
+        }
+        walk.outcome = Some(Ok(Translation {
+            phys: PhysAddr::new(frame & !(size - 1)).wrapping_add(walk.page.offset_in(size)),
+            page_size: size,
+            writable: walk.flags & WRITABLE != 0,
+            user: walk.flags & USER != 0,
+            executable: walk.flags & NO_EXECUTE == 0,
+        }));
+    }
+}
+
+/// The pieces of `len` bytes from `addr` that lie in one page each; `None` where the space ends.
+fn pieces(addr: VirtAddr, len: usize) -> impl Iterator<Item = (VirtAddr, usize)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let at = addr.checked_add(done as u64)?;
+        let piece = (len - done).min((PAGE_SIZE - at.offset_in(PAGE_SIZE)) as usize);
+        done += piece;
+        (piece > 0).then_some((at, piece))
+    })
+}
+
+/// A read that ends past the last address has no translation for its tail.
+fn wraps(op: &VirtOp<'_>) -> bool {
+    !op.buf.is_empty() && op.addr.checked_add(op.buf.len() as u64 - 1).is_none()
+}
+
+/// Cuts the operation into physically contiguous reads, or says at which address it cannot be.
+fn plan(
+    op: &VirtOp<'_>,
+    translate: impl Fn(VirtAddr) -> Result<Translation, VirtFault>,
+) -> Result<Vec<(PhysAddr, usize)>, VirtError> {
+    let mut reads: Vec<(PhysAddr, usize)> = Vec::new();
+    let mut done = 0;
+    for (at, len) in pieces(op.addr, op.buf.len()) {
+        let fail = |fault| VirtError { addr: at, len: op.buf.len() - done, fault };
+        let page = translate(at.align_down(PAGE_SIZE)).map_err(fail)?;
+        let phys = page.phys.wrapping_add(at.offset_in(PAGE_SIZE));
+        match reads.last_mut() {
+            Some((start, total)) if start.wrapping_add(*total as u64) == phys => *total += len,
+            _ => reads.push((phys, len)),
+        }
+        done += len;
+    }
+    Ok(reads)
+}
+
+impl VirtMem for AddressSpace {
+    fn read_batch(&self, ops: &mut [VirtOp<'_>]) {
+        let mut pages: Vec<VirtAddr> = ops
+            .iter()
+            .filter(|op| !wraps(op))
+            .flat_map(|op| pieces(op.addr, op.buf.len()).map(|(at, _)| at.align_down(PAGE_SIZE)))
+            .collect();
+        pages.sort_unstable();
+        pages.dedup();
+        let translations = self.walk(&pages);
+        let translate = |page: VirtAddr| match pages.binary_search(&page).map(|at| translations.get(at)) {
+            Ok(Some(translation)) => translation.clone(),
+            _ => Err(VirtFault::NotAttempted),
+        };
+
+        let mut reads: Vec<(usize, VirtAddr, ReadOp<'_>)> = Vec::with_capacity(ops.len());
+        let mut outcomes: Vec<Result<(), VirtError>> = Vec::with_capacity(ops.len());
+        for (index, op) in ops.iter_mut().enumerate() {
+            if wraps(op) {
+                let (addr, len) = (op.addr, op.buf.len());
+                outcomes.push(Err(VirtError { addr, len, fault: VirtFault::NonCanonical }));
+                continue;
+            }
+            match plan(op, translate) {
+                Err(error) => outcomes.push(Err(error)),
+                Ok(planned) => {
+                    outcomes.push(Ok(()));
+                    let (mut at, mut rest) = (op.addr, &mut *op.buf);
+                    for (phys, len) in planned {
+                        let (piece, after) = rest.split_at_mut(len);
+                        reads.push((index, at, ReadOp::new(phys, piece)));
+                        at = at.wrapping_add(len as u64);
+                        rest = after;
+                    }
+                }
+            }
+        }
+        let (places, mut physical): (Vec<_>, Vec<_>) =
+            reads.into_iter().map(|(index, at, op)| ((index, at), op)).unzip();
+        self.mem.read_batch(&mut physical);
+        for ((index, addr), read) in places.into_iter().zip(&physical) {
+            if let (Err(source), Some(outcome @ Ok(()))) = (&read.result, outcomes.get_mut(index)) {
+                let fault = VirtFault::Data(source.clone());
+                *outcome = Err(VirtError { addr, len: read.buf.len(), fault });
+            }
+        }
+        drop(physical);
+        for (op, outcome) in ops.iter_mut().zip(outcomes) {
+            op.result = outcome;
+        }
+    }
+
+    fn translate(&self, addr: VirtAddr) -> Result<Translation, VirtError> {
+        let outcome = self.walk(&[addr.align_down(PAGE_SIZE)]).pop().unwrap_or(Err(VirtFault::NotAttempted));
+        let page = outcome.map_err(|fault| VirtError { addr, len: 1, fault })?;
+        Ok(Translation { phys: page.phys.wrapping_add(addr.offset_in(PAGE_SIZE)), ..page })
+    }
+}
+
+#[cfg(test)]
+#[path = "space/tests.rs"]
+mod tests;

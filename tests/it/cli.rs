@@ -1,0 +1,132 @@
+//! The program as a user runs it: bad input gets one clear sentence and exit code 1 or 2.
+
+use std::{fs, net::UdpSocket, path::Path};
+
+use assert_cmd::Command;
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("nettlp-gdb").unwrap();
+    command.args(arguments).env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+    command
+}
+
+/// Runs the program, which must fail with `code`, print nothing on stdout and one line on stderr.
+#[track_caller]
+fn complaint(code: i32, arguments: &[&str]) -> String {
+    let output = program(arguments).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(output.stdout.is_empty());
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    stderr
+}
+
+#[track_caller]
+fn assert_says(sentence: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(sentence.contains(part), "`{part}` is not in: {sentence}");
+    }
+}
+
+fn file(directory: &Path, name: &str, bytes: &[u8]) -> String {
+    let path = directory.join(name);
+    fs::write(&path, bytes).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_vmlinux_is_not_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = file(directory.path(), "ram", &[0; 0x10_0000]);
+    let check = |vmlinux: &str| complaint(1, &["info", "--image", &image, "--vmlinux", vmlinux]);
+    assert_says(&check("/nonexistent/vmlinux"), &["/nonexistent/vmlinux", "No such file"]);
+    let text = file(
+        directory.path(),
+        "text",
+        b"not an ELF file, but long enough to hold its header, one would think",
+    );
+    assert_says(&check(&text), &["text", "ELF"]);
+    let program = fs::read(env!("CARGO_BIN_EXE_nettlp-gdb")).unwrap();
+    let truncated = file(directory.path(), "truncated", &program[..200]);
+    assert_says(&check(&truncated), &["truncated"]);
+    let empty = file(directory.path(), "empty", b"");
+    assert_says(&check(&empty), &["empty"]);
+    assert_says(&check(directory.path().to_str().unwrap()), &[]);
+}
+
+#[test]
+fn the_profile_has_an_unknown_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let profile = file(directory.path(), "host.toml", b"[link]\nadapter = '127.0.0.1'\nspeed = 3\n");
+    let said = complaint(1, &["info", "--profile", &profile]);
+    assert_says(&said, &["host.toml", "line 3", "`speed`", "expected one of"]);
+}
+
+#[test]
+fn no_target_is_a_usage_error() {
+    assert_says(&complaint(2, &["info"]), &["--adapter", "--image", "--profile"]);
+}
+
+#[test]
+fn numbers_and_images_are_checked_when_parsed() {
+    for (arguments, part) in [
+        (&["info", "--adapter", "127.0.0.1", "--tags", "0"][..], "1..=256"),
+        (&["info", "--adapter", "127.0.0.1", "--mrrs", "100"], "128, 256"),
+        (&["info", "--adapter", "127.0.0.1", "--requester", "1b"], "BB:DD.F"),
+        (&["info", "--image", "ram@0,size=4"], "`size` is neither"),
+        (&["info", "--ram", "2G-1G", "--image", "ram"], "START-END"),
+        (&["serve", "--listen", "here", "--image", "ram"], "here"),
+    ] {
+        let output = program(arguments).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(part), "`{part}` is not in: {stderr}");
+    }
+}
+
+#[test]
+fn nobody_or_nothing_answers() {
+    let options = ["--local", "127.61.0.2", "--requester", "1b:00.0", "--timeout-ms", "5", "--retries", "1"];
+    let refused = complaint(1, &[&["info", "--adapter", "127.61.0.1"][..], &options].concat());
+    assert_says(&refused, &["no adapter", "0x", "is the adapter"]);
+
+    let _silent: Vec<UdpSocket> =
+        (0..256).map(|tag| UdpSocket::bind(("127.61.0.3", 0x3000 + tag)).unwrap()).collect();
+    let silent = complaint(1, &[&["info", "--adapter", "127.61.0.3"][..], &options].concat());
+    assert_says(&silent, &["no completion"]);
+}
+
+#[test]
+fn an_image_without_a_kernel() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = file(directory.path(), "ram", &[0; 0x20_0000]);
+    let said = complaint(1, &["info", "--image", &image]);
+    assert_says(&said, &["trampoline"]);
+    assert_says(&complaint(1, &["info", "--image", "/nonexistent"]), &["/nonexistent", "No such file"]);
+}
+
+#[test]
+fn help_has_examples_and_a_closed_pipe_is_no_failure() {
+    let help = String::from_utf8(program(&["--help"]).output().unwrap().stdout).unwrap();
+    assert!(help.contains("target remote :1234") && help.contains("Examples:"));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(program(&["completions", shell]).output().unwrap().stdout.len() > 1000);
+    }
+    let man = String::from_utf8(program(&["man"]).output().unwrap().stdout).unwrap();
+    assert!(man.starts_with(".ie") && man.contains("NETTLP\\-GDB") || man.contains("nettlp\\-gdb"));
+}
+
+#[test]
+fn shipped_profiles_are_valid() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target-profiles");
+    let profiles: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    assert!(profiles.len() >= 3);
+    for profile in profiles {
+        program(&["profile", "check", profile.to_str().unwrap()]).assert().success();
+    }
+}

@@ -1,0 +1,183 @@
+//! A machine with a small kernel that is never read from anywhere, served on a port of its own.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use nettlp_gdb::{
+    addr::VirtAddr,
+    gdb::{
+        self, Host, MonitorError, PercpuRebase, Register, Registers, ServeError, Server, Stopper, Thread, tid,
+    },
+    paging::{VirtError, VirtFault},
+};
+
+/// Where the fake kernel is linked; `vmlinux.s` and `vmlinux.lds` say the same.
+pub(super) const TEXT: u64 = 0xffff_ffff_8100_0000;
+pub(super) const PER_CPU_OFFSET: u64 = TEXT + 0x100;
+const DATA: u64 = 0xffff_ffff_8200_0000;
+/// How far from there it runs.
+pub(super) const SLIDE: u64 = 0x1100_0000;
+/// The per-CPU area of CPU 0; each CPU has one such page.
+pub(super) const PERCPU_AREA: u64 = 0xffff_8880_0010_0000;
+pub(super) const CPUS: u64 = 2;
+pub(super) const PAGE: usize = 4096;
+
+/// Run-time address of `init_task`.
+pub(super) const INIT_TASK: u64 = DATA + SLIDE;
+
+pub(super) struct FakeHost {
+    pages: BTreeMap<u64, Vec<u8>>,
+    slide_known: bool,
+    pub(super) refreshes: AtomicU64,
+}
+
+impl FakeHost {
+    pub(super) fn new() -> Self {
+        let mut text = vec![0x90; PAGE];
+        text[0x40..0x4e].copy_from_slice(b"Linux version\0");
+        for cpu in 0..CPUS as usize {
+            let area = PERCPU_AREA + (cpu * PAGE) as u64;
+            text[0x100 + 8 * cpu..][..8].copy_from_slice(&area.to_le_bytes());
+        }
+        let mut data = vec![0; PAGE];
+        data[..8].copy_from_slice(b"swapper\0");
+        let mut pages = BTreeMap::from([(TEXT + SLIDE, text), (DATA + SLIDE, data)]);
+        for cpu in 0..CPUS {
+            let mut area = vec![0; PAGE];
+            area[0x80..0x88].copy_from_slice(&(INIT_TASK + cpu).to_le_bytes());
+            pages.insert(PERCPU_AREA + cpu * PAGE as u64, area);
+        }
+        Self { pages, slide_known: true, refreshes: AtomicU64::new(0) }
+    }
+
+    /// The same machine before anybody knows where its kernel was linked.
+    pub(super) fn without_slide() -> Self {
+        Self { slide_known: false, ..Self::new() }
+    }
+
+    fn byte(&self, addr: u64) -> Option<u8> {
+        let (start, page) = self.pages.range(..=addr).next_back()?;
+        page.get(usize::try_from(addr - start).ok()?).copied()
+    }
+}
+
+impl Host for FakeHost {
+    fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError> {
+        let mut read = 0;
+        for (offset, slot) in (0..).zip(buf.iter_mut()) {
+            let Some(byte) = addr.raw().checked_add(offset).and_then(|at| self.byte(at)) else { break };
+            *slot = byte;
+            read += 1;
+        }
+        if read == 0 {
+            return Err(VirtError { addr, len: buf.len(), fault: VirtFault::NonCanonical });
+        }
+        Ok(read)
+    }
+
+    fn threads(&self) -> Vec<Thread> {
+        let thread = |cpu: u32| {
+            let mut registers = Registers::default();
+            registers.set(Register::Cr3, 0x1234_5000);
+            registers.set(Register::GsBase, PERCPU_AREA + u64::from(cpu) * PAGE as u64);
+            Thread {
+                tid: tid::of_cpu(cpu),
+                name: format!("swapper/{cpu}"),
+                detail: format!("CPU {cpu}, pid 0, running"),
+                cpu: Some(cpu),
+                registers,
+            }
+        };
+        let init = Thread {
+            tid: tid::of_pid(1).unwrap(),
+            name: "<init> & \u{1b}".to_owned(),
+            detail: "pid 1, sleeping".to_owned(),
+            cpu: None,
+            registers: Registers::default(),
+        };
+        vec![thread(0), thread(1), init]
+    }
+
+    fn text(&self) -> Option<VirtAddr> {
+        self.slide_known.then_some(VirtAddr::new(TEXT + SLIDE))
+    }
+
+    fn percpu_rebase(&self) -> Option<PercpuRebase> {
+        let array = VirtAddr::new(PER_CPU_OFFSET + SLIDE);
+        self.slide_known.then_some(PercpuRebase { array, cpus: CPUS, slide: SLIDE })
+    }
+
+    fn refresh(&self) {
+        self.refreshes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn monitor(&self, line: &str, out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
+        match line.split_once(' ').unwrap_or((line, "")) {
+            ("info", "") => {
+                out.write_str("the fake machine\n").map_err(|e| MonitorError::Failed(e.to_string()))
+            }
+            ("long", "") => (0..3000)
+                .try_for_each(|line| writeln!(out, "line {line}"))
+                .map_err(|e| MonitorError::Failed(e.to_string())),
+            ("translate", "") => Err(MonitorError::Usage("translate ADDR")),
+            _ => Err(MonitorError::Unknown(line.to_owned())),
+        }
+    }
+
+    fn monitor_help(&self) -> Vec<(&'static str, &'static str)> {
+        vec![("info", "what is served"), ("translate ADDR", "where ADDR is")]
+    }
+}
+
+/// A server on a port the system chose; stopped when dropped.
+pub(super) struct Running {
+    pub(super) address: SocketAddr,
+    stopper: Stopper,
+    thread: Option<JoinHandle<Result<(), ServeError>>>,
+}
+
+pub(super) fn options() -> gdb::Options {
+    gdb::Options { listen: "127.0.0.1:0".parse().unwrap(), once: false, percpu_rebase: true }
+}
+
+pub(super) fn serve(host: FakeHost) -> Running {
+    serve_with(host, options())
+}
+
+pub(super) fn serve_with(host: FakeHost, options: gdb::Options) -> Running {
+    let server = Server::bind(options).unwrap();
+    let address = server.tcp_address().unwrap();
+    let stopper = server.stopper();
+    let thread = std::thread::spawn(move || server.run(Arc::new(host)));
+    Running { address, stopper, thread: Some(thread) }
+}
+
+impl Running {
+    /// Stops the server and says how it ended.
+    pub(super) fn stop(mut self) -> Result<(), ServeError> {
+        self.stopper.stop();
+        self.thread.take().unwrap().join().unwrap()
+    }
+
+    /// Waits until the server ends by itself.
+    pub(super) fn wait(mut self) -> Result<(), ServeError> {
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stopper.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

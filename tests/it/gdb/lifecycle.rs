@@ -1,0 +1,195 @@
+//! Clients come, go, break and crowd; the server stays.
+
+use std::{
+    fs,
+    net::{Shutdown, SocketAddr, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use nettlp_gdb::gdb::{Options, packet::frame};
+
+use super::{
+    client::Client,
+    fake::{self, FakeHost},
+};
+
+/// A client that waits its turn: the server notices that the one before has left only a moment later.
+pub(super) fn connect_when_free(address: SocketAddr) -> Client {
+    for _ in 0..2000 {
+        let mut client = Client::connect(address);
+        let reply = client.ask("qSupported");
+        if reply.starts_with("PacketSize") {
+            return client;
+        }
+        assert!(reply.starts_with("E.another debugger"), "{reply}");
+        thread::sleep(Duration::from_millis(5));
+    }
+    panic!("the server never got free");
+}
+
+#[test]
+fn a_second_client_is_told() {
+    let server = fake::serve(FakeHost::new());
+    let mut first = Client::connect(server.address);
+    assert_eq!(first.ask("qAttached"), "1");
+    let mut second = Client::connect(server.address);
+    let reply = second.ask("qSupported:multiprocess+");
+    assert!(reply.starts_with("E.another debugger is attached"), "{reply}");
+    assert_eq!(second.event(), None, "and hung up on");
+    assert_eq!(first.ask("qAttached"), "1");
+}
+
+#[test]
+fn a_client_may_detach_and_attach_again_on_one_connection() {
+    let server = fake::serve(FakeHost::new());
+    let mut client = Client::connect(server.address);
+    for _ in 0..3 {
+        assert_eq!(client.ask("?"), "T05thread:989680;");
+        assert_eq!(client.ask("D"), "OK");
+    }
+}
+
+#[test]
+fn kill_ends_the_session_and_nothing_else() {
+    let server = fake::serve(FakeHost::new());
+    let mut client = Client::connect(server.address);
+    client.raw(&frame(b"k"));
+    while let Some(event) = client.event() {
+        assert_eq!(event, nettlp_gdb::gdb::packet::Event::Ack);
+    }
+    connect_when_free(server.address);
+}
+
+#[test]
+fn clients_that_vanish_in_the_middle_of_something() {
+    let server = fake::serve(FakeHost::new());
+    for rudeness in [&b"$m"[..], b"$qSupported#", b"$g#6", b"}", b"", &frame(b"vCont;c"), &frame(b"g")] {
+        let mut client = connect_when_free(server.address);
+        client.raw(rudeness);
+        client.stream.shutdown(Shutdown::Both).unwrap();
+    }
+    connect_when_free(server.address);
+}
+
+#[test]
+fn once_means_once() {
+    let server = fake::serve_with(FakeHost::new(), Options { once: true, ..fake::options() });
+    let mut client = Client::connect(server.address);
+    assert_eq!(client.ask("D"), "OK");
+    drop(client);
+    server.wait().unwrap();
+}
+
+#[test]
+fn stopping_hangs_up_on_the_client() {
+    let server = fake::serve(FakeHost::new());
+    let address = server.address;
+    let mut client = Client::connect(address);
+    assert_eq!(client.ask("qAttached"), "1");
+    server.stop().unwrap();
+    assert_eq!(client.event(), None);
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_unix_socket_is_served_and_removed() {
+    use std::{
+        io::{Read, Write},
+        os::unix::net::UnixStream,
+        sync::Arc,
+    };
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gdb.sock");
+    let listen = format!("unix:{}", path.display()).parse().unwrap();
+    let server = nettlp_gdb::gdb::Server::bind(Options { listen, ..fake::options() }).unwrap();
+    let stopper = server.stopper();
+    let thread = thread::spawn(move || server.run(Arc::new(FakeHost::new())));
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.write_all(&frame(b"qAttached")).unwrap();
+    let mut reply = [0; 6];
+    client.read_exact(&mut reply).unwrap();
+    assert_eq!(&reply, b"+$1#31");
+    stopper.stop();
+    thread.join().unwrap().unwrap();
+    assert!(!path.exists());
+}
+
+/// Sockets this process holds that belong to the server at `address`, listening or not.
+fn sockets(address: SocketAddr) -> usize {
+    let port = format!(":{:04X}", address.port());
+    let own: Vec<String> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .filter_map(|target| Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let belongs = |line: &&str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        columns[1].ends_with(&port) && own.iter().any(|inode| inode == columns[9])
+    };
+    table.lines().skip(1).filter(belongs).count()
+}
+
+/// Threads that serve a client of the server at `address`.
+fn threads(address: SocketAddr) -> usize {
+    let name = format!("gdb:{}", address.port());
+    let is_session = |task: &fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    };
+    fs::read_dir("/proc/self/task").unwrap().filter_map(Result::ok).filter(is_session).count()
+}
+
+#[test]
+fn a_thousand_attach_and_detach_cycles_leave_nothing_behind() {
+    let server = fake::serve(FakeHost::new());
+    assert_eq!((sockets(server.address), threads(server.address)), (1, 0), "before");
+    for cycle in 0..1000 {
+        let mut client = connect_when_free(server.address);
+        assert_eq!(client.ask("?"), "T05thread:989680;");
+        if cycle == 0 {
+            assert_eq!((sockets(server.address), threads(server.address)), (2, 1), "while attached");
+        }
+        if cycle % 3 != 0 {
+            assert_eq!(client.ask("D"), "OK");
+        }
+    }
+    for _ in 0..2000 {
+        if (sockets(server.address), threads(server.address)) == (1, 0) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!((sockets(server.address), threads(server.address)), (1, 0), "after");
+}
+
+#[test]
+fn random_bytes_never_end_the_server() {
+    let server = fake::serve(FakeHost::new());
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    for round in 0..200 {
+        let mut client = connect_when_free(server.address);
+        for _ in 0..20 {
+            let len = next() as usize % 64;
+            let noise: Vec<u8> = (0..len).map(|_| next() as u8).collect();
+            // Half of it is well-framed, so that it gets past the framing.
+            let starts = [&b"m"[..], b"vCont;", b"q", b"H", b"Z", b"qXfer:", b"T", b"z", b"qRcmd,", b""];
+            let start = starts[next() as usize % starts.len()];
+            let framed = frame(&[start, &noise].concat());
+            let bytes = if round % 2 == 0 { &framed } else { &noise };
+            if std::io::Write::write_all(&mut client.stream, bytes).is_err() {
+                break;
+            }
+        }
+        // Nobody reads the answers: a client that leaves them unread must not matter either.
+    }
+    let mut client = connect_when_free(server.address);
+    assert_eq!(client.ask("qAttached"), "1");
+}

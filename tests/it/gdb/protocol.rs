@@ -1,0 +1,199 @@
+//! What each packet is answered.
+
+use nettlp_gdb::gdb::packet::{Event, PACKET_SIZE, frame};
+
+use super::{
+    client::{Client, unhex},
+    fake::{self, FakeHost, INIT_TASK, PAGE, PER_CPU_OFFSET, PERCPU_AREA, SLIDE, TEXT},
+};
+
+fn attached(host: FakeHost) -> (fake::Running, Client) {
+    let server = fake::serve(host);
+    let client = Client::connect(server.address);
+    (server, client)
+}
+
+#[test]
+fn announces_what_it_can() {
+    let (_server, mut client) = attached(FakeHost::new());
+    let reply = client.ask("qSupported:multiprocess+;swbreak+");
+    assert!(reply.starts_with("PacketSize=10000;"), "{reply}");
+    assert!(reply.contains(";qXfer:threads:read+"), "{reply}");
+    assert!(!reply.contains("multiprocess"), "{reply}");
+    assert_eq!(client.ask("QStartNoAckMode"), "OK");
+    assert_eq!(client.ask("qAttached"), "1");
+    assert_eq!(client.ask("vMustReplyEmpty"), "");
+}
+
+#[test]
+fn acknowledges_until_told_not_to_and_repeats_what_got_lost() {
+    let (_server, mut client) = attached(FakeHost::new());
+    let packet = |body: &str| Some(Event::Packet(body.as_bytes().to_vec()));
+    client.raw(&frame(b"qAttached"));
+    assert_eq!((client.event(), client.event()), (Some(Event::Ack), packet("1")));
+    client.raw(b"-");
+    assert_eq!(client.event(), packet("1"));
+    client.raw(b"$qAttached#00");
+    assert_eq!(client.event(), Some(Event::Nack), "a wrong checksum");
+    client.raw(&frame(b"QStartNoAckMode"));
+    assert_eq!((client.event(), client.event()), (Some(Event::Ack), packet("OK")));
+    client.raw(&frame(b"qAttached"));
+    assert_eq!(client.event(), packet("1"));
+}
+
+#[test]
+fn memory_is_read_and_a_gap_ends_it() {
+    let (_server, mut client) = attached(FakeHost::new());
+    assert_eq!(client.memory(TEXT + SLIDE + 0x40, 13).unwrap(), b"Linux version");
+    let end = INIT_TASK + PAGE as u64;
+    assert_eq!(client.memory(end - 4, 16).unwrap(), [0; 4], "the readable prefix");
+    assert_eq!(client.memory(end, 4).unwrap_err(), "E0e");
+    assert_eq!(client.memory(u64::MAX, 4).unwrap_err(), "E0e");
+    assert_eq!(client.memory(INIT_TASK, usize::MAX).unwrap().len(), PAGE, "as much as there is");
+}
+
+#[test]
+fn unknown_registers_are_not_zeros() {
+    let (_server, mut client) = attached(FakeHost::new());
+    assert_eq!(client.ask("Hg989681"), "OK", "CPU 1");
+    let registers = client.ask("g");
+    let known: Vec<&str> = registers.split('x').filter(|known| !known.is_empty()).collect();
+    let unknown_pc = "ffffffffffffffff";
+    let area = (PERCPU_AREA + PAGE as u64).to_le_bytes();
+    let area: String = area.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(known, [unknown_pc, area.as_str(), "0050341200000000"], "only gs_base and cr3");
+    assert_eq!(client.ask("Hg1"), "OK");
+    assert_eq!(client.ask("g").replace('x', ""), unknown_pc);
+    assert_eq!(client.ask("Hg77"), "OK");
+    assert_eq!(client.ask("g"), "E03", "no such thread");
+}
+
+#[test]
+fn threads_are_listed_cpus_first_with_their_names() {
+    let (_server, mut client) = attached(FakeHost::new());
+    assert_eq!(client.ask("qfThreadInfo"), "m989680,989681,01");
+    assert_eq!(client.ask("qsThreadInfo"), "l");
+    assert_eq!(client.ask("?"), "T05thread:989680;");
+    assert_eq!(client.ask("T1"), "OK");
+    assert_eq!(client.ask("T2"), "E01");
+    let detail = client.ask("qThreadExtraInfo,989681");
+    assert_eq!(unhex(&detail), b"CPU 1, pid 0, running");
+
+    let mut xml = String::new();
+    loop {
+        let part = client.ask(&format!("qXfer:threads:read::{:x},20", xml.len()));
+        // The one byte in here that is escaped.
+        xml.push_str(&part[1..].replace("}]", "}"));
+        if part.starts_with('l') {
+            break;
+        }
+    }
+    assert!(
+        xml.contains("<thread id=\"989681\" core=\"1\" name=\"swapper/1\">CPU 1, pid 0, running</thread>")
+    );
+    assert!(
+        xml.contains("<thread id=\"1\" name=\"&lt;init&gt; &amp; \\u{1b}\">pid 1, sleeping</thread>"),
+        "{xml}"
+    );
+}
+
+#[test]
+fn offsets_are_told_only_when_they_are_known() {
+    let (_server, mut client) = attached(FakeHost::new());
+    assert_eq!(client.ask("qOffsets"), "TextSeg=ffffffff92000000");
+    let (_server, mut client) = attached(FakeHost::without_slide());
+    assert_eq!(client.ask("qOffsets"), "");
+}
+
+#[test]
+fn percpu_offsets_are_rebased_once_the_client_has_moved_its_symbols() {
+    let (_server, mut client) = attached(FakeHost::new());
+    let offset = |client: &mut Client, cpu: u64| {
+        let bytes = client.memory(PER_CPU_OFFSET + SLIDE + 8 * cpu, 8).unwrap();
+        u64::from_le_bytes(bytes.try_into().unwrap())
+    };
+    assert_eq!(offset(&mut client, 1), PERCPU_AREA + PAGE as u64, "not asked yet");
+    client.ask("qOffsets");
+    assert_eq!(offset(&mut client, 0), PERCPU_AREA - SLIDE);
+    assert_eq!(offset(&mut client, 1), PERCPU_AREA + PAGE as u64 - SLIDE);
+    let all = client.memory(PER_CPU_OFFSET + SLIDE - 4, 24).unwrap();
+    let bytes = [[0x90; 4].as_slice(), &(PERCPU_AREA - SLIDE).to_le_bytes()].concat();
+    assert_eq!(all[..12], bytes, "only the array");
+
+    let off = nettlp_gdb::gdb::Options { percpu_rebase: false, ..fake::options() };
+    let server = fake::serve_with(FakeHost::new(), off);
+    let mut client = Client::connect(server.address);
+    assert_eq!(client.ask("qOffsets"), "TextSeg=ffffffff92000000");
+    assert_eq!(offset(&mut client, 0), PERCPU_AREA, "--percpu-rebase=off");
+}
+
+#[test]
+fn a_new_client_starts_with_offsets_as_they_are() {
+    let server = fake::serve(FakeHost::new());
+    let mut first = Client::connect(server.address);
+    first.ask("qOffsets");
+    first.ask("D");
+    drop(first);
+    let mut second = super::lifecycle::connect_when_free(server.address);
+    let bytes = second.memory(PER_CPU_OFFSET + SLIDE, 8).unwrap();
+    assert_eq!(bytes, PERCPU_AREA.to_le_bytes());
+}
+
+#[test]
+fn writes_and_resumes_are_refused_with_a_sentence() {
+    let (_server, mut client) = attached(FakeHost::new());
+    for (packet, sentence) in [
+        ("M1000,1:00", "E.memory is read-only: nettlp-gdb does not write to the target"),
+        ("X1000,0:", "E.memory is read-only: nettlp-gdb does not write to the target"),
+        ("P0=0000000000000000", "E.registers are read-only"),
+        ("G00", "E.registers are read-only"),
+    ] {
+        assert!(client.ask(packet).starts_with(sentence), "{packet}");
+    }
+    assert_eq!(client.ask("Z0,ffffffff92000000,1"), "OK");
+    for packet in ["vCont;c", "c", "s", "vCont;s:989680;c", "vCont;c:1", "vCont;s:989681"] {
+        client.raw(&frame(packet.as_bytes()));
+        let thread = match packet {
+            "vCont;c:1" => "01",
+            "vCont;s:989681" => "989681",
+            _ => "989680",
+        };
+        let text = client.console_until(&format!("T00thread:{thread};"));
+        assert!(text.starts_with("nettlp-gdb cannot "), "{packet}: {text}");
+        assert!(text.contains("The 1 breakpoint(s)"), "{packet}: {text}");
+    }
+    assert_eq!(client.memory(INIT_TASK, 7).unwrap(), b"swapper", "the session goes on");
+}
+
+#[test]
+fn monitor_commands() {
+    let (_server, mut client) = attached(FakeHost::new());
+    assert_eq!(client.monitor("info"), "the fake machine\n");
+    assert!(client.monitor("info version").starts_with("nettlp-gdb 0."));
+    let help = client.monitor("help");
+    for command in ["monitor help", "monitor info version", "monitor refresh", "monitor translate ADDR"] {
+        assert!(help.contains(command), "{help}");
+    }
+    assert_eq!(client.monitor("translate"), "usage: monitor translate ADDR\n");
+    assert_eq!(client.monitor("frob"), "there is no `monitor frob`; `monitor help` lists what there is\n");
+    assert_eq!(client.monitor("refresh"), "3 threads\n");
+    assert!(client.monitor("long").ends_with("line 2999\n"));
+}
+
+#[test]
+fn packets_that_make_no_sense_cost_an_error_not_the_session() {
+    let (_server, mut client) = attached(FakeHost::new());
+    client.ask("QStartNoAckMode");
+    client.ask("Hg989681");
+    for packet in
+        ["m", "mzz,1", "m1", "Hg-1", "Hx", "T", "vCont;", "vCont;q", "Z9,0,0", "Z0", "qXfer:features:read:"]
+    {
+        let reply = client.ask(packet);
+        assert!(reply.is_empty() || reply.starts_with('E'), "{packet}: {reply}");
+    }
+    assert!(client.ask("g").contains("0050341200000000"), "the thread is still selected");
+    client.raw(&frame(&[b'm'; PACKET_SIZE + 1]));
+    assert!(client.reply().unwrap().starts_with("E.the packet is longer"));
+    client.raw(b"\x03\x03garbage");
+    assert_eq!(client.ask("qAttached"), "1");
+}

@@ -1,0 +1,72 @@
+"""What finding the kernel costs on the wire, and that it is found without the shortcut too."""
+
+import json
+import re
+
+import pytest
+from lab import debugger
+from lab.bench import Bench, run
+from lab.guest import GIB, image_arguments
+
+MOST_REQUESTS = 600
+MOST_BYTES = 1 << 20
+
+LOW_MEMORY = range(0x1000, 0xA0000, 0x1000)
+TRAMPOLINE_SIGNATURE = bytes.fromhex("822ca265")
+
+
+@pytest.mark.parametrize("gib", [1, 8])
+def test_attaching_reads_little_whatever_the_size(gib, at_rest, binary, kernel, figure):
+    rest = at_rest(gib * GIB)
+    with Bench(binary, rest.ram_file, rest.ram, kernel.vmlinux) as bench:
+        [stats] = debugger.ask(kernel.vmlinux, bench.port, ["monitor stats"])
+    requests, size = counts(stats)
+    figure(f"attach, {gib} GiB guest: {stats.strip()}")
+    assert 0 < requests <= MOST_REQUESTS
+    assert 0 < size <= MOST_BYTES
+
+
+def test_fallbacks_find_what_the_trampoline_tells(at_rest, binary, kernel, figure, tmp_path):
+    rest = at_rest(GIB)
+    wiped = tmp_path / "ram"
+    wiped.write_bytes(b"")
+    copy_sparse(rest.ram_file, wiped)
+    assert wipe_trampoline(wiped) > 0
+    answers = {}
+    for name, ram_file in (("with the trampoline", rest.ram_file), ("without it", wiped)):
+        target = [*image_arguments(ram_file, rest.ram), "--vmlinux", str(kernel.vmlinux)]
+        answers[name] = json.loads(run(binary, "info", "--json", *target))
+    whole, fallback = answers.values()
+    differs = {"evidence"}
+    assert {k: v for k, v in fallback.items() if k not in differs} == {k: v for k, v in whole.items() if k not in differs}
+    assert int(whole["text"], 16) == rest.symbols["_text"]
+    assert whole["evidence"] != fallback["evidence"]
+    with Bench(binary, wiped, rest.ram, kernel.vmlinux) as bench:
+        [stats] = debugger.ask(kernel.vmlinux, bench.port, ["monitor stats"])
+    figure(f"attach, 1 GiB guest, trampoline wiped: {stats.strip()}")
+
+
+def counts(stats: str) -> tuple[int, int]:
+    found = re.search(r"(\d+) requests, (\d+) bytes", stats)
+    assert found, stats
+    return int(found[1]), int(found[2])
+
+
+def copy_sparse(source, target) -> None:
+    import subprocess
+
+    subprocess.run(["cp", "--sparse=always", str(source), str(target)], check=True)
+
+
+def wipe_trampoline(ram_file) -> int:
+    """Zeroes the real-mode blob: every low page that holds its signature, and the pages before it with the page directory."""
+    wiped = 0
+    with ram_file.open("r+b") as ram:
+        for page in LOW_MEMORY:
+            ram.seek(page)
+            if TRAMPOLINE_SIGNATURE in ram.read(0x1000):
+                start = max(LOW_MEMORY.start, page - 0x4000)
+                ram.seek(start)
+                ram.write(bytes(page + 0x1000 - start))
+                wiped += 1
+    return wiped
