@@ -197,7 +197,7 @@ fn impossible_machines_are_refused_in_words() {
     );
     let small = |d: &mut Description| d.ram[1] = "0x100000-0x1440000".parse().unwrap();
     assert!(refusal(small).contains("do not fit what is left of"));
-    assert!(refusal(|d| d.sources = vec![("empty.c", "")]).contains("no init_top_pgt"));
+    assert!(refusal(|d| d.sources = vec![("empty.c", "")]).contains("no complete `struct task_struct`"));
 }
 
 #[test]

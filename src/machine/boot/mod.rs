@@ -93,7 +93,10 @@ pub(super) fn boot(
     let memory = Arc::new(Sparse::new(description.ram.iter().copied()));
     let loaded = PhysRange::with_len(description.text_phys, image.len);
     let loaded = loaded.ok_or_else(|| wrong("the image ends past the address space"))?;
-    let heap = Heap::new(free_memory(description, loaded)?);
+    let types: &dyn TypeSource = &declarations.types;
+    let task_len = types.struct_size("task_struct")?;
+    let placed = description.tasks.iter().filter_map(|task| PhysRange::with_len(task.phys?, task_len));
+    let heap = Heap::new(free_memory(description, loaded)?, placed.collect());
     let bases = description.bases.unwrap_or_else(|| Bases::usual(description.levels, description.slide != 0));
     let root_offset = image.symbol("init_top_pgt")?.addr.wrapping_offset_from(TEXT);
     let root = description.text_phys.wrapping_add(root_offset);
