@@ -6,8 +6,8 @@ from pathlib import Path
 from lab.process import ProcessError
 
 MARK = "@@lab"
-# What `info program` says of any target but none.
-ATTACHED = "Debugging a target over a serial line"
+# What `info program` says once gdb is attached.
+ATTACHED = "Program stopped at"
 
 
 def command_line(vmlinux: Path, port: int, *, scripts: Path | None) -> list[str]:
