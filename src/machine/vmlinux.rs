@@ -64,8 +64,9 @@ fn units(declarations: &Declarations, sources: &[Source], image: &Image) -> Resu
     for variable in &declarations.variables {
         let addr = image.symbol(&variable.name)?.addr;
         let (name, ty, external) = (variable.name.clone(), variable.ty, variable.external);
-        let unit = units.get_mut(variable.file);
-        unit.map(|unit| unit.variables.push(Variable { name, ty, addr, external })).unwrap_or_default();
+        if let Some(unit) = units.get_mut(variable.file) {
+            unit.variables.push(Variable { name, ty, addr, external });
+        }
     }
     for placed in &image.functions {
         let function = Function {
@@ -74,8 +75,9 @@ fn units(declarations: &Declarations, sources: &[Source], image: &Image) -> Resu
             size: placed.size,
             frame: Some(code::frame(placed.size, OUTERMOST.contains(&placed.name.as_str()))),
         };
-        let unit = units.get_mut(placed.file);
-        unit.map(|unit| unit.functions.push(function)).unwrap_or_default();
+        if let Some(unit) = units.get_mut(placed.file) {
+            unit.functions.push(function);
+        }
     }
     for (file, tag, name) in ASKED_FOR {
         let unit = units.iter_mut().find(|unit| unit.name == file);
@@ -148,22 +150,10 @@ impl<'i> Layout<'i> {
             ..FileHeader::default()
         })?;
         self.write_program_headers();
-        let banner = self.image.symbol("linux_banner").map(|symbol| symbol.addr);
         for (section, offset) in self.image.sections.iter().zip(&self.offsets) {
             if in_file(section.kind) {
                 self.writer.pad_until(*offset);
-                let mut contents = match section.kind {
-                    Kind::Text => self.image.text.clone(),
-                    Kind::Notes => self.image.notes.clone(),
-                    Kind::InitText => POISON.to_vec(),
-                    _ => vec![0; usize::try_from(section.size).unwrap_or_default()],
-                };
-                if let (Kind::RoData, Ok(banner)) = (section.kind, &banner) {
-                    let at = usize::try_from(banner.wrapping_offset_from(section.addr)).unwrap_or_default();
-                    let place = contents.get_mut(at..at + truth.banner.len());
-                    place.map(|place| place.copy_from_slice(truth.banner.as_bytes())).unwrap_or_default();
-                }
-                self.writer.write(&contents);
+                self.writer.write(&contents(self.image, section, truth));
             }
         }
         for (_, bytes) in self.debug {
@@ -328,4 +318,21 @@ impl<'i> Layout<'i> {
 /// Whether a section has bytes in the file.
 fn in_file(kind: Kind) -> bool {
     !matches!(kind, Kind::Bss | Kind::Brk)
+}
+
+/// A section's bytes as the linker wrote them: variables are zero but for the banner.
+fn contents(image: &Image, section: &LinkedSection, truth: &Truth) -> Vec<u8> {
+    let mut bytes = match section.kind {
+        Kind::Text => return image.text.clone(),
+        Kind::Notes => return image.notes.clone(),
+        Kind::InitText => return POISON.to_vec(),
+        _ => vec![0; usize::try_from(section.size).unwrap_or_default()],
+    };
+    if let (Kind::RoData, Ok(banner)) = (section.kind, image.symbol("linux_banner")) {
+        let start = usize::try_from(banner.addr.wrapping_offset_from(section.addr)).unwrap_or_default();
+        if let Some(place) = bytes.get_mut(start..start + truth.banner.len()) {
+            place.copy_from_slice(truth.banner.as_bytes());
+        }
+    }
+    bytes
 }
