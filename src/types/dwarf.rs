@@ -19,12 +19,7 @@ use std::{
 };
 
 use gimli::{
-<<<<<<< HEAD
-    AttributeValue, DebugInfoOffset, DebuggingInformationEntry, EndianSlice, LittleEndian, Section,
-    UnitHeader, constants as dw,
-=======
     Abbreviations, DebugInfo, DebugInfoOffset, DebugLineStr, DebugStr, EndianSlice, LittleEndian, UnitHeader,
->>>>>>> types
 };
 
 use self::{
@@ -103,7 +98,8 @@ impl Dwarf {
     /// Reads the entry at an offset in `.debug_info`.
     fn read(&self, place: usize, dimension: u16) -> Result<Type, TypeError> {
         let at = self.units.partition_point(|unit| unit.start <= place).checked_sub(1);
-        let unit = at.and_then(|at| self.units.get(at)).filter(|unit| unit.entries <= place && place < unit.end);
+        let unit =
+            at.and_then(|at| self.units.get(at)).filter(|unit| unit.entries <= place && place < unit.end);
         let (Some(at), Some(unit)) = (at, unit) else {
             return Err(self.damaged(place, "no unit has a type there"));
         };
@@ -180,171 +176,10 @@ impl TypeSource for Dwarf {
     }
 
     fn get(&self, id: TypeId) -> Result<Type, TypeError> {
-<<<<<<< HEAD
-        if id == VOID { Ok(Type::Void) } else { self.read(id) }
-    }
-}
-
-fn tag_of(tag: gimli::DwTag) -> Option<Tag> {
-    Some(match tag {
-        dw::DW_TAG_structure_type => Tag::Struct,
-        dw::DW_TAG_union_type => Tag::Union,
-        dw::DW_TAG_enumeration_type => Tag::Enum,
-        dw::DW_TAG_typedef => Tag::Typedef,
-        dw::DW_TAG_base_type => Tag::Base,
-        _ => return None,
-    })
-}
-
-/// One unit, for reading an entry and its children.
-struct View<'v, 'd> {
-    dwarf: &'v gimli::Dwarf<Slice<'d>>,
-    unit: &'v gimli::Unit<Slice<'d>>,
-    start: usize,
-}
-
-impl<'d> View<'_, 'd> {
-    fn name(&self, entry: &Entry<'d>) -> gimli::Result<Option<String>> {
-        let Some(value) = entry.attr_value(dw::DW_AT_name) else { return Ok(None) };
-        let name = self.dwarf.attr_string(self.unit, value)?;
-        Ok(Some(name.to_string_lossy().into_owned()))
-    }
-
-    fn number(entry: &Entry<'d>, attribute: gimli::DwAt) -> Option<u64> {
-        entry.attr(attribute)?.udata_value()
-    }
-
-    /// What `DW_AT_type` refers to.
-    fn target(&self, entry: &Entry<'d>) -> TypeId {
-        match entry.attr_value(dw::DW_AT_type) {
-            Some(AttributeValue::UnitRef(offset)) => TypeId(self.start as u64 + offset.0 as u64),
-            Some(AttributeValue::DebugInfoRef(offset)) => TypeId(offset.0 as u64),
-            _ => VOID,
-        }
-    }
-
-    fn read(&self, node: gimli::EntriesTreeNode<'_, '_, Slice<'d>>) -> gimli::Result<Option<Type>> {
-        let entry = node.entry();
-        let (name, size) = (self.name(entry)?, Self::number(entry, dw::DW_AT_byte_size).unwrap_or(0));
-        let declared = matches!(entry.attr_value(dw::DW_AT_declaration), Some(AttributeValue::Flag(true)));
-        let target = self.target(entry);
-        Ok(Some(match entry.tag() {
-            tag @ (dw::DW_TAG_structure_type | dw::DW_TAG_union_type | dw::DW_TAG_enumeration_type)
-                if declared =>
-            {
-                let (Some(tag), Some(name)) = (tag_of(tag), name) else { return Ok(None) };
-                Type::Forward { tag, name }
-            }
-            tag @ (dw::DW_TAG_structure_type | dw::DW_TAG_union_type) => {
-                let tag = if tag == dw::DW_TAG_union_type { Tag::Union } else { Tag::Struct };
-                Type::Aggregate(Aggregate { tag, name, size, members: self.members(node)? })
-            }
-            dw::DW_TAG_enumeration_type => Type::Enum { name, size, values: self.values(node)? },
-            dw::DW_TAG_base_type => {
-                let encoding = encoding(entry);
-                Type::Base { name: name.unwrap_or_default(), size, encoding }
-            }
-            dw::DW_TAG_typedef => Type::Typedef { name: name.unwrap_or_default(), target },
-            dw::DW_TAG_pointer_type => Type::Pointer(target),
-            dw::DW_TAG_const_type
-            | dw::DW_TAG_volatile_type
-            | dw::DW_TAG_restrict_type
-            | dw::DW_TAG_atomic_type => Type::Qualified(target),
-            dw::DW_TAG_array_type => self.array(node, target)?,
-            dw::DW_TAG_subroutine_type => Type::Function { result: target, params: self.params(node)? },
-            _ => return Ok(None),
-        }))
-    }
-
-    fn members(&self, node: gimli::EntriesTreeNode<'_, '_, Slice<'d>>) -> gimli::Result<Vec<Member>> {
-        let (mut members, mut children) = (Vec::new(), node.children());
-        while let Some(child) = children.next()? {
-            let entry = child.entry();
-            if entry.tag() != dw::DW_TAG_member || members.len() == MAX_CHILDREN {
-                continue;
-            }
-            let bytes = Self::number(entry, dw::DW_AT_data_member_location).unwrap_or(0);
-            let bit_size = Self::number(entry, dw::DW_AT_bit_size);
-            let bits = match (
-                Self::number(entry, dw::DW_AT_data_bit_offset),
-                Self::number(entry, dw::DW_AT_bit_offset),
-                bit_size,
-            ) {
-                (Some(bits), _, _) => bits,
-                // DWARF 2 counts from the most significant bit of the storage unit.
-                (None, Some(from_top), Some(width)) => {
-                    let unit = Self::number(entry, dw::DW_AT_byte_size).unwrap_or(0).saturating_mul(8);
-                    unit.saturating_sub(from_top).saturating_sub(width)
-                }
-                _ => 0,
-            };
-            members.push(Member {
-                name: self.name(entry)?,
-                bit_offset: bytes.saturating_mul(8).saturating_add(bits),
-                bit_size,
-                ty: self.target(entry),
-            });
-        }
-        Ok(members)
-    }
-
-    fn values(&self, node: gimli::EntriesTreeNode<'_, '_, Slice<'d>>) -> gimli::Result<Vec<(String, i128)>> {
-        let (mut values, mut children) = (Vec::new(), node.children());
-        while let Some(child) = children.next()? {
-            let entry = child.entry();
-            let Some(attribute) = entry.attr(dw::DW_AT_const_value) else { continue };
-            let value = match attribute.raw_value() {
-                AttributeValue::Sdata(value) => Some(i128::from(value)),
-                _ => attribute.udata_value().map(i128::from),
-            };
-            if let (Some(name), Some(value)) = (self.name(entry)?, value)
-                && values.len() < MAX_CHILDREN
-            {
-                values.push((name, value));
-            }
-        }
-        Ok(values)
-    }
-
-    /// An array; the dimensions of a multi-dimensional one are multiplied.
-    fn array(&self, node: gimli::EntriesTreeNode<'_, '_, Slice<'d>>, element: TypeId) -> gimli::Result<Type> {
-        let (mut count, mut children) = (None, node.children());
-        while let Some(child) = children.next()? {
-            let entry = child.entry();
-            let bound = Self::number(entry, dw::DW_AT_upper_bound).and_then(|bound| bound.checked_add(1));
-            let own = Self::number(entry, dw::DW_AT_count).or(bound);
-            count = match (count, own) {
-                (None, own) => own,
-                (Some(count), own) => u64::checked_mul(count, own.unwrap_or(0)),
-            };
-        }
-        Ok(Type::Array { element, count })
-    }
-
-    fn params(&self, node: gimli::EntriesTreeNode<'_, '_, Slice<'d>>) -> gimli::Result<Vec<TypeId>> {
-        let (mut params, mut children) = (Vec::new(), node.children());
-        while let Some(child) = children.next()? {
-            if child.entry().tag() == dw::DW_TAG_formal_parameter && params.len() < MAX_CHILDREN {
-                params.push(self.target(child.entry()));
-            }
-        }
-        Ok(params)
-    }
-}
-
-fn encoding(entry: &Entry<'_>) -> Encoding {
-    match entry.attr_value(dw::DW_AT_encoding) {
-        Some(AttributeValue::Encoding(dw::DW_ATE_signed)) => Encoding::Signed,
-        Some(AttributeValue::Encoding(dw::DW_ATE_unsigned)) => Encoding::Unsigned,
-        Some(AttributeValue::Encoding(dw::DW_ATE_boolean)) => Encoding::Bool,
-        Some(AttributeValue::Encoding(dw::DW_ATE_signed_char | dw::DW_ATE_unsigned_char)) => Encoding::Char,
-        _ => Encoding::Other,
-=======
         if id == VOID {
             return Ok(Type::Void);
         }
         let place = usize::try_from(id.0 & ((1 << OFFSET_BITS) - 1)).unwrap_or(usize::MAX);
         self.read(place, (id.0 >> OFFSET_BITS) as u16)
->>>>>>> types
     }
 }
