@@ -81,18 +81,24 @@ struct Bottom {
     link: Option<Arc<Remote>>,
     /// Bytes that one request carries.
     request_bytes: u64,
+    /// What is known to be memory before anything is read: all an image holds can be.
+    ranges: Vec<PhysRange>,
 }
 
 fn open_source(source: Source) -> Result<Bottom, SessionError> {
-    let (memory, link, request_bytes): (Arc<dyn PhysMem>, _, _) = match source {
+    let (memory, link, request_bytes, ranges): (Arc<dyn PhysMem>, _, _, _) = match source {
         Source::Adapter(config) => {
             let remote = Arc::new(Remote::new(Client::connect(&config)?));
-            (remote.clone(), Some(remote), u64::from(config.mrrs))
+            (remote.clone(), Some(remote), u64::from(config.mrrs), Vec::new())
         }
-        Source::Images(specs) => (Arc::new(ImageFile::open(&specs)?), None, USUAL_MRRS),
-        Source::Memory(memory) => (memory, None, USUAL_MRRS),
+        Source::Images(specs) => {
+            let image = ImageFile::open(&specs)?;
+            let ranges = image.ranges();
+            (Arc::new(image), None, USUAL_MRRS, ranges)
+        }
+        Source::Memory(memory) => (memory, None, USUAL_MRRS, Vec::new()),
     };
-    Ok(Bottom { memory, link, request_bytes })
+    Ok(Bottom { memory, link, request_bytes, ranges })
 }
 
 /// A target that was attached to.
@@ -114,10 +120,11 @@ impl Session {
     /// [`SessionError`], one sentence for each thing that can be wrong.
     pub fn open(options: Options, progress: &dyn Fn(Progress)) -> Result<Self, SessionError> {
         let vmlinux = options.vmlinux.as_deref().map(Vmlinux::open).transpose()?;
-        let Bottom { memory, link, request_bytes } = open_source(options.source)?;
+        let Bottom { memory, link, request_bytes, ranges } = open_source(options.source)?;
         let cache = Arc::new(Cache::new(Stats::new(memory, request_bytes), options.validity));
         let below: Arc<dyn PhysMem> = cache.clone();
-        let guard = Arc::new(Guard::new(below, (!options.ram.is_empty()).then_some(options.ram)));
+        let limits = [options.ram, ranges].into_iter().find(|ranges| !ranges.is_empty());
+        let guard = Arc::new(Guard::new(below, limits));
 
         let symbols = vmlinux.as_ref().map(|file| ElfSymbols::new(file.clone())).transpose()?;
         let types = vmlinux.as_ref().map(|file| Dwarf::new(file.clone())).transpose()?.map(Arc::new);

@@ -142,7 +142,6 @@ impl Connection {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted => {
                     Ok(Input::Nothing)
                 }
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ok(Input::End),
                 _ => Err(error),
             },
         }
@@ -163,6 +162,12 @@ impl Connection {
             }
         }
     }
+}
+
+/// Whether an error only says that the client has gone without a word.
+#[must_use]
+pub fn is_hang_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 /// Ends another thread's connection: what it is sending still goes out, what it waits for does not come.

@@ -41,7 +41,7 @@ pub trait Host: Send + Sync {
     fn monitor(&self, line: &str, out: &mut dyn fmt::Write) -> Result<(), MonitorError>;
 
     /// The commands [`Host::monitor`] knows, for `monitor help`: usage and what it does.
-    fn monitor_help(&self) -> Vec<(String, &'static str)>;
+    fn monitor_help(&self) -> Vec<(&'static str, &'static str)>;
 }
 
 /// A thread as GDB is shown it.
@@ -68,10 +68,16 @@ pub enum MonitorError {
     Unknown(String),
     /// The command was called the wrong way.
     #[error("usage: monitor {0}")]
-    Usage(String),
+    Usage(&'static str),
+    /// An argument is not one; whoever knows the usage says it.
+    #[error("that is no argument of this command")]
+    Arguments,
     /// It failed: the reason with what caused it.
     #[error("{0}")]
     Failed(String),
+    /// What was printed is not all.
+    #[error("the list is incomplete: {0}")]
+    Incomplete(KernelError),
     /// The kernel could not be asked.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -8,12 +8,13 @@
 //! of the machine. It does not know where memory comes from, and prints nothing to standard output but packets
 //! in [`Listen::Stdio`] mode. Source: GDB manual, appendix "GDB Remote Serial Protocol".
 
+mod attached;
+mod commands;
 pub mod connection;
 pub mod errno;
 pub mod event_loop;
 pub mod extras;
 pub mod host;
-pub mod kernel_host;
 pub mod listen;
 pub mod packet;
 pub mod server;
@@ -24,7 +25,6 @@ mod turn_away;
 
 pub use self::{
     host::{Host, MonitorError, Thread},
-    kernel_host::KernelHost,
     listen::{Listen, ListenError, ServeError},
     server::{Server, Stopper, serve},
     target::{PercpuRebase, Register, Registers, UNKNOWN_PC},

@@ -13,3 +13,4 @@ mod fake;
 mod lifecycle;
 mod protocol;
 mod real_gdb;
+mod session;

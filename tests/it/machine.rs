@@ -1,19 +1,21 @@
 //! Synthetic machines, read as a stranger would read them: every kind of kernel the machine can be, from page
 //! tables to the process list, each compared with what the machine says it holds.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
 use std::{
     io::Write as _,
     net::{IpAddr, Ipv4Addr},
     process::Command,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
 use nettlp_gdb::{
     addr::{PhysAddr, PhysRange},
     emulator::{self, Emulator, ReadOnly},
+    gdb::{self, Server},
     kernel::{
         dmesg, module, percpu,
         task::{Scope, Tasks},
@@ -23,6 +25,8 @@ use nettlp_gdb::{
     mem::{PhysMem, cache::Validity},
     paging::Levels,
     session::{Options, Session, Source},
+    types::{Aggregate, Tag, Type, TypeSource, dwarf::Dwarf},
+    vmlinux::Vmlinux,
 };
 use tempfile::NamedTempFile;
 
@@ -181,6 +185,37 @@ fn many_tasks() {
     check(&machine, &in_process(&machine));
 }
 
+/// A replay of a host that is known from its tables: structs and tasks lie where they lay there.
+#[test]
+fn structs_and_tasks_lie_where_the_description_says() {
+    let mut description = Description { printk: Printk::Records { buffer_bits: 12 }, ..Description::demo() };
+    for (_, text) in &mut description.sources {
+        let moved = text
+            .replace("\tpid_t pid;", "\tpid_t pid __at(2216);")
+            .replace(
+                "\tchar comm[16];\n\tstruct nsproxy *nsproxy;",
+                "\tchar comm[16] __at(2640);\n\tstruct nsproxy *nsproxy;",
+            )
+            .replace(
+                "extern struct task_struct init_task __data",
+                "extern struct task_struct init_task __at(0xffffffff82413480) __data",
+            );
+        *text = moved.leak();
+    }
+    for (task, slot) in description.tasks.iter_mut().zip(0..) {
+        task.phys = Some(PhysAddr::new(0x1_7ffe_0000 - slot * 0x2d80));
+    }
+    let machine = Machine::build(&description).unwrap();
+    check(&machine, &in_process(&machine));
+    let types: &dyn TypeSource = machine.types();
+    assert_eq!(types.field("task_struct", "pid").unwrap().offset, 2216);
+    assert_eq!(types.field("task_struct", "comm").unwrap().offset, 2640);
+    let slide = machine.truth().slide;
+    assert_eq!(machine.truth().tasks[0].addr.raw(), 0xffff_ffff_8241_3480 + slide);
+    let direct = machine.truth().bases.page_offset;
+    assert_eq!(machine.truth().task(2).unwrap().addr, direct.wrapping_add(0x1_7ffe_0000 - 0x2d80));
+}
+
 #[test]
 fn a_machine_without_a_trampoline_is_found_by_the_fallbacks() {
     let description = Description { real_mode: None, ..Description::demo() };
@@ -189,19 +224,25 @@ fn a_machine_without_a_trampoline_is_found_by_the_fallbacks() {
     check(&machine, &session);
 }
 
-#[test]
-fn over_the_link() {
+/// An adapter in front of the machine, and a session through it. `number` keeps tests apart.
+fn over_link(machine: &Machine, number: u8) -> (Emulator, Session) {
     let [high, low] = (std::process::id() as u16).to_be_bytes();
-    let address = |last| -> IpAddr { Ipv4Addr::new(127, 128 | high & 0x3f, low, last).into() };
-    let machine = Machine::demo().unwrap();
-    let config = emulator::Config { ip: address(1), ..emulator::Config::default() };
+    let address = |number| -> IpAddr { Ipv4Addr::new(127, 128 | high & 0x3f, low, number).into() };
+    let config = emulator::Config { ip: address(number), ..emulator::Config::default() };
     let link = link::Config {
-        local: Some(address(2)),
+        local: Some(address(number + 1)),
         requester: Some(config.requester),
-        ..link::Config::new(address(1))
+        ..link::Config::new(address(number))
     };
     let adapter = Emulator::start(config, Arc::new(ReadOnly(machine.memory()))).unwrap();
-    let session = attach(&machine, Source::Adapter(link), &[]);
+    let session = attach(machine, Source::Adapter(link), &[]);
+    (adapter, session)
+}
+
+#[test]
+fn over_the_link() {
+    let machine = Machine::demo().unwrap();
+    let (adapter, session) = over_link(&machine, 1);
     check(&machine, &session);
     adapter.stop();
 }
@@ -237,6 +278,100 @@ fn gdb_reads_the_vmlinux() {
             " = 88\n".to_owned(),
         ] {
             assert!(stdout.contains(&expected), "no {expected:?} in:\n{stdout}");
+        }
+    }
+}
+
+/// What gdb prints for `commands` once it is attached to `machine` over the link.
+fn gdb_session(machine: &Machine, number: u8, commands: &[&str]) -> String {
+    let file = vmlinux(machine);
+    let (adapter, session) = over_link(machine, number);
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let server = Server::bind(gdb::Options { listen, once: true, percpu_rebase: true }).unwrap();
+    let (address, stopper) = (server.tcp_address().unwrap(), server.stopper());
+    let serving = thread::spawn(move || server.run(Arc::new(session)));
+    let mut gdb = Command::new("gdb");
+    gdb.current_dir(env!("CARGO_MANIFEST_DIR")).args(["-nx", "-batch"]).arg(file.path());
+    gdb.args(["-ex", "set width 0", "-ex", &format!("target remote {address}")]);
+    gdb.args(["-ex", "source scripts/nettlp-gdb.py"]);
+    for command in commands {
+        gdb.args(["-ex", command]);
+    }
+    let output = gdb.output().expect("gdb must be installed to test a GDB server (apt install gdb)");
+    stopper.stop();
+    serving.join().unwrap().unwrap();
+    adapter.stop();
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn between<'t>(text: &'t str, start: &str, end: &str) -> Vec<&'t str> {
+    let after = text.split_once(start).unwrap_or_else(|| panic!("no {start:?} in:\n{text}")).1;
+    after.split_once(end).unwrap_or_else(|| panic!("no {end:?} in:\n{after}")).0.lines().collect()
+}
+
+#[test]
+fn gdb_lists_tasks_and_log_over_the_link() {
+    let commands = [
+        "echo == ps\\n",
+        "lx-ps",
+        "echo == log\\n",
+        "lx-dmesg",
+        "echo == end\\n",
+        "printf \"cpu 0 runs %s\\n\", $lx_current().comm",
+        "printf \"cpu 1 runs %s\\n\", $lx_per_cpu(\"runqueues\", 1).curr->comm",
+        "lx-version",
+    ];
+    let ordinary = Description { percpu: PerCpu::Ordinary, ..Description::demo() };
+    for (number, description, second) in [
+        (10, Description::demo(), "swapper/1"),
+        (12, Description::demo().panicked(), "bash"),
+        (14, ordinary, "swapper/1"),
+    ] {
+        let machine = Machine::build(&description).unwrap();
+        let (text, truth) = (gdb_session(&machine, number, &commands), machine.truth());
+        let tasks = between(&text, "== ps\n", "== log\n");
+        let expected = truth.tasks.iter().map(|task| format!("{} {:^5} {}", task.addr, task.pid, task.comm));
+        assert_eq!(tasks.get(1..).unwrap_or_default(), expected.collect::<Vec<_>>());
+        let log = between(&text, "== log\n", "== end\n");
+        let log: Vec<_> = log.iter().map(|line| line.split_once("] ").unwrap_or((line, "")).1).collect();
+        assert_eq!(log, truth.log.iter().map(|line| line.text.as_str()).collect::<Vec<_>>());
+        for expected in ["cpu 0 runs swapper/0\n", &format!("cpu 1 runs {second}\n"), &truth.banner] {
+            assert!(text.contains(expected), "no {expected:?} in:\n{text}");
+        }
+    }
+}
+
+/// Our own reader must see each struct as the source declares it.
+#[test]
+fn debug_information_says_what_the_source_says() {
+    for percpu in [PerCpu::ZeroBased, PerCpu::Ordinary] {
+        let machine = Machine::build(&Description { percpu, ..Description::demo() }).unwrap();
+        let file = vmlinux(&machine);
+        let read = Dwarf::new(Vmlinux::open(file.path()).unwrap()).unwrap();
+        let (read, declared): (&dyn TypeSource, &dyn TypeSource) = (&read, machine.types());
+        let mut compared = 0;
+        for (_, ty) in machine.types().iter() {
+            let Type::Aggregate(Aggregate { tag: Tag::Struct, name: Some(name), members, size }) = ty else {
+                continue;
+            };
+            // Not every struct is used by a variable or a cast.
+            if read.find(Tag::Struct, name).is_err() {
+                continue;
+            }
+            assert_eq!(read.struct_size(name).unwrap(), *size, "struct {name}");
+            for member in members.iter().filter_map(|member| member.name.as_deref()) {
+                let [read, declared] = [read, declared].map(|types| types.field(name, member).unwrap());
+                assert_eq!(
+                    (read.offset, read.size, read.bits),
+                    (declared.offset, declared.size, declared.bits),
+                    "{name}.{member}"
+                );
+                compared += 1;
+            }
+        }
+        assert!(compared > 250, "only {compared} members were compared");
+        for required in ["task_struct", "module", "printk_info", "mount", "pt_regs", "inactive_task_frame"] {
+            assert!(read.find(Tag::Struct, required).is_ok(), "no struct {required}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     cli::{Outcome, out, target::Target},
-    gdb::{self, KernelHost, Listen, Server},
+    gdb::{self, Listen, Server},
     mem::cache::Validity,
 };
 
@@ -56,6 +56,6 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         let vmlinux = args.target.vmlinux().map_or_else(String::new, |path| format!("{} ", path.display()));
         out::notice(&format!("serving; attach with: gdb {vmlinux}-ex 'target remote {address}'"));
     }
-    server.run(Arc::new(KernelHost::of(session)))?;
+    server.run(Arc::new(session))?;
     Ok(Outcome::Done)
 }

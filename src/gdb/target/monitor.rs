@@ -41,8 +41,7 @@ impl GdbTarget {
     }
 
     fn help(&self, out: &mut String) {
-        let own = OWN.iter().map(|(usage, about)| ((*usage).to_owned(), *about));
-        let mut commands: Vec<_> = own.chain(self.host.monitor_help()).collect();
+        let mut commands = [OWN, &self.host.monitor_help()].concat();
         commands.sort_unstable();
         for (usage, about) in commands {
             let _ = writeln!(out, "monitor {usage:<18} {about}");

@@ -127,13 +127,13 @@ impl Host for FakeHost {
             ("long", "") => (0..3000)
                 .try_for_each(|line| writeln!(out, "line {line}"))
                 .map_err(|e| MonitorError::Failed(e.to_string())),
-            ("translate", "") => Err(MonitorError::Usage("translate ADDR".to_owned())),
+            ("translate", "") => Err(MonitorError::Usage("translate ADDR")),
             _ => Err(MonitorError::Unknown(line.to_owned())),
         }
     }
 
-    fn monitor_help(&self) -> Vec<(String, &'static str)> {
-        vec![("info".to_owned(), "what is served"), ("translate ADDR".to_owned(), "where ADDR is")]
+    fn monitor_help(&self) -> Vec<(&'static str, &'static str)> {
+        vec![("info", "what is served"), ("translate ADDR", "where ADDR is")]
     }
 }
 

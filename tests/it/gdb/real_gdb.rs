@@ -29,7 +29,7 @@ fn vmlinux(directory: &Path) -> PathBuf {
 }
 
 /// What GDB prints, standard error included, for `commands` after attaching.
-fn gdb(file: Option<&Path>, target: &str, commands: &[&str]) -> String {
+pub(super) fn gdb(file: Option<&Path>, target: &str, commands: &[&str]) -> String {
     // GDB ends a batch at the first command that fails: here a failure is printed, and the next one run.
     let each = |line: &&str| {
         format!("try:\n  gdb.execute({line:?}, from_tty=True)\nexcept Exception as e: print(e, flush=True)\n")
