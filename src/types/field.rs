@@ -89,7 +89,7 @@ impl dyn TypeSource + '_ {
         self.field_of(self.find(Tag::Struct, structure)?, structure, path)
     }
 
-    /// As [`Self::field`], for a struct or union already found; `container` is its name in messages.
+    /// As `field`, for a struct or union already found; `container` is its name in messages.
     ///
     /// # Errors
     /// [`TypeError::NoMember`].
