@@ -25,8 +25,11 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     let path = arguments.next().ok_or_else(|| anyhow::anyhow!("usage: derive_offsets VMLINUX [NAME...]"))?;
     let named: Vec<String> = arguments.map(|name| name.to_string_lossy().into_owned()).collect();
-    let names: Vec<&str> =
-        if named.is_empty() { STRUCTS.split_whitespace().collect() } else { named.iter().map(|n| &**n).collect() };
+    let names: Vec<&str> = if named.is_empty() {
+        STRUCTS.split_whitespace().collect()
+    } else {
+        named.iter().map(|n| &**n).collect()
+    };
 
     let start = Instant::now();
     let vmlinux = Vmlinux::open(Path::new(&path))?;
@@ -48,9 +51,19 @@ fn main() -> anyhow::Result<()> {
     let total = start.elapsed();
 
     let mut out = io::stdout().lock();
-    writeln!(out, "symbols {:.1} ms, types {:.1} ms, total {:.1} ms", ms(after_symbols), ms(total - after_symbols), ms(total))?;
+    writeln!(
+        out,
+        "symbols {:.1} ms, types {:.1} ms, total {:.1} ms",
+        ms(after_symbols),
+        ms(total - after_symbols),
+        ms(total)
+    )?;
     writeln!(out, "{found} structs, {members} members; absent: {}", absent.join(" "))?;
-    writeln!(out, "init_task linked at {}", init_task.map_or_else(|| "-".to_owned(), |symbol| symbol.addr.to_string()))?;
+    writeln!(
+        out,
+        "init_task linked at {}",
+        init_task.map_or_else(|| "-".to_owned(), |symbol| symbol.addr.to_string())
+    )?;
     Ok(())
 }
 

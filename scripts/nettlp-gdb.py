@@ -13,19 +13,17 @@ import sys
 
 def _load() -> None:
     if sys.version_info < (3, 8):
-        sys.stderr.write(f"nettlp-gdb: this GDB has Python {sys.version.split()[0]}, the commands need 3.8 or later\n")
-        return
+        raise SystemExit("nettlp-gdb: the commands need Python 3.8 or later, this is %d.%d" % sys.version_info[:2])
     try:
         import gdb  # noqa: F401
     except ImportError:
-        sys.stderr.write("nettlp-gdb: this is for GDB: gdb VMLINUX -ex 'source scripts/nettlp-gdb.py'\n")
-        return
+        raise SystemExit("nettlp-gdb: this is for GDB: gdb VMLINUX -ex 'source scripts/nettlp-gdb.py'") from None
     directory = os.path.dirname(os.path.abspath(__file__))
     if directory not in sys.path:
         sys.path.insert(0, directory)
-    from nettlp_gdb import load
+    from nettlp_gdb.load import load
 
-    load.load()
+    load()
 
 
 _load()

@@ -75,22 +75,36 @@ type Counted = Stats<Arc<dyn PhysMem>>;
 /// An image has no requests: what it would cost over a link at the usual MRRS is counted.
 const USUAL_MRRS: u64 = 512;
 
-/// The memory itself, the link if it is behind one, and how many bytes one request carries.
-fn open_source(source: Source) -> Result<(Arc<dyn PhysMem>, Option<Arc<Remote>>, u64), SessionError> {
-    Ok(match source {
+/// The bottom of the stack.
+struct Bottom {
+    memory: Arc<dyn PhysMem>,
+    link: Option<Arc<Remote>>,
+    /// Bytes that one request carries.
+    request_bytes: u64,
+    /// What is known to be memory before anything is read: all an image holds can be.
+    ranges: Vec<PhysRange>,
+}
+
+fn open_source(source: Source) -> Result<Bottom, SessionError> {
+    let (memory, link, request_bytes, ranges): (Arc<dyn PhysMem>, _, _, _) = match source {
         Source::Adapter(config) => {
             let remote = Arc::new(Remote::new(Client::connect(&config)?));
-            (remote.clone(), Some(remote), u64::from(config.mrrs))
+            (remote.clone(), Some(remote), u64::from(config.mrrs), Vec::new())
         }
-        Source::Images(specs) => (Arc::new(ImageFile::open(&specs)?), None, USUAL_MRRS),
-        Source::Memory(memory) => (memory, None, USUAL_MRRS),
-    })
+        Source::Images(specs) => {
+            let image = ImageFile::open(&specs)?;
+            let ranges = image.ranges();
+            (Arc::new(image), None, USUAL_MRRS, ranges)
+        }
+        Source::Memory(memory) => (memory, None, USUAL_MRRS, Vec::new()),
+    };
+    Ok(Bottom { memory, link, request_bytes, ranges })
 }
 
 /// A target that was attached to.
 pub struct Session {
     /// The kernel found there.
-    pub kernel: Kernel,
+    pub kernel: Arc<Kernel>,
     /// Its physical memory, confined to its RAM.
     pub phys: Arc<dyn PhysMem>,
     cache: Arc<Cache<Counted>>,
@@ -106,10 +120,11 @@ impl Session {
     /// [`SessionError`], one sentence for each thing that can be wrong.
     pub fn open(options: Options, progress: &dyn Fn(Progress)) -> Result<Self, SessionError> {
         let vmlinux = options.vmlinux.as_deref().map(Vmlinux::open).transpose()?;
-        let (source, link, request_bytes) = open_source(options.source)?;
-        let cache = Arc::new(Cache::new(Stats::new(source, request_bytes), options.validity));
+        let Bottom { memory, link, request_bytes, ranges } = open_source(options.source)?;
+        let cache = Arc::new(Cache::new(Stats::new(memory, request_bytes), options.validity));
         let below: Arc<dyn PhysMem> = cache.clone();
-        let guard = Arc::new(Guard::new(below, (!options.ram.is_empty()).then_some(options.ram)));
+        let limits = [options.ram, ranges].into_iter().find(|ranges| !ranges.is_empty());
+        let guard = Arc::new(Guard::new(below, limits));
 
         let symbols = vmlinux.as_ref().map(|file| ElfSymbols::new(file.clone())).transpose()?;
         let types = vmlinux.as_ref().map(|file| Dwarf::new(file.clone())).transpose()?.map(Arc::new);
@@ -126,11 +141,10 @@ impl Session {
 
         let phys: Arc<dyn PhysMem> = guard;
         let memory = AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask);
-        let symbols =
-            symbols.zip(map.slide).map(|(symbols, slide)| Relocated::new(Box::new(symbols), slide));
+        let symbols = symbols.zip(map.slide).map(|(symbols, slide)| Relocated::new(Box::new(symbols), slide));
         let kernel = Kernel { map, memory: Arc::new(memory), symbols, types };
         let attach = cache.inner().counts();
-        Ok(Self { kernel, phys, cache, link, attach })
+        Ok(Self { kernel: Arc::new(kernel), phys, cache, link, attach })
     }
 
     /// Forgets what was read, so that the next read sees the target as it is now.

@@ -183,20 +183,21 @@ impl Vmlinux {
 
     fn parse(path: &Path, bytes: Bytes) -> Result<Arc<Self>, VmlinuxError> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let mut file =
-            Self { path: path.to_owned(), name, bytes, sections: Vec::new(), build_id: None };
+        let mut file = Self { path: path.to_owned(), name, bytes, sections: Vec::new(), build_id: None };
         let data = file.data();
         if let Some(reason) = other_kind(data) {
             return Err(VmlinuxError::NotVmlinux { path: file.path, reason });
         }
-        let (sections, build_id) = file.section_table().and_then(|table| {
-            let sections = table
-                .iter()
-                .map(|header| read_section(data, &table, header))
-                .collect::<Result<Vec<_>, String>>()?;
-            Ok((sections, find_build_id(data, &table)))
-        })
-        .map_err(|reason| file.truncated(reason))?;
+        let (sections, build_id) = file
+            .section_table()
+            .and_then(|table| {
+                let sections = table
+                    .iter()
+                    .map(|header| read_section(data, &table, header))
+                    .collect::<Result<Vec<_>, String>>()?;
+                Ok((sections, find_build_id(data, &table)))
+            })
+            .map_err(|reason| file.truncated(reason))?;
         (file.sections, file.build_id) = (sections, build_id);
         Ok(Arc::new(file))
     }
@@ -326,7 +327,10 @@ fn read_section(data: &[u8], table: &Sections<'_>, header: &SectionHeader64<LE>)
             let end = start.checked_add(len).and_then(|end| usize::try_from(end).ok());
             let range = usize::try_from(start).ok().zip(end).map(|(start, end)| start..end);
             range.filter(|range| range.end <= data.len()).ok_or_else(|| {
-                format!("section {name} has {len:#x} bytes at {start:#x}, the file has {:#x} bytes", data.len())
+                format!(
+                    "section {name} has {len:#x} bytes at {start:#x}, the file has {:#x} bytes",
+                    data.len()
+                )
             })?
         }
     };

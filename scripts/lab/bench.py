@@ -12,11 +12,11 @@ REQUESTER = "1b:00.0"
 FIRST_TLP_PORT = 0x3000
 
 
-def loopback_pair() -> tuple[str, str]:
-    """Two loopback addresses of this process's own, for the adapter and its client: the port numbers are fixed by the protocol."""
+def loopback_addresses() -> tuple[str, str, str]:
+    """Loopback addresses of this process's own, for an adapter and two clients: the protocol fixes the port numbers."""
     number = os.getpid() & 0xFFFF
     host = f"127.{64 + (number >> 8 & 0x3F)}.{number & 0xFF}"
-    return f"{host}.1", f"{host}.2"
+    return f"{host}.1", f"{host}.2", f"{host}.3"
 
 
 class Bench:
@@ -26,7 +26,7 @@ class Bench:
         self.binary = binary
         self.vmlinux = vmlinux
         self.port = port or process.free_port()
-        self.adapter_ip, self.local_ip = loopback_pair()
+        self.adapter_ip, self._server_ip, self._command_ip = loopback_addresses()
         self._images = image_arguments(ram_file, ram)
         self._directory = tempfile.TemporaryDirectory(prefix="nettlp-gdb-bench-")
         self.logs = Path(self._directory.name)
@@ -45,10 +45,9 @@ class Bench:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def target(self) -> list[str]:
+    def target(self, local_ip: str) -> list[str]:
         """The TARGET arguments that reach the guest through the adapter."""
-        arguments = ["--adapter", self.adapter_ip, "--local", self.local_ip, "--requester", REQUESTER]
+        arguments = ["--adapter", self.adapter_ip, "--local", local_ip, "--requester", REQUESTER]
         return arguments + (["--vmlinux", str(self.vmlinux)] if self.vmlinux else [])
 
     def start_adapter(self) -> None:
@@ -58,7 +57,7 @@ class Bench:
         process.wait_bound(self.adapter, log, "udp", (self.adapter_ip, FIRST_TLP_PORT), 30)
 
     def start_server(self, seconds: float = 120) -> None:
-        command = [str(self.binary), "serve", *self.target, "--listen", f"127.0.0.1:{self.port}"]
+        command = [str(self.binary), "serve", *self.target(self._server_ip), "--listen", f"127.0.0.1:{self.port}"]
         log = self.logs / "serve.log"
         self.server = process.start(command, log)
         process.wait_bound(self.server, log, "tcp", ("127.0.0.1", self.port), seconds)
@@ -71,8 +70,8 @@ class Bench:
         return (self.logs / "serve.log").read_text(errors="replace")
 
     def run(self, *arguments: str, seconds: float = 120) -> str:
-        """What one nettlp-gdb command prints about the target; raises if it fails. The server must not hold the tags."""
-        return run(self.binary, *arguments, *self.target, seconds=seconds)
+        """What one nettlp-gdb command prints about the target; raises if it fails."""
+        return run(self.binary, *arguments, *self.target(self._command_ip), seconds=seconds)
 
     def close(self) -> None:
         process.stop(self.server)

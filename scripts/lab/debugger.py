@@ -6,6 +6,8 @@ from pathlib import Path
 from lab.process import ProcessError
 
 MARK = "@@lab"
+# What `info program` says once gdb is attached.
+ATTACHED = "Program stopped at"
 
 
 def command_line(vmlinux: Path, port: int, *, scripts: Path | None) -> list[str]:
@@ -19,7 +21,7 @@ def ask(vmlinux: Path, port: int, commands: list[str], *, scripts: Path | None =
     command = command_line(vmlinux, port, scripts=scripts)
     command.insert(1, "-batch")
     command += ["-iex", "set debuginfod enabled off", "-iex", "set width 0", "-iex", "set height 0"]
-    for each in commands:
+    for each in ["info program", *commands]:
         command += ["-ex", f"echo {MARK}\\n", "-ex", each]
     command += ["-ex", f"echo {MARK}\\n"]
     # One pipe for both, so that an error message stands where its command's output would.
@@ -28,8 +30,8 @@ def ask(vmlinux: Path, port: int, commands: list[str], *, scripts: Path | None =
         text=True, errors="replace", timeout=seconds,
     )
     before, *answers = done.stdout.split(f"{MARK}\n")
-    if len(answers) != len(commands) + 1:
+    if len(answers) != len(commands) + 2:
         raise ProcessError(f"gdb ended early with status {done.returncode}:\n{done.stdout}")
-    if "Remote debugging" not in before and "Connection refused" in before:
-        raise ProcessError(f"gdb could not attach:\n{before}")
-    return answers[:-1]
+    if ATTACHED not in answers[0]:
+        raise ProcessError(f"gdb did not attach:\n{before}{answers[0]}")
+    return answers[1:-1]

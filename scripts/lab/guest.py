@@ -171,14 +171,15 @@ class Guest:
             raise GuestError(f"{command!r} exited with {status}: {text}")
         return text
 
-    def panic(self, seconds: float = 120) -> None:
-        """Crashes the kernel by sysrq and returns when it has said its last word."""
+    def panic(self, seconds: float = 120) -> str:
+        """Crashes the kernel by sysrq; what its console showed from there to its last word."""
         start = len(self._console.text)
         self._shell_socket.sendall(b"echo c > /proc/sysrq-trigger\n")
         if self._console.wait_for(PANICKED.encode(), start, seconds) < 0:
             raise GuestError(f"no panic after {seconds:.0f} s; the console ends:\n{self._tail()}")
         # The other CPU stops itself a moment after the message is out.
         time.sleep(1)
+        return bytes(self._console.text[start:]).decode(errors="replace")
 
     def console(self) -> str:
         """Everything the kernel's console has shown."""

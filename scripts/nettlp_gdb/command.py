@@ -76,18 +76,22 @@ def settled(walk: Callable[[], Iterator[_Item]]) -> List[_Item]:
 
 def show(header: str, rows: Callable[[], Iterator[str]]) -> None:
     """Prints a table. Where the target does not let it end, the rows up to there come before the error."""
-    shown: List[str] = []
+    shown = [header]
 
     def kept() -> Iterator[str]:
-        shown.clear()
+        del shown[1:]
         for line in rows():
             shown.append(line)
             yield line
 
     try:
         settled(kept)
+    except BaseException:
+        if shown == [header]:
+            shown.clear()
+        raise
     finally:
-        gdb.write("\n".join([header, *shown]) + "\n")
+        gdb.write("".join(line + "\n" for line in shown))
 
 
 def warn(text: str) -> None:
@@ -130,12 +134,9 @@ def _guarded(name: str, help_command: str, body: Callable[..., Any], *arguments:
         raise gdb.GdbError(f"{name}: wrong number of arguments, {len(arguments)}: see {help_command}") from None
     try:
         target.require()
-    except TargetError as error:
-        raise gdb.GdbError(f"{name}: {error}") from None
-    try:
         return body(*arguments)
     except (TargetError, gdb.error) as error:
-        raise gdb.GdbError(f"{name}: {error}{target.doubt()}") from None
+        raise gdb.GdbError(f"{name}: {error}") from None
 
 
 def _is_help(body: Callable[..., Any], text: str) -> bool:

@@ -10,4 +10,5 @@ def load() -> None:
     if present:
         command.warn(f"GDB has these already, left in place: {', '.join(present)}")
     if command.help_of("lx-symbols"):
-        command.warn("do not use the kernel scripts' lx-symbols here: on x86 it loads vmlinux anew, without the KASLR slide")
+        command.warn("do not use the kernel scripts' lx-symbols here: on x86 it loads vmlinux anew, "
+                     "without the KASLR slide")

@@ -24,7 +24,8 @@ def read(address: int, length: int, what: str) -> bytes:
 
 
 def require() -> None:
-    """Says what is missing, if the commands cannot work at all."""
+    """Says what is missing, if the commands cannot work at all. Costs one read: symbols of another kernel, or not
+    relocated, would make garbage that looks like data."""
     if not gdb.objfiles():
         raise TargetError("no symbols: give GDB the kernel's vmlinux (gdb VMLINUX, or file VMLINUX), then connect")
     if find_symbol("init_task") is None:
@@ -35,18 +36,10 @@ def require() -> None:
         raise TargetError(f"{gdb.objfiles()[0].filename} has no types: load a vmlinux with debug information") from None
     if gdb.selected_thread() is None:
         raise TargetError("no target: connect first, such as by target remote :1234")
-
-
-def doubt() -> str:
-    """What is wrong with the symbols, if the kernel is not where they say."""
-    try:
-        banner = read(symbol("linux_banner"), len(_BANNER), "linux_banner")
-    except TargetError:
-        banner = b""
-    if banner == _BANNER:
-        return ""
-    return ("; linux_banner is not where the symbols say: load this kernel's own vmlinux, before connecting, so that "
-            "GDB relocates it")
+    banner = read(symbol("linux_banner"), len(_BANNER), "linux_banner")
+    if banner != _BANNER:
+        raise TargetError("linux_banner is not where the symbols say: load this kernel's own vmlinux, before "
+                          "connecting, so that GDB relocates it")
 
 
 def find_symbol(name: str, file: str = "") -> Optional[int]:

@@ -121,7 +121,8 @@ impl Target {
 
     fn link_config(&self, profile: Option<profile::Link>) -> anyhow::Result<link::Config> {
         let Some(adapter) = self.adapter.or(profile.as_ref().map(|link| link.adapter)) else {
-            let which = "which host? Give --adapter IP, --image FILE or --profile FILE (or try `nettlp-gdb demo`)";
+            let which =
+                "which host? Give --adapter IP, --image FILE or --profile FILE (or try `nettlp-gdb demo`)";
             return Err(UsageError(which.to_owned()).into());
         };
         let profile = profile.as_ref();

@@ -1,21 +1,16 @@
-//! A located kernel as the [`Host`] GDB looks at.
+//! A [`Session`] as the [`Host`] GDB looks at: CPUs as threads, kernel memory, what is sure of the registers.
 
 use std::fmt;
 
-use super::{
-    Host, MonitorError, PercpuRebase, Register, Registers, Thread,
-    tid::{self, Tid},
-};
+use super::{Host, MonitorError, PercpuRebase, Register, Registers, Thread, commands, tid};
 use crate::{
-    addr::{PAGE_SIZE, VirtAddr, parse_number},
+    addr::{PAGE_SIZE, VirtAddr},
     kernel::{
-        dmesg,
-        info::Info,
+        KernelError,
         percpu::{self, Cpu},
-        task::{Scope, Task, Tasks},
+        task::{Task, Tasks},
     },
     paging::{Levels, VirtError, VirtOp},
-    render,
     session::Session,
 };
 
@@ -27,40 +22,73 @@ const CR4_PAE: u64 = 1 << 5;
 const CR4_LA57: u64 = 1 << 12;
 /// Long mode enabled and active.
 const EFER_LONG_MODE: u64 = 1 << 8 | 1 << 10;
-
-const HELP: &[(&str, &str)] = &[
-    ("info", "which kernel runs there, where it is, and how that was found"),
-    ("ps", "list processes"),
-    ("dmesg", "print the kernel log"),
-    ("translate ADDR", "from a virtual to a physical address"),
-    ("stats", "what crossed the link so far, and for attaching"),
-];
+/// `NR_CPUS` is at most this on x86-64 (`arch/x86/Kconfig`).
+const MOST_CPUS: u64 = 8192;
 
 impl Session {
-    /// Registers that every CPU has as long as this kernel runs.
+    /// CR4 bits that the page tables being walked prove.
+    fn proved_cr4(&self) -> u64 {
+        match self.kernel.map.levels {
+            Levels::Four => CR4_PAE,
+            Levels::Five => CR4_PAE | CR4_LA57,
+        }
+    }
+
+    /// Registers that every CPU has as long as this kernel runs. Of CR0, CR4 and EFER these are the bits that are
+    /// sure; CR3 is the kernel's own table, whose upper half every process' table shares.
     fn control_registers(&self) -> Registers {
-        let map = &self.kernel.map;
         let mut registers = Registers::default();
         registers.set(Register::Cr0, CR0);
-        registers.set(Register::Cr3, map.root.raw());
-        let la57 = if map.levels == Levels::Five { CR4_LA57 } else { 0 };
-        registers.set(Register::Cr4, CR4_PAE | la57);
+        registers.set(Register::Cr3, self.kernel.map.root.raw());
+        registers.set(Register::Cr4, self.proved_cr4());
         registers.set(Register::Efer, EFER_LONG_MODE);
         registers
     }
 
-    fn thread(&self, cpu: &Cpu, task: Option<&Task>) -> Thread {
+    fn cpu_threads(&self) -> Result<Vec<Thread>, KernelError> {
+        let cpus = percpu::cpus(&self.kernel)?;
+        let currents: Vec<VirtAddr> = cpus.iter().map(|cpu| cpu.current).collect();
+        let tasks = Tasks::resolve(&self.kernel)?.at(&self.kernel, &currents);
+        let cr4 = self.cr4(&cpus);
+        let threads = cpus.iter().zip(tasks).zip(cr4);
+        Ok(threads.map(|((cpu, task), cr4)| self.cpu_thread(cpu, task, cr4)).collect())
+    }
+
+    fn cpu_thread(&self, cpu: &Cpu, task: Result<Task, KernelError>, cr4: Option<u64>) -> Thread {
         let mut registers = self.control_registers();
+        if let Some(cr4) = cr4 {
+            registers.set(Register::Cr4, cr4);
+        }
+        // While a CPU is in the kernel, GS points at its per-CPU area.
         registers.set(Register::GsBase, cpu.offset);
         let online = if cpu.online { "" } else { ", offline" };
         let (name, detail) = match task {
-            Some(task) => (
-                render::printable(&task.comm),
-                format!("CPU {}{online}, pid {}, {}", cpu.number, task.pid, task.state),
-            ),
-            None => (format!("CPU {}", cpu.number), format!("its task at {} is unreadable", cpu.current)),
+            Ok(Task { comm, pid, state, .. }) => {
+                (comm, format!("CPU {}{online}, pid {pid}, {state}", cpu.number))
+            }
+            Err(error) => (format!("CPU {}", cpu.number), format!("its task is not known: {error}")),
         };
         Thread { tid: tid::of_cpu(cpu.number), name, detail, cpu: Some(cpu.number), registers }
+    }
+
+    /// CR4 as the kernel last wrote it on each CPU: `cpu_tlbstate.cr4` (`arch/x86/include/asm/tlbflush.h`), where
+    /// it does not contradict the tables.
+    fn cr4(&self, cpus: &[Cpu]) -> Vec<Option<u64>> {
+        let kernel = &self.kernel;
+        let shadow = || {
+            let symbol = kernel.symbols.as_ref()?.find("cpu_tlbstate")?;
+            Some(symbol.wrapping_add(kernel.types.as_deref()?.field("tlb_state", "cr4").ok()?.offset))
+        };
+        let Some(shadow) = shadow() else { return vec![None; cpus.len()] };
+        let mut words = vec![[0; 8]; cpus.len()];
+        let places = cpus.iter().map(|cpu| shadow.wrapping_add(cpu.offset));
+        let mut ops: Vec<VirtOp<'_>> =
+            places.zip(&mut words).map(|(addr, word)| VirtOp::new(addr, word)).collect();
+        kernel.memory.read_batch(&mut ops);
+        let read: Vec<bool> = ops.into_iter().map(|op| op.result.is_ok()).collect();
+        let values = words.into_iter().map(u64::from_le_bytes).zip(read);
+        let plausible = |cr4: u64| cr4 & (CR4_PAE | CR4_LA57) == self.proved_cr4();
+        values.map(|(cr4, read)| (read && plausible(cr4)).then_some(cr4)).collect()
     }
 }
 
@@ -90,20 +118,19 @@ impl Host for Session {
     }
 
     fn threads(&self) -> Vec<Thread> {
-        let kernel = &self.kernel;
-        let cpus = percpu::cpus(kernel).unwrap_or_default();
-        let currents: Vec<VirtAddr> = cpus.iter().map(|cpu| cpu.current).collect();
-        let tasks = match Tasks::resolve(kernel) {
-            Ok(tasks) => tasks.at(kernel, &currents),
-            Err(_) => Vec::new(),
-        };
-        let mut tasks = tasks.into_iter().map(Result::ok);
-        let threads: Vec<Thread> =
-            cpus.iter().map(|cpu| self.thread(cpu, tasks.next().flatten().as_ref())).collect();
+        let threads = self.cpu_threads().unwrap_or_else(|error| {
+            log::warn!("the CPUs cannot be shown as threads: {error}");
+            Vec::new()
+        });
         if threads.is_empty() {
             let (name, detail) = ("kernel".to_owned(), "CPUs unknown".to_owned());
-            let registers = self.control_registers();
-            return vec![Thread { tid: Tid::MIN, name, detail, cpu: None, registers }];
+            return vec![Thread {
+                tid: tid::of_cpu(0),
+                name,
+                detail,
+                cpu: None,
+                registers: self.control_registers(),
+            }];
         }
         threads
     }
@@ -116,7 +143,7 @@ impl Host for Session {
         let symbols = self.kernel.symbols.as_ref()?;
         symbols.table().zero_based_percpu()?;
         let array = symbols.table().lookup("__per_cpu_offset")?;
-        let cpus = array.size / 8;
+        let cpus = (array.size / 8).min(MOST_CPUS);
         Some(PercpuRebase { array: symbols.relocate(array.addr), cpus, slide: symbols.slide() })
     }
 
@@ -125,34 +152,10 @@ impl Host for Session {
     }
 
     fn monitor(&self, line: &str, out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
-        let failed = |error: &dyn std::error::Error| MonitorError::Failed(error.to_string());
-        let kernel = &self.kernel;
-        let mut words = line.split_whitespace();
-        let written = match (words.next().unwrap_or_default(), words.next()) {
-            ("info", None) => render::info(out, &Info::of(kernel)),
-            ("ps", None) => {
-                let tasks = Tasks::resolve(kernel).map_err(|error| failed(&error))?;
-                let list = tasks.list(kernel, Scope::Processes).map_err(|error| failed(&error))?;
-                render::tasks(out, &list.tasks).map_err(|error| failed(&error))?;
-                match list.torn {
-                    Some(error) => writeln!(out, "the list is incomplete: {error}"),
-                    None => Ok(()),
-                }
-            }
-            ("dmesg", None) => render::dmesg(out, &dmesg::read(kernel).map_err(|error| failed(&error))?),
-            ("translate", Some(text)) => {
-                let addr = VirtAddr::new(parse_number(text).map_err(|error| failed(&error))?);
-                let found = kernel.memory.translate(addr).map_err(|error| failed(&error))?;
-                render::translation(out, addr, &found)
-            }
-            ("translate", None) => return Err(MonitorError::Usage("translate ADDR")),
-            ("stats", None) => writeln!(out, "{}", self.stats()),
-            (command, _) => return Err(MonitorError::Unknown(command.to_owned())),
-        };
-        written.map_err(|error| failed(&error))
+        commands::run(self, line, out)
     }
 
     fn monitor_help(&self) -> Vec<(&'static str, &'static str)> {
-        HELP.to_vec()
+        commands::help()
     }
 }

@@ -55,7 +55,9 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(3);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_user_timeout(Some(WRITE_TIMEOUT))?;
         Ok(Self::over(Stream::Tcp(stream)))
     }
 
@@ -140,7 +142,6 @@ impl Connection {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted => {
                     Ok(Input::Nothing)
                 }
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ok(Input::End),
                 _ => Err(error),
             },
         }
@@ -161,6 +162,12 @@ impl Connection {
             }
         }
     }
+}
+
+/// Whether an error only says that the client has gone without a word.
+#[must_use]
+pub fn is_hang_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 /// Ends another thread's connection: what it is sending still goes out, what it waits for does not come.

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use super::{
-    connection::{Connection, Input},
+    connection::{Connection, Input, is_hang_up},
     extras::{Answer, Extras},
     host::Host,
     packet::{self, Decoder, Event},
@@ -36,7 +36,7 @@ struct Session {
     last: Vec<u8>,
 }
 
-/// Serves `connection` until the client detaches and closes it.
+/// Serves `connection` until the client closes it or is gone.
 ///
 /// # Errors
 /// [`SessionError`] when the session ends otherwise.
@@ -45,28 +45,33 @@ pub fn run(connection: Connection, host: Arc<dyn Host>, percpu_rebase: bool) -> 
     let stub = Stub::new(&mut target).map_err(SessionError::Stub)?;
     let mut session =
         Session { connection, target, stub, extras: Extras::default(), acks: true, last: Vec::new() };
-    let mut decoder = Decoder::default();
-    loop {
-        let limit = match session.stub.mode() {
-            Mode::Stopped => None,
-            Mode::Running => {
-                session.poll()?;
-                (session.stub.mode() == Mode::Running).then_some(POLL)
-            }
-            Mode::Gone => return Ok(()),
-        };
-        let bytes = match session.connection.read(limit)? {
-            Input::Bytes(bytes) => bytes.to_vec(),
-            Input::Nothing => continue,
-            Input::End => return Ok(()),
-        };
-        for event in bytes.into_iter().filter_map(|byte| decoder.push(byte)) {
-            session.event(event)?;
-        }
+    match session.run() {
+        Err(SessionError::Io(error)) if is_hang_up(&error) => Ok(()),
+        outcome => outcome,
     }
 }
 
 impl Session {
+    fn run(&mut self) -> Result<(), SessionError> {
+        let mut decoder = Decoder::default();
+        loop {
+            self.poll()?;
+            let limit = match self.stub.mode() {
+                Mode::Stopped => None,
+                Mode::Running => Some(POLL),
+                Mode::Gone => return Ok(()),
+            };
+            let bytes = match self.connection.read(limit)? {
+                Input::Bytes(bytes) => bytes.to_vec(),
+                Input::Nothing => continue,
+                Input::End => return Ok(()),
+            };
+            for event in bytes.into_iter().filter_map(|byte| decoder.push(byte)) {
+                self.event(event)?;
+            }
+        }
+    }
+
     fn event(&mut self, event: Event) -> Result<(), SessionError> {
         match event {
             Event::Packet(body) => self.packet(&body)?,

@@ -4,7 +4,7 @@
 //!   GDB prints, and adds `qXfer:threads:read`.
 //! * `qXfer:threads:read`: all threads with their names in one answer, instead of two packets per thread.
 //! * `QStartNoAckMode`: acknowledgements are the event loop's.
-//! * Writes: the refusal is a sentence, which GDB prints for registers.
+//! * Writes and `vKill`: the refusal is a sentence. GDB prints it for registers only, so memory writes are logged.
 //! * `m`: `gdbstub` reads on after a short read and has no bound of its own, so the length is cut to one reply.
 
 use std::borrow::Cow;
@@ -22,6 +22,7 @@ const FEATURES: &str =
     ";QStartNoAckMode+;vContSupported+;swbreak+;hwbreak+;qXfer:features:read+;qXfer:threads:read+";
 
 const MEMORY_REFUSAL: &str = "memory is read-only: nettlp-gdb does not write to the target";
+const KILL_REFUSAL: &str = "the target cannot be killed: nettlp-gdb only reads its memory";
 const REGISTER_REFUSAL: &str =
     "registers are read-only: nettlp-gdb reads memory from outside and has no hold on the CPUs";
 
@@ -41,6 +42,8 @@ pub enum Answer<'p> {
 pub struct Extras {
     /// The thread list being transferred: its parts must belong together.
     threads: Vec<u8>,
+    /// A write has been refused, and logged.
+    write_refused: bool,
 }
 
 impl Extras {
@@ -48,8 +51,14 @@ impl Extras {
     pub fn answer<'p>(&mut self, target: &GdbTarget, body: &'p [u8]) -> Answer<'p> {
         match body.split_first() {
             Some((b'm', _)) => Answer::Forward(clamp_read(body)),
-            Some((b'M' | b'X', _)) => Answer::Reply(packet::error_text(MEMORY_REFUSAL)),
+            Some((b'M' | b'X', _)) => {
+                if !std::mem::replace(&mut self.write_refused, true) {
+                    log::warn!("a write was refused: {MEMORY_REFUSAL}");
+                }
+                Answer::Reply(packet::error_text(MEMORY_REFUSAL))
+            }
             Some((b'G' | b'P', _)) => Answer::Reply(packet::error_text(REGISTER_REFUSAL)),
+            _ if body.starts_with(b"vKill") => Answer::Reply(packet::error_text(KILL_REFUSAL)),
             _ if body == b"QStartNoAckMode" => Answer::StopAcks,
             _ if body.starts_with(b"qSupported") => {
                 Answer::Reply(format!("PacketSize={PACKET_SIZE:x}{FEATURES}").into_bytes())

@@ -9,7 +9,7 @@ use super::{
     target::{PercpuRebase, Registers},
     tid::Tid,
 };
-use crate::{addr::VirtAddr, paging::VirtError};
+use crate::{addr::VirtAddr, kernel::KernelError, paging::VirtError};
 
 /// A machine as GDB sees it.
 pub trait Host: Send + Sync {
@@ -69,7 +69,19 @@ pub enum MonitorError {
     /// The command was called the wrong way.
     #[error("usage: monitor {0}")]
     Usage(&'static str),
+    /// An argument is not one; whoever knows the usage says it.
+    #[error("that is no argument of this command")]
+    Arguments,
     /// It failed: the reason with what caused it.
     #[error("{0}")]
     Failed(String),
+    /// What was printed is not all.
+    #[error("the list is incomplete: {0}")]
+    Incomplete(KernelError),
+    /// The kernel could not be asked.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The text could not be written.
+    #[error("the text could not be written")]
+    Write(#[from] fmt::Error),
 }

@@ -9,6 +9,7 @@
 //! in [`Listen::Stdio`] mode. Source: GDB manual, appendix "GDB Remote Serial Protocol".
 
 mod attached;
+mod commands;
 pub mod connection;
 pub mod errno;
 pub mod event_loop;
@@ -20,12 +21,13 @@ pub mod server;
 pub mod stub;
 pub mod target;
 pub mod tid;
+mod turn_away;
 
 pub use self::{
     host::{Host, MonitorError, Thread},
     listen::{Listen, ListenError, ServeError},
     server::{Server, Stopper, serve},
-    target::{PercpuRebase, Register, Registers},
+    target::{PercpuRebase, Register, Registers, UNKNOWN_PC},
 };
 
 /// How to serve.

@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn console_text_is_cut_into_packets() {
-        assert_eq!(console("hi"), b"$O6869#2f");
+        assert_eq!(console("hi"), b"$O6869#2c");
         let long = "x".repeat(3000);
         assert_eq!(decode(&console(&long)).len(), 3);
         assert!(console("").is_empty());

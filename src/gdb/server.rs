@@ -6,7 +6,6 @@
 use std::{fs, future::pending, io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, UnixListener},
     runtime,
     signal::unix::{SignalKind, signal},
@@ -20,20 +19,17 @@ use super::{
     event_loop,
     host::Host,
     listen::{Listen, Listener, ServeError},
-    packet,
+    turn_away::turn_away,
 };
 
 /// How long a session may take to finish its packet when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long a client that is turned away may take to ask its first question and to hang up.
-const TURN_AWAY: Duration = Duration::from_secs(2);
+/// How long a session may take to notice that its client has gone when the next one is there.
+const GRACE: Duration = Duration::from_millis(250);
 /// Most clients being turned away at once; more are cut off without a word.
 const MOST_TURNED_AWAY: usize = 16;
 /// Pause after a failed accept (too many open files...), so that it is not retried in a tight loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-const BUSY: &str =
-    "another debugger is attached to this nettlp-gdb; it serves one at a time. Detach that one first";
 
 /// Stops a [`Server`] from elsewhere.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +77,7 @@ impl Server {
     /// # Errors
     /// [`ServeError::Io`] when the server cannot go on.
     pub fn run(self, host: Arc<dyn Host>) -> Result<(), ServeError> {
+        self.announce();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let result = runtime.block_on(self.serve(host));
         // A session that is stuck in a read of the target must not hold up the end.
@@ -88,59 +85,62 @@ impl Server {
         result
     }
 
+    /// Says where it listens, in the log, and warns of a place that is open to more than this machine.
+    fn announce(&self) {
+        match (&self.options.listen, self.tcp_address()) {
+            (Listen::Tcp(_), Some(address)) => {
+                log::info!("listening for GDB: target remote {address}");
+                if !address.ip().is_loopback() {
+                    log::warn!(
+                        "{address} is not a loopback address: whoever reaches it can read the target's memory"
+                    );
+                }
+            }
+            (place, _) => log::info!("listening for GDB on {place}"),
+        }
+    }
+
     async fn serve(self, host: Arc<dyn Host>) -> Result<(), ServeError> {
         let port = self.tcp_address().map_or(0, |address| address.port());
-        let sessions = Sessions { host, percpu_rebase: self.options.percpu_rebase, port };
+        let mut sessions = Sessions { host, options: self.options, port, active: None, started: false };
         let acceptor = match self.listener {
             Listener::Tcp(listener) => Acceptor::Tcp(TcpListener::from_std(listener)?),
             Listener::Unix(listener, path) => {
                 Acceptor::Unix(UnixListener::from_std(listener)?, RemoveOnDrop(path))
             }
-            Listener::Stdio => return serve_stdio(&sessions, &self.stopper).await,
+            Listener::Stdio => return serve_stdio(sessions, &self.stopper).await,
         };
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let turned_away = Arc::new(Semaphore::new(MOST_TURNED_AWAY));
-        let mut active: Option<Active> = None;
-        loop {
+        while !sessions.are_over() {
             tokio::select! {
                 client = acceptor.accept() => match client {
-                    Ok(client) if active.is_some() => client.turn_away(&turned_away),
-                    Ok(client) => match client.into_connection().and_then(|connection| sessions.start(connection)) {
-                        Ok(started) => active = Some(started),
-                        Err(error) => log::warn!("a client could not be served: {error}"),
-                    },
+                    Ok(client) => sessions.welcome(client, &turned_away).await,
                     Err(error) => {
                         log::warn!("cannot accept a client: {error}");
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                () = ended(&mut active) => {
-                    active = None;
-                    if self.options.once {
-                        break;
-                    }
-                }
+                () = sessions.end() => {}
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
                 () = self.stopper.0.notified() => break,
             }
         }
-        if let Some(active) = active {
-            active.drain().await;
-        }
+        sessions.drain().await;
         Ok(())
     }
 }
 
 /// Serves the process at the other end of our pipes. Its Ctrl-C reaches us too, and is not for us.
-async fn serve_stdio(sessions: &Sessions, stopper: &Stopper) -> Result<(), ServeError> {
+async fn serve_stdio(mut sessions: Sessions, stopper: &Stopper) -> Result<(), ServeError> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut active = sessions.start(Connection::stdio()?)?;
+    sessions.start(Connection::stdio()?)?;
     loop {
         tokio::select! {
-            _ = &mut active.done => return Ok(()),
+            () = sessions.end() => return Ok(()),
             _ = interrupt.recv() => {}
             _ = terminate.recv() => return Ok(()),
             () = stopper.0.notified() => return Ok(()),
@@ -148,12 +148,14 @@ async fn serve_stdio(sessions: &Sessions, stopper: &Stopper) -> Result<(), Serve
     }
 }
 
-/// Starts sessions.
+/// The session there may be, and what the next one is started with.
 struct Sessions {
     host: Arc<dyn Host>,
-    percpu_rebase: bool,
+    options: Options,
     /// For the names of their threads; 0 without one.
     port: u16,
+    active: Option<Active>,
+    started: bool,
 }
 
 /// A session on its thread.
@@ -164,10 +166,23 @@ struct Active {
 }
 
 impl Sessions {
-    fn start(&self, connection: Connection) -> io::Result<Active> {
+    /// Serves a client, or turns it away if there is one already that is not just leaving: a debugger that detaches
+    /// and attaches again at once must not be told that it stands in its own way.
+    async fn welcome(&mut self, client: Client, room: &Arc<Semaphore>) {
+        if self.active.is_some() && timeout(GRACE, self.end()).await.is_err() {
+            client.turn_away(room);
+        } else if !self.are_over() {
+            let started = client.into_connection().and_then(|connection| self.start(connection));
+            if let Err(error) = started {
+                log::warn!("a client could not be served: {error}");
+            }
+        }
+    }
+
+    fn start(&mut self, connection: Connection) -> io::Result<()> {
         let hang_up = connection.hang_up()?;
         let (alive, done) = oneshot::channel();
-        let (host, percpu_rebase) = (Arc::clone(&self.host), self.percpu_rebase);
+        let (host, percpu_rebase) = (Arc::clone(&self.host), self.options.percpu_rebase);
         thread::Builder::new().name(format!("gdb:{}", self.port)).spawn(move || {
             let _alive: oneshot::Sender<()> = alive;
             log::info!("a debugger attached");
@@ -176,26 +191,36 @@ impl Sessions {
                 Err(error) => log::warn!("a session ended: {error}"),
             }
         })?;
-        Ok(Active { hang_up, done })
+        self.active = Some(Active { hang_up, done });
+        self.started = true;
+        Ok(())
     }
-}
 
-impl Active {
-    async fn drain(self) {
-        if let Some(hang_up) = &self.hang_up {
+    /// Waits for the end of the session; for ever when there is none.
+    async fn end(&mut self) {
+        match &mut self.active {
+            Some(active) => {
+                // The sender is only ever dropped, with the thread.
+                let _ = (&mut active.done).await;
+                self.active = None;
+            }
+            None => pending().await,
+        }
+    }
+
+    /// Whether the only session there was to be has been.
+    fn are_over(&self) -> bool {
+        self.options.once && self.started && self.active.is_none()
+    }
+
+    async fn drain(mut self) {
+        let Some(active) = &self.active else { return };
+        if let Some(hang_up) = &active.hang_up {
             hang_up.now();
         }
-        if timeout(DRAIN, self.done).await.is_err() {
+        if timeout(DRAIN, self.end()).await.is_err() {
             log::warn!("a session did not finish in time and was abandoned");
         }
-    }
-}
-
-/// Waits for the end of the session; for ever when there is none.
-async fn ended(active: &mut Option<Active>) {
-    match active {
-        Some(active) => drop((&mut active.done).await),
-        None => pending().await,
     }
 }
 
@@ -238,37 +263,13 @@ impl Client {
         let Ok(permit) = Arc::clone(room).try_acquire_owned() else { return };
         log::info!("a second debugger was turned away");
         tokio::spawn(async move {
-            let told = match self {
-                Self::Tcp(stream) => timeout(2 * TURN_AWAY, tell_busy(stream)).await,
-                Self::Unix(stream) => timeout(2 * TURN_AWAY, tell_busy(stream)).await,
-            };
-            log::debug!("turning away: {told:?}");
+            match self {
+                Self::Tcp(stream) => turn_away(stream).await,
+                Self::Unix(stream) => turn_away(stream).await,
+            }
             drop(permit);
         });
     }
-}
-
-/// Answers the client's first packet with the reason, and waits for it to hang up: closing first could throw away
-/// what it has not read yet.
-async fn tell_busy(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-    let mut decoder = packet::Decoder::default();
-    let mut buffer = [0; 1024];
-    let asked = async {
-        while let len @ 1.. = stream.read(&mut buffer).await? {
-            let mut events = buffer.iter().take(len).filter_map(|byte| decoder.push(*byte));
-            if events.any(|event| matches!(event, packet::Event::Packet(_))) {
-                break;
-            }
-        }
-        Ok::<(), io::Error>(())
-    };
-    // A client that says nothing is told all the same.
-    let _ = timeout(TURN_AWAY, asked).await;
-    let reply = packet::frame(&packet::error_text(BUSY));
-    stream.write_all(&[b"+", reply.as_slice()].concat()).await?;
-    stream.shutdown().await?;
-    let _ = timeout(TURN_AWAY, async { while let Ok(1..) = stream.read(&mut buffer).await {} }).await;
-    Ok(())
 }
 
 /// Serves `host` as `options` say.
@@ -276,24 +277,5 @@ async fn tell_busy(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Resul
 /// # Errors
 /// [`ServeError`].
 pub fn serve(host: Arc<dyn Host>, options: Options) -> Result<(), ServeError> {
-    let server = Server::bind(options)?;
-    server.announce();
-    server.run(host)
-}
-
-impl Server {
-    /// Says where it listens, in the log, and warns of a place that is open to more than this machine.
-    fn announce(&self) {
-        match (&self.options.listen, self.tcp_address()) {
-            (Listen::Tcp(_), Some(address)) => {
-                log::info!("listening for GDB: target remote {address}");
-                if !address.ip().is_loopback() {
-                    log::warn!(
-                        "{address} is not a loopback address: whoever reaches it can read the target's memory"
-                    );
-                }
-            }
-            (place, _) => log::info!("listening for GDB on {place}"),
-        }
-    }
+    Server::bind(options)?.run(host)
 }

@@ -5,11 +5,11 @@
 //! one outstanding request and one socket. The engine does not know what a socket, a port or an address of
 //! the network is. Nothing is allocated per request or datagram.
 //!
-//! When no answer comes in time, the request is sent again under another tag and the old tag is retired: its
-//! answer may still come, and must not be taken for that of a later request. It returns when that late answer
-//! has come in full (where timestamps prove that nothing can follow it), else after ten timeouts, which at the
-//! default is 20 times the longest completion timeout PCI Express prescribes by default (50 ms). Old frames
-//! that the network delayed or duplicated are told by their timestamps ([`clock`]).
+//! When no answer comes in time, or a damaged one, the request is sent again under another tag and the old tag
+//! is retired: frames for it may still come, and must not be taken for the answer to a later request. It
+//! returns when the late answer has come in full (where timestamps prove that nothing can follow it), else
+//! after ten timeouts, which at the default is 20 times the longest completion timeout PCI Express prescribes
+//! by default (50 ms). Frames that the network delayed or duplicated are told by their timestamps ([`clock`]).
 
 mod clock;
 mod request;
@@ -18,7 +18,7 @@ mod tests;
 
 use std::{
     collections::VecDeque,
-    fmt, io,
+    io,
     time::{Duration, Instant},
 };
 
@@ -27,108 +27,15 @@ use self::{
     request::{Failure, Request, Verdict},
 };
 use super::{
-    LinkError, Requester,
+    LinkError, LinkStats, Read, Requester,
     nettlp::{HEADER_LEN, Stamp},
     split::{Piece, Split},
     tlp::{Completion, Defect, Status, Tlp},
 };
 use crate::addr::PhysAddr;
 
-/// A tag whose request was never answered stays unused for this many timeouts.
-const RETIRE_SILENT: u32 = 10;
-/// A tag whose answer began but was damaged: the rest of it is already on its way.
-const RETIRE_BROKEN: u32 = 1;
-
-/// One read of a batch. `buf` is unspecified unless `result` is `Ok`.
-#[derive(Debug)]
-pub struct Read<'b> {
-    /// First address.
-    pub addr: PhysAddr,
-    /// Where the bytes go; its length is the length of the read.
-    pub buf: &'b mut [u8],
-    /// The outcome; [`LinkError::NotAttempted`] before.
-    pub result: Result<(), LinkError>,
-    missing: usize,
-    failed: bool,
-}
-
-impl<'b> Read<'b> {
-    /// A read of `buf.len()` bytes from `addr`, not attempted yet.
-    pub fn new(addr: PhysAddr, buf: &'b mut [u8]) -> Self {
-        let len = buf.len();
-        let result = Err(LinkError::NotAttempted { addr, len });
-        Self { addr, buf, result, missing: len, failed: false }
-    }
-
-    fn start(&mut self) -> bool {
-        let (addr, len) = (self.addr, self.buf.len());
-        (self.missing, self.failed) = (len, false);
-        let last = (len as u64).checked_sub(1);
-        self.result = match last {
-            None => Ok(()),
-            Some(last) if addr.checked_add(last).is_none() => Err(LinkError::PastEnd { addr, len }),
-            Some(_) => {
-                self.result = Err(LinkError::NotAttempted { addr, len });
-                return true;
-            }
-        };
-        false
-    }
-
-    fn fail(&mut self, error: LinkError) {
-        if !self.failed {
-            (self.failed, self.result) = (true, Err(error));
-        }
-    }
-
-    fn arrived(&mut self, len: usize) {
-        self.missing = self.missing.saturating_sub(len);
-        if self.missing == 0 && !self.failed {
-            self.result = Ok(());
-        }
-    }
-}
-
-/// What the link did so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct LinkStats {
-    /// Read requests sent, those sent again included.
-    pub requests: u64,
-    /// Completions accepted.
-    pub completions: u64,
-    /// Bytes delivered to readers.
-    pub bytes: u64,
-    /// Write requests sent.
-    pub writes: u64,
-    /// Requests sent again.
-    pub retries: u64,
-    /// Requests without an answer in time.
-    pub timeouts: u64,
-    /// Datagrams that were no completion of ours, or did not continue their request.
-    pub malformed: u64,
-    /// Completions with poisoned data.
-    pub poisoned: u64,
-    /// Completions with an error status.
-    pub errors: u64,
-    /// Late or duplicate completions, discarded.
-    pub stale: u64,
-    /// Requests the adapter's host or the network refused.
-    pub refused: u64,
-    /// Frames missing from the adapter's sequence: lost, or sent to a port nobody here listens on.
-    pub lost: u64,
-}
-
-impl fmt::Display for LinkStats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requests, completions, bytes, retries, timeouts, malformed, stale, lost, .. } = self;
-        write!(
-            f,
-            "{requests} requests, {completions} completions, {bytes} bytes, {retries} retries, \
-             {timeouts} timeouts, {malformed} malformed, {stale} stale, {lost} lost"
-        )
-    }
-}
+/// Timeouts for which a tag stays unused when frames for it may still come.
+const RETIRE: u32 = 10;
 
 /// How the engine asks.
 #[derive(Debug, Clone, Copy)]
@@ -161,7 +68,7 @@ enum Slot {
 #[derive(Debug)]
 pub(super) struct Transmit {
     pub(super) tag: u8,
-    /// Whether anything that still waits in the tag's socket must be thrown away first.
+    /// Whether what still waits in the tag's socket must be handed to [`Batch::discard`] before sending.
     pub(super) drain: bool,
     bytes: [u8; HEADER_LEN + 16],
     len: usize,
@@ -232,7 +139,7 @@ impl Engine {
 
     /// Takes the tag of a busy slot out of use for a while.
     fn retire(&mut self, tag: u8, request: Request, now: Instant, broken: bool) {
-        let until = now + self.settings.timeout * if broken { RETIRE_BROKEN } else { RETIRE_SILENT };
+        let until = now + self.settings.timeout * RETIRE;
         if let Some(slot) = self.slots.get_mut(usize::from(tag)) {
             self.retired += 1;
             *slot = Slot::Retired { request, until, broken };
@@ -342,20 +249,18 @@ impl Batch<'_, '_, '_> {
                 return;
             }
         };
-        self.engine.clock.count(stamp);
+        self.engine.clock.observe(stamp, now);
         match self.engine.slots.get_mut(usize::from(tag)) {
             Some(Slot::Busy(request)) => {
                 let verdict = request.judge(stamp, &completion);
                 let request = *request;
-                self.answered(tag, request, stamp, verdict, now);
+                self.answered(tag, request, verdict, now);
             }
             Some(Slot::Retired { request, broken, .. }) => {
                 self.engine.stats.stale += 1;
                 match request.judge(stamp, &completion) {
                     Verdict::Data(_) if !*broken && stamp.timestamp != 0 => {
-                        let complete = request.is_complete();
-                        self.engine.clock.advance(stamp, now);
-                        if complete {
+                        if request.is_complete() {
                             self.engine.release(tag, false);
                         }
                     }
@@ -364,6 +269,17 @@ impl Batch<'_, '_, '_> {
                 }
             }
             Some(Slot::Free { .. }) | None => self.engine.stats.stale += 1,
+        }
+    }
+
+    /// Takes a datagram that waited in the socket of `tag` from before its request was sent.
+    pub(super) fn discard(&mut self, tag: u8, datagram: &[u8], now: Instant) {
+        self.engine.stats.stale += 1;
+        if let Ok((stamp, _)) = self.decode(tag, datagram) {
+            self.engine.clock.observe(stamp, now);
+            if let Some(Slot::Busy(request)) = self.engine.slots.get_mut(usize::from(tag)) {
+                request.floor = self.engine.clock.floor(now);
+            }
         }
     }
 
@@ -379,12 +295,11 @@ impl Batch<'_, '_, '_> {
         Ok((stamp, completion))
     }
 
-    fn answered(&mut self, tag: u8, request: Request, stamp: Stamp, verdict: Verdict<'_>, now: Instant) {
+    fn answered(&mut self, tag: u8, request: Request, verdict: Verdict<'_>, now: Instant) {
         let engine = &mut *self.engine;
         match verdict {
             Verdict::Stale => engine.stats.stale += 1,
             Verdict::Data(data) => {
-                engine.clock.advance(stamp, now);
                 engine.stats.completions += 1;
                 if let Some(read) = self.reads.get_mut(request.read) {
                     let len = request.deliver(data, read.buf);
@@ -399,7 +314,6 @@ impl Batch<'_, '_, '_> {
             Verdict::Failed(failure) => {
                 match failure {
                     Failure::Refused(_) => {
-                        engine.clock.advance(stamp, now);
                         engine.stats.errors += 1;
                         engine.release(tag, false);
                     }

@@ -81,7 +81,9 @@ pub enum LinkError {
         defect: Defect,
     },
     /// The adapter's host says that nothing listens on the NetTLP port.
-    #[error("no adapter: the request for {len} bytes at {addr} was refused")]
+    #[error(
+        "no adapter: the request for {len} bytes at {addr} was refused; is the address right, and is the adapter (or `nettlp-gdb emulate`) up?"
+    )]
     NoAdapter {
         /// Address of the request.
         addr: PhysAddr,

@@ -15,11 +15,13 @@ use std::{
 use mio::{Events, Interest, Poll, Token, net::UdpSocket};
 
 use super::{
-    LinkError,
-    engine::{Batch, Engine, Read, Transmit},
+    LinkError, Read,
+    engine::{Batch, Engine, Transmit},
     nettlp::{MAX_DATAGRAM, PortRule},
 };
 
+/// Under a flood, look at the clock once in this many datagrams.
+const CLOCK_CHECK: usize = 64;
 /// Most datagrams thrown away before a tag is used again; more is a flood, not a backlog.
 const DRAIN_LIMIT: usize = 4096;
 
@@ -65,7 +67,7 @@ impl Ports {
             let now = Instant::now();
             batch.expire(now);
             while let Some(request) = batch.transmit(now) {
-                self.send(&mut batch, &request);
+                self.send(&mut batch, &request, now);
             }
             if batch.is_done() {
                 return;
@@ -79,10 +81,10 @@ impl Ports {
         }
     }
 
-    fn send(&mut self, batch: &mut Batch<'_, '_, '_>, request: &Transmit) {
+    fn send(&mut self, batch: &mut Batch<'_, '_, '_>, request: &Transmit, now: Instant) {
         let Some(socket) = self.sockets.get(usize::from(request.tag)) else { return };
         if request.drain {
-            drain(socket, &mut *self.buffer);
+            drain(socket, &mut *self.buffer, |datagram| batch.discard(request.tag, datagram, now));
         }
         if let Err(error) = send(socket, request.datagram()) {
             batch.socket_failed(request.tag, error.kind());
@@ -97,11 +99,14 @@ impl Ports {
             let Token(index) = event.token();
             let Some(socket) = self.sockets.get(index) else { continue };
             let tag = index as u8;
-            loop {
+            for count in 1_usize.. {
                 match socket.recv(&mut *self.buffer) {
                     Ok(len) => batch.receive(tag, self.buffer.get(..len).unwrap_or_default(), now),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => batch.socket_failed(tag, error.kind()),
+                }
+                if count.is_multiple_of(CLOCK_CHECK) {
+                    batch.expire(Instant::now());
                 }
                 if !batch.awaits(tag) {
                     break;
@@ -125,10 +130,13 @@ fn send(socket: &UdpSocket, datagram: &[u8]) -> io::Result<()> {
     }
 }
 
-fn drain(socket: &UdpSocket, buffer: &mut [u8]) {
+fn drain(socket: &UdpSocket, buffer: &mut [u8], mut discard: impl FnMut(&[u8])) {
     for _ in 0..DRAIN_LIMIT {
-        if socket.recv(buffer).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            return;
+        match socket.recv(buffer) {
+            Ok(len) => discard(buffer.get(..len).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // It is about an earlier request, and consumed now.
+            Err(_) => {}
         }
     }
 }

@@ -202,14 +202,13 @@ impl Writer<'_> {
             return Ok(Some(*entry));
         }
         let ty = self.types.get(id)?;
-        if let Type::Forward { tag, name } = &ty {
-            if let Ok(complete) = self.types.find(*tag, name) {
-                let entry = if complete == id { None } else { self.entry(complete)? };
-                self.known.extend(entry.map(|entry| (id, entry)));
-                if entry.is_some() {
-                    return Ok(entry);
-                }
-            }
+        if let Type::Forward { tag, name } = &ty
+            && let Ok(complete) = self.types.find(*tag, name)
+            && complete != id
+            && let Some(entry) = self.entry(complete)?
+        {
+            self.known.insert(id, entry);
+            return Ok(Some(entry));
         }
         let Some(tag) = dwarf_tag(&ty) else { return Ok(None) };
         let entry = self.unit.add(self.unit.root(), tag);

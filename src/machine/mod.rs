@@ -133,6 +133,12 @@ impl Machine {
         Some(VirtAddr::new(addr.raw().wrapping_add(slide)))
     }
 
+    /// The types of its kernel, as its source declares them.
+    #[must_use]
+    pub fn types(&self) -> &c::TypeTable {
+        &self.declarations.types
+    }
+
     /// The `vmlinux` its kernel was booted from: an ELF executable with symbols and DWARF 5.
     ///
     /// # Errors

@@ -86,10 +86,8 @@ impl ElfSymbols {
     /// [`VmlinuxError::NoSymbols`], or [`VmlinuxError::Truncated`] when the table is damaged.
     pub fn new(file: Arc<Vmlinux>) -> Result<Self, VmlinuxError> {
         let symbols = file.symbols()?;
-        let mut entries: Vec<Entry> = symbols
-            .enumerate()
-            .filter_map(|(index, symbol)| Entry::read(&symbols, index, symbol))
-            .collect();
+        let mut entries: Vec<Entry> =
+            symbols.enumerate().filter_map(|(index, symbol)| Entry::read(&symbols, index, symbol)).collect();
         entries.sort_by_key(|entry| (entry.section, entry.addr));
         let mut by_name: Vec<(u32, u32)> = (0..)
             .zip(&entries)
@@ -157,7 +155,8 @@ impl SymbolTable for ElfSymbols {
         let section = self.file.sections().iter().position(|section| section.holds(addr))?;
         let section = u32::try_from(section).ok()?;
         let end = self.entries.partition_point(|entry| (entry.section, entry.addr) <= (section, addr));
-        let below = || self.entries.get(..end).into_iter().flatten().rev().take_while(|e| e.section == section);
+        let below =
+            || self.entries.get(..end).into_iter().flatten().rev().take_while(|e| e.section == section);
         let nearest = below().next()?;
         let holder = below().take(MAX_NESTED).find(|entry| entry.holds(addr)).unwrap_or(nearest);
         let best = below().skip_while(|entry| entry.addr > holder.addr);

@@ -98,7 +98,8 @@ impl Dwarf {
     /// Reads the entry at an offset in `.debug_info`.
     fn read(&self, place: usize, dimension: u16) -> Result<Type, TypeError> {
         let at = self.units.partition_point(|unit| unit.start <= place).checked_sub(1);
-        let unit = at.and_then(|at| self.units.get(at)).filter(|unit| unit.entries <= place && place < unit.end);
+        let unit =
+            at.and_then(|at| self.units.get(at)).filter(|unit| unit.entries <= place && place < unit.end);
         let (Some(at), Some(unit)) = (at, unit) else {
             return Err(self.damaged(place, "no unit has a type there"));
         };

@@ -1,6 +1,14 @@
 //! One integration binary: what crosses layers, over real sockets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod cli;
 mod gdb;
 mod link;
+mod machine;
 mod tidy;

@@ -10,19 +10,18 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
-import oracle  # noqa: E402
 import truth  # noqa: E402
-from lab import debugger, fetch, initramfs, scripts_gdb  # noqa: E402
+from lab import fetch, initramfs, scripts_gdb  # noqa: E402
 from lab.bench import Bench  # noqa: E402
 from lab.demo import SCRIPTS, built_binary  # noqa: E402
 from lab.guest import GIB, Guest, Machine, Segment  # noqa: E402
+from observe import Observed, State, observe  # noqa: E402
 
 SCENARIOS = {
     "kaslr-5level": {"cpu": "max"},
     "kaslr-4level": {"cpu": "max,la57=off"},
     "nokaslr": {"append": ("nokaslr",)},
 }
-SETTLE_ATTEMPTS = 6
 
 
 @pytest.fixture(scope="session")
@@ -51,81 +50,23 @@ def loaded_scripts(kernel) -> dict[str, Path]:
     return {"kernel": scripts_gdb.scripts(kernel), "ours": SCRIPTS}
 
 
-@dataclasses.dataclass
-class Lab:
-    """A guest, the tools attached to it, and what is known about it."""
-
-    name: str
-    guest: Guest
-    bench: Bench
-    kernel: fetch.Kernel
-    vmcoreinfo: bytes
-    symbols: dict[str, int]
-    code: tuple[int, int]
-    ram: list[tuple[int, int]]
-    panicked: bool = False
-
-    def drgn(self) -> "oracle.drgn.Program":
-        return oracle.program(self.guest, self.vmcoreinfo, self.kernel.vmlinux)
-
-
 @pytest.fixture(scope="session", params=SCENARIOS)
-def lab(request, kernel, binary, archive):
+def observed(request, kernel, binary, archive, loaded_scripts) -> Observed:
+    """Each scenario's guest, observed alive and panicked, and gone."""
     with Guest(Machine(kernel.vmlinuz, archive, **SCENARIOS[request.param])) as guest:
-        names = ("_text", "init_task", "linux_banner", "init_top_pgt", "_stext")
         with Bench(binary, guest.ram_file, guest.ram, kernel.vmlinux) as bench:
-            yield Lab(
-                request.param, guest, bench, kernel, oracle.vmcoreinfo(guest),
-                truth.symbols(guest, *names), truth.iomem(guest, "Kernel code")[0], truth.iomem(guest, "System RAM"),
-            )
+            return observe(request.param, guest, bench, kernel, loaded_scripts)
 
 
-@dataclasses.dataclass
-class Said:
-    """What gdb answered, beside what the guest said at that time."""
-
-    tasks: set[tuple[int, str]]
-    log: list[truth.Line]
-    answers: dict[str, dict[str, str]]
-    ps: str
-    dmesg: str
+@pytest.fixture(params=["alive", "panicked"])
+def state(request) -> str:
+    return request.param
 
 
-GDB_COMMANDS = {
-    "ps": "lx-ps",
-    "dmesg": "lx-dmesg",
-    "version": "lx-version",
-    "current": "p $lx_current().comm",
-    "curr0": 'p $lx_per_cpu("runqueues", 0).curr->comm',
-    "curr1": 'p $lx_per_cpu("runqueues", 1).curr->comm',
-}
-
-
-@pytest.fixture(scope="session", params=["alive", "panicked"])
-def said(request, lab, loaded_scripts) -> Said:
-    """Asks everything of gdb and of the command line; while the guest lives, until it did not change meanwhile."""
-    if request.param == "alive":
-        assert not lab.panicked
-        for _ in range(SETTLE_ATTEMPTS):
-            before = truth.tasks(lab.guest), truth.kernel_log(lab.guest)
-            answers = ask_everything(lab, loaded_scripts)
-            after = truth.tasks(lab.guest), truth.kernel_log(lab.guest)
-            if truth.listed(before[0]) == truth.listed(after[0]) and before[1] == after[1]:
-                return Said(truth.listed(after[0]), after[1], *answers)
-        raise AssertionError(f"the guest's tasks or log changed in each of {SETTLE_ATTEMPTS} attempts")
-    tasks, log = truth.listed(truth.tasks(lab.guest)), truth.kernel_log(lab.guest)
-    lab.guest.panic()
-    lab.panicked = True
-    log = log + truth.console_since(lab.guest, log[-1])
-    return Said(tasks, log, *ask_everything(lab, loaded_scripts))
-
-
-def ask_everything(lab: Lab, loaded_scripts: dict[str, Path]):
-    answers = {}
-    for name, scripts in loaded_scripts.items():
-        texts = debugger.ask(lab.kernel.vmlinux, lab.bench.port, list(GDB_COMMANDS.values()), scripts=scripts)
-        answers[name] = dict(zip(GDB_COMMANDS, texts))
-    return answers, lab.bench.run("ps", "--threads", "--json"), lab.bench.run("dmesg", "--json")
+@pytest.fixture
+def said(observed, state) -> State:
+    """What was asked in the state under test."""
+    return observed.state(state)
 
 
 @dataclasses.dataclass
@@ -172,11 +113,3 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("figures")
         for line in _FIGURES:
             terminalreporter.write_line(line)
-
-
-@pytest.fixture
-def at_one_moment(said, lab):
-    """The guest stopped, so that two readers one after the other see the same memory."""
-    lab.guest.stop()
-    yield lab, lab.drgn()
-    lab.guest.resume()

@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import drgn
+from drgn.helpers.linux.cpumask import for_each_online_cpu, for_each_possible_cpu
+from drgn.helpers.linux.pid import for_each_task
+from drgn.helpers.linux.sched import cpu_curr, task_cpu, task_state_to_char
 
 from lab.guest import Guest, Segment
 
@@ -28,6 +31,34 @@ def vmcoreinfo(guest: Guest) -> bytes:
             note = _reader(guest.ram_file, segment)(address, size, address - segment.phys, True)
             return note[NOTE_HEADER:].split(b"\0", 1)[0]
     raise LookupError(f"VMCOREINFO at {address:#x} is outside the guest's RAM")
+
+
+def tasks(program: drgn.Program) -> set[tuple]:
+    """Address, pid, tgid, ppid, comm, state and CPU of every thread, init_task included."""
+    return {
+        (
+            task.value_(), task.pid.value_(), task.tgid.value_(), task.real_parent.tgid.value_(),
+            task.comm.string_().decode(), task_state_to_char(task), task_cpu(task),
+        )
+        for task in [program["init_task"].address_of_(), *for_each_task(program)]
+    }
+
+
+def info(program: drgn.Program) -> dict:
+    """What `nettlp-gdb info` claims, under its names."""
+    online = set(for_each_online_cpu(program))
+    return {
+        "banner": program["linux_banner"].string_().decode(),
+        "build_id": program.main_module().build_id.hex(),
+        # Defined in assembly, so without a type.
+        "phys_base": program.read_u64(program.symbol("phys_base").address),
+        **{name: program[name].value_() for name in ("page_offset_base", "vmalloc_base", "vmemmap_base")},
+        "cpus": {
+            cpu: (cpu in online, program["__per_cpu_offset"][cpu].value_(), cpu_curr(program, cpu).value_())
+            for cpu in for_each_possible_cpu(program)
+        },
+        "current": {cpu: cpu_curr(program, cpu).comm.string_().decode() for cpu in for_each_possible_cpu(program)},
+    }
 
 
 def _reader(ram_file: Path, segment: Segment):

@@ -22,43 +22,38 @@ def rows(text: str) -> list[tuple[int, str]]:
 
 @both_scripts
 def test_lx_ps_lists_exactly_the_guests_tasks(said, scripts):
-    listed = rows(said.answers[scripts]["ps"])
+    listed = rows(said.gdb[scripts]["ps"])
     assert set(listed) == said.tasks
     assert len(listed) == len(said.tasks)
 
 
 @both_scripts
 def test_lx_dmesg_is_the_guests_dmesg(said, scripts):
-    shown = log_lines(said.answers[scripts]["dmesg"].splitlines())
+    shown = log_lines(said.gdb[scripts]["dmesg"].splitlines())
     assert same_log(shown, said.log), compare(shown, said.log)
 
 
 @both_scripts
-def test_lx_version_is_the_guests_banner(said, scripts, lab):
-    assert f"Linux version {lab.kernel.release}" in said.answers[scripts]["version"]
+def test_lx_version_is_the_guests_banner(said, scripts):
+    assert said.gdb[scripts]["version"].strip() == said.moment.drgn_info["banner"].strip()
 
 
 @both_scripts
-def test_the_panic_is_in_the_log(said, scripts, lab):
-    assert (PANIC in said.answers[scripts]["dmesg"]) == lab.panicked
+def test_only_a_panicked_log_tells_of_the_panic(said, state, scripts):
+    assert (PANIC in said.gdb[scripts]["dmesg"]) == (state == "panicked")
 
 
 @both_scripts
 @pytest.mark.parametrize("question", ["current", "curr0", "curr1"])
-def test_per_cpu_values_name_a_task(said, scripts, question, lab):
-    answer = COMM.fullmatch(said.answers[scripts][question])
-    assert answer, said.answers[scripts][question]
-    if lab.panicked:
+def test_per_cpu_values_name_the_current_task(said, state, scripts, question):
+    answer = COMM.fullmatch(said.gdb[scripts][question])
+    assert answer, said.gdb[scripts][question]
+    if state == "panicked":
         cpu = {"current": 0, "curr0": 0, "curr1": 1}[question]
-        assert answer[1] == current_of(lab, cpu)
+        assert answer[1] == said.moment.drgn_info["current"][cpu]
     else:
+        # Which task it was at that moment nobody can tell later, only that there is one of that name.
         assert answer[1] in {comm for _, comm in said.tasks} | {"swapper/1"}
-
-
-def current_of(lab, cpu: int) -> str:
-    from drgn.helpers.linux.sched import cpu_curr
-
-    return cpu_curr(lab.drgn(), cpu).comm.string_().decode()
 
 
 def compare(shown, expected) -> str:

@@ -1,4 +1,5 @@
 /* A process of four threads with names of their own, for the guest: something that thread lists must show. */
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -6,9 +6,11 @@ from typing import NamedTuple
 from lab.guest import Guest, GuestError
 
 # /proc/PID/status shows a worker with what it works on: kworker/0:1-events
-# (wq_worker_comm, kernel/workqueue.c). The task's own comm ends before that.
+# (wq_worker_comm, kernel/workqueue.c), and a kernel thread by its full name
+# (get_kthread_comm, kernel/kthread.c). The task's own comm ends before that.
 _WORKER = re.compile(r"(kworker/u?\d+:\d+H?)[-+].*")
 
+_COMM_LENGTH = 15
 _RAW = re.compile(r"<\d+>\[ *(\d+)\.(\d{6})\] ?(.*)")
 _SHOWN = re.compile(r"\[ *(\d+)\.(\d{6})\] ?(.*)")
 
@@ -36,7 +38,7 @@ def tasks(guest: Guest) -> list[Task]:
     for line in guest.run("lab_tasks").splitlines():
         pid, tgid, ppid, state, comm = line.split(" ", 4)
         worker = _WORKER.fullmatch(comm)
-        found.append(Task(int(pid), int(tgid), int(ppid), state, worker[1] if worker else comm))
+        found.append(Task(int(pid), int(tgid), int(ppid), state, (worker[1] if worker else comm)[:_COMM_LENGTH]))
     return found
 
 
@@ -50,10 +52,9 @@ def kernel_log(guest: Guest) -> list[Line]:
     return _lines(_RAW, guest.run("dmesg -r").splitlines())
 
 
-def console_since(guest: Guest, last: Line) -> list[Line]:
-    """The lines the console shows after `last`."""
-    lines = log_lines(line for line in guest.console().splitlines() if line.startswith("["))
-    return [line for line in lines if line.usec > last.usec]
+def console_log(shown: str) -> list[Line]:
+    """The log lines of a stretch of the kernel's console."""
+    return log_lines(line for line in shown.splitlines() if line.startswith("["))
 
 
 def log_lines(shown) -> list[Line]:

@@ -16,7 +16,7 @@ def pack(layout: Layout, values: Mapping[str, Value]) -> bytes:
     data = bytearray(layout.size)
     for path, value in values.items():
         offset, size = layout.member(path)
-        raw = value.ljust(size, b"\0") if isinstance(value, bytes) else (value % (1 << 8 * size)).to_bytes(size, "little")
+        raw = value.ljust(size, b"\0") if isinstance(value, bytes) else (value % 256**size).to_bytes(size, "little")
         assert len(raw) == size, f"{path} takes {size} bytes"
         data[offset : offset + size] = raw
     return bytes(data)

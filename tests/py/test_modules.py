@@ -9,16 +9,17 @@ UNFORMED = 3
 HEAD = BASE + 0x10_0000
 COMMON = {"state": (0, 4), "list": (8, 16), "list.next": (8, 8), "name": (0x18, 56)}
 USED = {"refcnt.counter": (0x300, 4), "source_list": (0x2E0, 16), "source_list.next": (0x2E0, 8)}
+CORE = {"core_layout.base": (0x140, 8), "core_layout.size": (0x148, 4)}
 MEMORY = Layout("struct module_memory", 0x48, {"base": (0, 8), "size": (0x10, 4)})
 USE = Layout("struct module_use", 0x30, {
     "source_list": (0, 16), "source_list.next": (0, 8), "source": (0x20, 8),
 })
 LAYOUTS = {
     "core_layout": modules.ModuleLayouts(
-        Layout("struct module", 0x380, {**COMMON, **USED, "core_layout.base": (0x140, 8), "core_layout.size": (0x148, 4)}),
-        None, (), USE, UNFORMED),
+        Layout("struct module", 0x380, {**COMMON, **USED, **CORE}), None, (), USE, UNFORMED),
     "mem": modules.ModuleLayouts(
-        Layout("struct module", 0x500, {**COMMON, **USED, "mem": (0x80, 7 * 0x48)}), MEMORY, range(0, 4), USE, UNFORMED),
+        Layout("struct module", 0x500, {**COMMON, **USED, "mem": (0x80, 7 * 0x48)}),
+        MEMORY, range(0, 4), USE, UNFORMED),
 }
 BOTH = pytest.mark.parametrize("layouts", LAYOUTS.values(), ids=LAYOUTS)
 
@@ -33,7 +34,8 @@ def kernel(layouts, loaded):
     links = [address(index) + link for index in range(len(loaded))] + [HEAD]
     for index, (name, base, size, state, users) in enumerate(loaded):
         here = address(index)
-        uses = [here + 0x800 + place * 0x40 for place in range(len(users))] + [here + layouts.module.offset("source_list")]
+        uses = [here + 0x800 + place * 0x40 for place in range(len(users))]
+        uses.append(here + layouts.module.offset("source_list"))
         for use, following, user in zip(uses, uses[1:], users):
             memory.put_structure(use, USE, {"source_list.next": following, "source": address(user)})
         values = {"state": state, "list.next": links[index + 1], "name": name, "refcnt.counter": 1 + len(users),
@@ -106,9 +108,8 @@ def test_a_user_that_is_no_pointer(layouts):
 
 def test_a_kernel_that_cannot_unload():
     whole = LAYOUTS["core_layout"]
-    members = {**COMMON, "core_layout.base": (0x140, 8), "core_layout.size": (0x148, 4)}
     memory, first = kernel(whole, [XOR])
-    fixed = whole._replace(module=Layout("struct module", 0x380, members), use=None)
+    fixed = whole._replace(module=Layout("struct module", 0x380, {**COMMON, **CORE}), use=None)
     assert [modules.row(module) for module in modules.walk(memory.read, fixed, HEAD, first)] == [
         "0xffffffffc0209000 xor                    24576  -",
     ]

@@ -79,7 +79,7 @@ def walk(read: Read, layouts: MountLayouts, namespace: int) -> Iterator[Mount]:
 
 def _mounts(read: Read, layouts: MountLayouts, address: int) -> Iterator[View]:
     namespace = layouts.namespace.read(read, address)
-    what = "the mounts of the namespace"
+    what = "the namespace's set of mounts"
     if "mounts.rb_node" in layouts.namespace:
         return tree_entries(read, namespace.unsigned("mounts.rb_node"), layouts.mount, "mnt_node", what, _MOUNT_LIMIT)
     if "list.next" in layouts.namespace:
@@ -126,7 +126,8 @@ class _Tree:
         up: Optional[View] = view
         while up is not None:
             if up.address in visited or len(visited) >= _DEPTH_LIMIT:
-                raise Changed(f"{layout.name}.{parent} at {up.address:#x} goes in a circle: it changed while it was read")
+                raise Changed(f"{layout.name}.{parent} at {up.address:#x} goes in a circle: "
+                              "it changed while it was read")
             visited.add(up.address)
             yield up
             above = up.unsigned(parent)
@@ -135,7 +136,8 @@ class _Tree:
     def _dentry_name(self, dentry: View) -> str:
         length = dentry.unsigned("d_name.len")
         if length > _NAME_MAX:
-            raise Changed(f"the dentry at {dentry.address:#x} has a name of {length} bytes: it changed while it was read")
+            raise Changed(f"the dentry at {dentry.address:#x} has a name of {length} bytes: "
+                          "it changed while it was read")
         name = dentry.unsigned("d_name.name")
         inline = next((path for path in DENTRY_OPTIONAL if path in dentry.layout), None)
         if inline and name == dentry.address_of(inline):

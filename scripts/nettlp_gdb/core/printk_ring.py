@@ -61,7 +61,8 @@ def capture(read: Read, layouts: RingLayouts, address: int) -> Snapshot:
     tail_id = ring.unsigned("desc_ring.tail_id") & _ID_MASK
     used = ((ring.unsigned("desc_ring.head_id") - tail_id) & _ID_MASK) + 1
     if used > count:
-        raise Changed(f"the log's descriptor ring holds {used} of at most {count} records: it changed while it was read")
+        raise Changed(f"the log's descriptor ring holds {used} of at most {count} records: "
+                      "it changed while it was read")
     descs = _unwrapped(read, ring.unsigned("desc_ring.descs"), layouts.desc.size, count, tail_id, used,
                        "descriptors of the log")
     reused = next((at for at in range(used) if _is_written(layouts.desc.element(descs, at))), used)

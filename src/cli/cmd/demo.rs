@@ -42,7 +42,8 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let options = gdb::Options { listen: args.listen.clone(), once: args.once, percpu_rebase: true };
     let server = Server::bind(options)?;
     let machine = Machine::demo()?;
-    let vmlinux = args.vmlinux.clone().unwrap_or_else(|| std::env::temp_dir().join("nettlp-gdb-demo-vmlinux"));
+    let vmlinux =
+        args.vmlinux.clone().unwrap_or_else(|| std::env::temp_dir().join("nettlp-gdb-demo-vmlinux"));
     std::fs::write(&vmlinux, machine.vmlinux()?)
         .with_context(|| format!("cannot write {}", vmlinux.display()))?;
 

@@ -124,7 +124,10 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
     };
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot wait for signals")?;
     let adapter = Emulator::start(config, memory)?;
-    out::notice(&format!("adapter {} answers on {}, ports {:#x} and up", args.requester, args.ip, args.port_base));
+    out::notice(&format!(
+        "adapter {} answers on {}, ports {:#x} and up",
+        args.requester, args.ip, args.port_base
+    ));
     signals.forever().next();
     out::notice(&format!("{:?}", adapter.stats()));
     Ok(Outcome::Done)

@@ -25,7 +25,7 @@ use gdbstub::target::{
 use self::{breakpoints::Breakpoints, resume::Resume, threads::Threads};
 pub use self::{
     percpu_rebase::{PercpuRebase, Words},
-    registers::{Register, Registers, X86_64},
+    registers::{Register, Registers, UNKNOWN_PC, X86_64},
     resume::Stop,
 };
 use super::host::Host;

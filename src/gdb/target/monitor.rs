@@ -19,8 +19,9 @@ const OWN: &[(&str, &str)] = &[
 
 /// What a debugger can usually do and this one cannot; GDB itself only says that memory cannot be accessed.
 const LIMITS: &str = "\
-Memory and registers are read-only: the server has no hold on the target's CPUs. Registers that memory does not
-tell are <unavailable>; continue, step, breakpoints and writes are refused.
+Memory and registers are read-only: the server reads memory from outside and has no hold on the target's CPUs.
+continue, step, breakpoints and writes are refused; for a memory write GDB says \"Cannot access memory\".
+Registers that memory does not tell are <unavailable>, an unknown program counter is 0xffffffffffffffff.
 ";
 
 impl GdbTarget {

@@ -1,7 +1,8 @@
 //! The registers GDB is told of, and those of them that are known.
 //!
 //! DMA reads no register: each value here was found in memory, and what was not found is sent as `xx`, which
-//! GDB shows as `<unavailable>`. Never as zero. One table gives the target description, the numbering and the
+//! GDB shows as `<unavailable>`. Never as zero. The program counter alone is always sent, see [`UNKNOWN_PC`].
+//! One table gives the target description, the numbering and the
 //! layout of the `g` packet. Source: GDB manual, "i386 Features"; the control registers follow QEMU's naming,
 //! which the kernel's `translate-vm` command expects.
 
@@ -79,7 +80,7 @@ registers! {
         OrigRax "orig_rax" 64 "int",
     }
     SEGMENTS {
-        FsBase "fs_base" 64 "int", GsBase "gs_base" 64 "int",
+        FsBase "fs_base" 64 "data_ptr", GsBase "gs_base" 64 "data_ptr",
     }
     CONTROL {
         Cr0 "cr0" 64 "x86_cr0", Cr2 "cr2" 64 "data_ptr", Cr3 "cr3" 64 "uint64", Cr4 "cr4" 64 "x86_cr4",
@@ -118,6 +119,13 @@ impl Default for Registers {
     }
 }
 
+/// The program counter of a thread whose program counter is not known.
+///
+/// GDB 13 cannot do without one: it refuses to attach ("PC register is not available"), and a `continue` that
+/// meets such a thread leaves it unusable. No instruction can be at this address, and GDB shows a frame there as
+/// `0xffffffffffffffff in ?? ()`.
+pub const UNKNOWN_PC: u64 = u64::MAX;
+
 impl Registers {
     /// Makes a register known.
     pub fn set(&mut self, register: Register, value: u64) {
@@ -137,11 +145,13 @@ impl arch::Registers for Registers {
     type ProgramCounter = u64;
 
     fn pc(&self) -> u64 {
-        self.get(Register::Rip).unwrap_or_default()
+        self.get(Register::Rip).unwrap_or(UNKNOWN_PC)
     }
 
     fn gdb_serialize(&self, mut write_byte: impl FnMut(Option<u8>)) {
-        for (Description { bits, .. }, known) in TABLE.iter().zip(&self.known) {
+        let mut registers = self.clone();
+        registers.set(Register::Rip, self.pc());
+        for (Description { bits, .. }, known) in TABLE.iter().zip(registers.known) {
             let value = known.map(u64::to_le_bytes);
             for at in 0..bits / 8 {
                 write_byte(value.and_then(|bytes| bytes.get(at).copied()));
@@ -184,8 +194,11 @@ mod tests {
     #[test]
     fn unknown_registers_are_never_zeros() {
         let bytes = serialized(&Registers::default());
-        let bits: usize = TABLE.iter().map(|register| register.bits).sum();
-        assert_eq!(bytes, vec![None; bits / 8]);
+        let size = |registers: &[Description]| registers.iter().map(|register| register.bits / 8).sum();
+        let mut expected = vec![None; size(TABLE)];
+        let pc: usize = size(&TABLE[..Register::Rip as usize]);
+        expected[pc..pc + 8].fill(Some(0xff));
+        assert_eq!(bytes, expected);
     }
 
     #[test]

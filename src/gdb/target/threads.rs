@@ -7,9 +7,12 @@ use std::{
 };
 
 use super::GdbTarget;
-use crate::gdb::{
-    host::{Host, Thread},
-    tid::{self, Tid},
+use crate::{
+    gdb::{
+        host::{Host, Thread},
+        tid::{self, Tid},
+    },
+    render,
 };
 
 /// A snapshot of the threads, in GDB's order.
@@ -72,18 +75,16 @@ impl GdbTarget {
     }
 }
 
-/// `raw`, which the target's own users chose, as the text of an XML element or attribute. Control characters,
-/// which XML cannot hold, become `?`.
+/// `raw`, which the target's own users chose, as the text of an XML element or attribute.
 fn text(raw: &str) -> String {
     let mut safe = String::with_capacity(raw.len());
-    for character in raw.chars() {
+    for character in render::printable(raw).chars() {
         match character {
             '&' => safe.push_str("&amp;"),
             '<' => safe.push_str("&lt;"),
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&apos;"),
-            control if control.is_control() => safe.push('?'),
             other => safe.push(other),
         }
     }
@@ -96,6 +97,6 @@ mod tests {
 
     #[test]
     fn names_cannot_break_out_of_the_document() {
-        assert_eq!(text("a\"/><x\u{1b}&"), "a&quot;/&gt;&lt;x?&amp;");
+        assert_eq!(text("a\"/><x\u{1b}&"), r"a&quot;/&gt;&lt;x\u{1b}&amp;");
     }
 }

@@ -197,11 +197,12 @@ fn text(ring: &Ring, id: u64, begin: u64, next: u64, text_len: u64) -> Option<&[
     if begin & 1 == 1 && next & 1 == 1 {
         return (begin == EMPTY_LINE && next == EMPTY_LINE).then_some(&[][..]);
     }
-    // The block's end may stand exactly on the end of the ring, which is the start of the next round.
+    // The block's end may stand exactly on the end of the ring, which is the start of the next round. Positions
+    // start one round below zero, so that the first lap of every kernel ends with them going round as well.
     let round = |lpos: u64| lpos >> ring.size_bits;
     let (start, size) = if round(begin) == round(next.wrapping_sub(1)) {
         (begin, next.wrapping_sub(begin))
-    } else if round(begin).wrapping_add(1) == round(next) {
+    } else if round(begin.wrapping_add(1 << ring.size_bits)) == round(next) {
         let start = round(next) << ring.size_bits;
         (start, next.wrapping_sub(start))
     } else {

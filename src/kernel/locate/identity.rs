@@ -44,11 +44,17 @@ pub(super) struct Identity {
     pub(super) banner: Option<String>,
     /// `uname -r` from `init_uts_ns`, asked where there is no vmlinux.
     pub(super) uts_release: Option<String>,
-    /// From `.notes`.
+    /// The build id.
     pub(super) build_id: Option<Vec<u8>>,
+    /// What the build id is from: `.notes` or VMCOREINFO.
+    pub(super) build_id_source: &'static str,
     /// VMCOREINFO.
     pub(super) vmcoreinfo: Option<VmcoreInfo>,
+    /// How VMCOREINFO was found.
+    pub(super) vmcoreinfo_source: &'static str,
 }
+
+const NOTES: &str = ".notes";
 
 /// Asks at the places a vmlinux names.
 pub(super) fn with_names(space: &dyn VirtMem, names: &Names<'_>) -> Identity {
@@ -65,7 +71,8 @@ pub(super) fn with_names(space: &dyn VirtMem, names: &Names<'_>) -> Identity {
     let build_id = next().and_then(|bytes| build_id(&bytes));
     let pointer = next().and_then(|bytes| bytes.first_chunk().map(|word| u64::from_le_bytes(*word)));
     let vmcoreinfo = pointer.and_then(|pointer| note_at(space, VirtAddr::new(pointer)));
-    Identity { banner, uts_release: None, build_id, vmcoreinfo }
+    let vmcoreinfo_source = "symbol vmcoreinfo_note";
+    Identity { banner, uts_release: None, build_id, build_id_source: NOTES, vmcoreinfo, vmcoreinfo_source }
 }
 
 /// Searches; `seen` is a VMCOREINFO already found.
@@ -76,6 +83,7 @@ pub(super) fn without_names(
     exports: Option<&Exports>,
     seen: Option<VmcoreInfo>,
 ) -> Identity {
+    let vmcoreinfo_source = if seen.is_some() { "page scan" } else { "export paddr_vmcoreinfo_note" };
     let vmcoreinfo = seen.or_else(|| exported_note(&**space, image, exports?));
     let uts = || {
         let addr = exports?.lookup("init_uts_ns")?;
@@ -87,8 +95,9 @@ pub(super) fn without_names(
         banner = far_banner(target, &**space, image);
     }
     let build_id = exports.and_then(|exports| notes_after(&**space, exports));
+    let build_id_source = if build_id.is_some() { NOTES } else { "VMCOREINFO" };
     let build_id = build_id.or_else(|| vmcoreinfo.as_ref()?.build_id());
-    Identity { banner, uts_release, build_id, vmcoreinfo }
+    Identity { banner, uts_release, build_id, build_id_source, vmcoreinfo, vmcoreinfo_source }
 }
 
 /// The VMCOREINFO note at `addr`.
@@ -103,7 +112,7 @@ fn note_at(space: &dyn VirtMem, addr: VirtAddr) -> Option<VmcoreInfo> {
 
 /// The note whose pointer `paddr_vmcoreinfo_note()` loads.
 fn exported_note(space: &dyn VirtMem, image: &Image, exports: &Exports) -> Option<VmcoreInfo> {
-    const CODE: usize = 96;
+    const CODE: usize = 128;
     let function = exports.lookup("paddr_vmcoreinfo_note").filter(|addr| image.is_text(*addr))?;
     let code = space.read_vec(function, CODE).ok()?;
     let mut variables = loads(function, &code);
@@ -113,13 +122,14 @@ fn exported_note(space: &dyn VirtMem, image: &Image, exports: &Exports) -> Optio
     pointers.find_map(|pointer| note_at(space, pointer))
 }
 
-/// Addresses that `mov DISPLACEMENT(%rip), %REG` instructions load 64 bits from (Intel SDM volume 2, MOV: REX.W 8B).
+/// Addresses that `mov` and `add DISPLACEMENT(%rip), %REG` instructions take 64 bits from (Intel SDM volume 2: REX.W
+/// 8B and REX.W 03; the function adds `phys_base` or the page offset to the pointer, in either order).
 fn loads(function: VirtAddr, code: &[u8]) -> Vec<VirtAddr> {
-    const MOV_LEN: usize = 7;
-    let windows = code.windows(MOV_LEN).enumerate();
+    const LEN: usize = 7;
+    let windows = code.windows(LEN).enumerate();
     let load = windows.filter_map(|(at, bytes)| match *bytes {
-        [0x48 | 0x4c, 0x8b, modrm, a, b, c, d] if modrm & 0xc7 == 0x05 => {
-            let next = function.wrapping_add((at + MOV_LEN) as u64);
+        [0x48 | 0x4c, 0x8b | 0x03, modrm, a, b, c, d] if modrm & 0xc7 == 0x05 => {
+            let next = function.wrapping_add((at + LEN) as u64);
             Some(next.wrapping_add(i64::from(i32::from_le_bytes([a, b, c, d])).cast_unsigned()))
         }
         _ => None,
@@ -210,8 +220,10 @@ mod tests {
         let mut code = vec![0xe8, 0, 0, 0, 0];
         code.extend([0x48, 0x8b, 0x15, 0x74, 0xc7, 0x31, 0x02]);
         code.extend([0x48, 0x8b, 0x45, 0, 0, 0, 0]);
+        code.extend([0x48, 0x03, 0x05, 0, 0, 0, 0]);
         let function = VirtAddr::new(0xffff_ffff_8102_58b0);
-        assert_eq!(loads(function, &code), [VirtAddr::new(0xffff_ffff_8334_2030)]);
+        let wanted = [0xffff_ffff_8334_2030, 0xffff_ffff_8102_58b0 + 26].map(VirtAddr::new);
+        assert_eq!(loads(function, &code), wanted);
     }
 
     #[test]

@@ -162,6 +162,11 @@ fn prove_all<'a>(
     let mut attempt = Attempt::new("real-mode trampoline");
     let mut proved: Option<(Sighting, Proof<'a>)> = None;
     for sighting in sightings {
+        // Stray bytes may lead anywhere, a device's registers included.
+        if sighting.entry.is_none() && target.guard.limits().is_none() {
+            attempt.refuse(sighting.place, "no trampoline header follows it".to_owned());
+            continue;
+        }
         let proof = match proof::prove(target, sighting) {
             Ok(proof) => proof,
             Err(_) if sighting.encryption_mask != 0 => {
@@ -306,12 +311,12 @@ fn describe(sighting: &Sighting, proof: &Proof<'_>, hints: &Hints<'_>, evidence:
     if let Some(id) = &identity.build_id {
         let same = hints.build_id == Some(id.as_slice());
         let confidence = if same { Confidence::Proved } else { Confidence::Found };
-        add("build id", ".notes", hex_bytes(id), confidence);
+        add("build id", identity.build_id_source, hex_bytes(id), confidence);
     }
     match info {
         Some(info) => {
             let detail = format!("{} bytes, OSRELEASE={}", info.text().len(), info.release().unwrap_or("?"));
-            add("VMCOREINFO", "pointer vmcoreinfo_note", detail, Confidence::Proved);
+            add("VMCOREINFO", identity.vmcoreinfo_source, detail, Confidence::Proved);
         }
         None => log::debug!("no VMCOREINFO found"),
     }

@@ -4,6 +4,8 @@
 //! where `linux_banner` would be, per slot. Without one, the page that begins with VMCOREINFO's note says where
 //! the tables are. Both search what the operator calls RAM and nothing else: no other map is known yet.
 
+use std::collections::VecDeque;
+
 use crate::{
     addr::{LinkAddr, PAGE_SIZE, PhysAddr, PhysRange},
     mem::{PhysMem, ReadOp},
@@ -47,7 +49,7 @@ pub(super) fn in_slots<'t>(
     ram: &[PhysRange],
 ) -> Box<dyn Iterator<Item = Sighting> + 't> {
     let Some(layout) = Layout::of(symbols) else { return Box::new(std::iter::empty()) };
-    let slots = places(ram, TEXT_ALIGN);
+    let slots = slots(ram);
     let hits = search::<PROBE>(target, "probing 2 MiB slots", slots, layout.banner, |bytes| {
         bytes.starts_with(BANNER_PREFIX)
     });
@@ -70,7 +72,7 @@ pub(super) fn by_vmcoreinfo<'t>(
     ram: &[PhysRange],
 ) -> Box<dyn Iterator<Item = Sighting> + 't> {
     const LEN: usize = vmcoreinfo::HEADER_LEN;
-    let pages = places(ram, PAGE_SIZE);
+    let pages = pages_from_the_ends(ram);
     let hits = search::<LEN>(target, "searching for VMCOREINFO", pages, 0, |bytes| {
         vmcoreinfo::text_len(bytes).is_some()
     });
@@ -98,18 +100,44 @@ fn from_vmcoreinfo(page: PhysAddr, info: VmcoreInfo) -> Option<Sighting> {
     })
 }
 
-/// The multiples of `step` in `ram`, lazily, and how many there are.
-fn places(ram: &[PhysRange], step: u64) -> (u64, impl Iterator<Item = PhysAddr> + use<>) {
+/// The multiples of 2 MiB in `ram`, lazily, and how many there are.
+fn slots(ram: &[PhysRange]) -> (u64, impl Iterator<Item = PhysAddr> + use<>) {
+    const STEP: u64 = TEXT_ALIGN;
     let stretches: Vec<(u64, u64)> = ram
         .iter()
-        .filter_map(|range| Some((range.start.raw().checked_next_multiple_of(step)?, range.end.raw())))
+        .filter_map(|range| Some((range.start.raw().checked_next_multiple_of(STEP)?, range.end.raw())))
         .filter(|(start, end)| start < end)
         .collect();
-    let count = stretches.iter().map(|(start, end)| (end - start).div_ceil(step)).sum();
-    let each = stretches.into_iter().flat_map(move |(start, end)| {
-        (0..(end - start).div_ceil(step)).map(move |index| PhysAddr::new(start + index * step))
+    let count = stretches.iter().map(|(start, end)| (end - start).div_ceil(STEP)).sum();
+    let each = stretches.into_iter().flat_map(|(start, end)| {
+        (0..(end - start).div_ceil(STEP)).map(move |index| PhysAddr::new(start + index * STEP))
     });
     (count, each)
+}
+
+/// The pages of `ram`, in stripes taken by turns from both ends of every range: VMCOREINFO is among the first pages a
+/// booting kernel allocates, and those are near one of the ends of a zone.
+fn pages_from_the_ends(ram: &[PhysRange]) -> (u64, impl Iterator<Item = PhysAddr> + use<>) {
+    let mut left: VecDeque<(u64, u64, bool)> = ram
+        .iter()
+        .map(|range| (range.start.raw().div_ceil(PAGE_SIZE), range.end.raw() / PAGE_SIZE, false))
+        .filter(|(start, end, _)| start < end)
+        .collect();
+    let count = left.iter().map(|(start, end, _)| end - start).sum();
+    let stripes = std::iter::from_fn(move || {
+        let (start, end, from_top) = left.pop_front()?;
+        let len = (end - start).min(BATCH as u64);
+        let (stripe, rest) = if from_top {
+            (end - len..end, start..end - len)
+        } else {
+            (start..start + len, start + len..end)
+        };
+        if !rest.is_empty() {
+            left.push_back((rest.start, rest.end, !from_top));
+        }
+        Some(stripe)
+    });
+    (count, stripes.flatten().map(|page| PhysAddr::new(page * PAGE_SIZE)))
 }
 
 /// Reads `N` bytes at `offset` from each place, in batches as the hits are asked for.
@@ -150,11 +178,29 @@ mod tests {
     #[test]
     fn places_are_multiples_inside_the_ranges() {
         let ram: Vec<PhysRange> = ["0x1000-5M", "8M-9M"].iter().map(|text| text.parse().unwrap()).collect();
-        let (count, each) = places(&ram, 2 << 20);
+        let (count, each) = slots(&ram);
         let each: Vec<u64> = each.map(PhysAddr::raw).collect();
         assert_eq!(each, [2 << 20, 4 << 20, 8 << 20]);
         assert_eq!(count, 3);
         let end: PhysRange = PhysRange { start: PhysAddr::new(u64::MAX - 8), end: PhysAddr::new(u64::MAX) };
-        assert_eq!(places(&[end], 4096).0, 0);
+        assert_eq!(slots(&[end]).0, 0);
+    }
+
+    #[test]
+    fn every_page_comes_once_and_the_ends_come_first() {
+        let ram: Vec<PhysRange> =
+            ["0x1000-16M", "4G-0x100002000"].iter().map(|text| text.parse().unwrap()).collect();
+        let (count, pages) = pages_from_the_ends(&ram);
+        let pages: Vec<u64> = pages.map(PhysAddr::raw).collect();
+        assert_eq!(pages.len() as u64, count);
+        let stripe = BATCH * PAGE_SIZE as usize;
+        let early = [0x1000, 1 << 32, (16 << 20) - stripe as u64];
+        for page in early {
+            assert!(pages.iter().take(BATCH + 3).any(|other| *other == page), "{page:#x}");
+        }
+        let mut sorted = pages;
+        sorted.sort_unstable();
+        let all: Vec<u64> = (1..4096).chain([1 << 20, (1 << 20) + 1]).map(|page| page * PAGE_SIZE).collect();
+        assert_eq!(sorted, all);
     }
 }

@@ -27,26 +27,15 @@ impl Clock {
         self.newest.filter(|&(_, seen)| now.duration_since(seen) < HORIZON).map(|(stamp, _)| stamp)
     }
 
-    /// Notes a frame that was accepted.
-    pub(super) fn advance(&mut self, stamp: Stamp, now: Instant) {
+    /// Notes a frame of the adapter, old or new, good or not.
+    pub(super) fn observe(&mut self, stamp: Stamp, now: Instant) {
         if stamp.timestamp == 0 {
             return;
         }
         if self.floor(now).is_none_or(|floor| is_newer(stamp.timestamp, floor)) {
             self.newest = Some((stamp.timestamp, now));
         }
-    }
-
-    /// Counts a frame, old or new, into the sequence.
-    pub(super) fn count(&mut self, stamp: Stamp) {
-        if stamp.timestamp == 0 {
-            return;
-        }
-        let Some(expected) = self.next_sequence else {
-            self.next_sequence = Some(stamp.sequence.wrapping_add(1));
-            return;
-        };
-        let ahead = stamp.sequence.wrapping_sub(expected);
+        let ahead = self.next_sequence.map_or(0, |expected| stamp.sequence.wrapping_sub(expected));
         if ahead < 0x8000 {
             self.lost += u64::from(ahead);
             self.next_sequence = Some(stamp.sequence.wrapping_add(1));

@@ -83,6 +83,10 @@ impl Request {
         if completion.digest {
             return Verdict::Failed(Failure::Malformed(Defect::Digest));
         }
+        if !completion.has_data && !completion.data.is_empty() {
+            let defect = Defect::DataLength { stated: 0, got: completion.data.len() };
+            return Verdict::Failed(Failure::Malformed(defect));
+        }
         match (completion.status, completion.has_data) {
             (Status::Success, true) => self.judge_data(stamp, completion),
             (status @ (Status::Unsupported | Status::ConfigRetry | Status::Abort), false) => {

@@ -117,7 +117,7 @@ fn every_field_that_matters_is_checked() {
     let flip = |offset: usize, bits: u8| spoiled(|datagram| datagram[HEADER_LEN + offset] ^= bits);
     let (addr, len) = (PhysAddr::new(0x1000), 512);
     assert_eq!(flip(0, 0x10), malformed(Defect::Type(0x5a)));
-    assert_eq!(flip(0, 0x40), malformed(Defect::Status(0)));
+    assert_eq!(flip(0, 0x40), malformed(Defect::DataLength { stated: 0, got: 512 }));
     assert_eq!(flip(0, 0x4a), malformed(Defect::Request));
     assert_eq!(flip(2, 0x80), malformed(Defect::Digest));
     assert_eq!(flip(2, 0x40), Err(LinkError::Poisoned { addr, len }));
@@ -218,7 +218,7 @@ fn a_tag_is_not_used_while_its_answer_may_come() {
     assert!(batch.transmit(start + TIMEOUT).is_none() && !batch.is_done());
     batch.receive(0, &answer(&old, 64, 0)[0], start + 2 * TIMEOUT);
     assert!(batch.transmit(start + 2 * TIMEOUT).is_none() && !batch.is_done());
-    let until = start + TIMEOUT * (1 + RETIRE_SILENT);
+    let until = start + TIMEOUT * (1 + RETIRE);
     assert_eq!(batch.deadline(), Some(until));
     let sent = batch.transmit(until).unwrap();
     assert!(sent.drain, "what came meanwhile is thrown away");

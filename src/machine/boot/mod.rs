@@ -93,7 +93,10 @@ pub(super) fn boot(
     let memory = Arc::new(Sparse::new(description.ram.iter().copied()));
     let loaded = PhysRange::with_len(description.text_phys, image.len);
     let loaded = loaded.ok_or_else(|| wrong("the image ends past the address space"))?;
-    let heap = Heap::new(free_memory(description, loaded)?);
+    let types: &dyn TypeSource = &declarations.types;
+    let task_len = types.struct_size("task_struct")?;
+    let placed = description.tasks.iter().filter_map(|task| PhysRange::with_len(task.phys?, task_len));
+    let heap = Heap::new(free_memory(description, loaded)?, placed.collect());
     let bases = description.bases.unwrap_or_else(|| Bases::usual(description.levels, description.slide != 0));
     let root_offset = image.symbol("init_top_pgt")?.addr.wrapping_offset_from(TEXT);
     let root = description.text_phys.wrapping_add(root_offset);
@@ -120,7 +123,7 @@ pub(super) fn boot(
 /// The last range of RAM, without the image.
 fn free_memory(description: &Description, loaded: PhysRange) -> Result<PhysRange, MachineError> {
     let holds = |range: &&PhysRange| range.contains(loaded.start, loaded.len());
-    let aligned = loaded.start.offset_in(2 << 20) == 0 && description.slide % (2 << 20) == 0;
+    let aligned = (loaded.start.raw() | description.slide).is_multiple_of(2 << 20);
     let below = description.slide < (1 << 30) - (TEXT.raw() - KERNEL_MAP) - loaded.len();
     if description.ram.iter().find(holds).is_none() || !aligned || !below {
         return Err(wrong(format!(

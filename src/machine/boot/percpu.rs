@@ -11,6 +11,8 @@ use crate::{
 };
 
 const PAGE: u64 = 4096;
+/// Five minutes before it wraps at 32 bits (`INITIAL_JIFFIES`, 250 ticks a second), and three seconds.
+const INITIAL_JIFFIES: u64 = 0xffff_ffff - 5 * 60 * 250 + 3 * 250;
 
 impl Boot<'_> {
     /// Address of a processor's own copy of a per-CPU variable.
@@ -46,7 +48,9 @@ impl Boot<'_> {
         self.set(self.global("cpumask", "__cpu_online_mask")?, "bits", online)?;
         self.set_global("nr_cpu_ids", count)?;
         self.set_global("panic_cpu", self.panicked().map_or(-1, |cpu| cpu as i64))?;
-        self.set_global("crashing_cpu", -1_i64)
+        self.set_global("hrtimer_resolution", 1)?;
+        self.set_global("jiffies_64", INITIAL_JIFFIES)?;
+        self.set_global("crashing_cpu", -1)
     }
 
     /// Sets running what the description says runs.

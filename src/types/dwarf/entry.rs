@@ -136,7 +136,8 @@ impl<'u, 'd> Unit<'u, 'd> {
             Some(AttributeValue::DebugInfoRef(offset)) => Some(offset.0),
             Some(_) => return Err(Error::Other("a type is in a type unit or in another file")),
         };
-        let place = place.and_then(|place| u64::try_from(place).ok()).filter(|place| *place < 1 << OFFSET_BITS);
+        let place =
+            place.and_then(|place| u64::try_from(place).ok()).filter(|place| *place < 1 << OFFSET_BITS);
         place.map(TypeId).ok_or(Error::Other("a type is impossibly far away"))
     }
 
@@ -214,7 +215,9 @@ impl<'u, 'd> Unit<'u, 'd> {
         while let Some(child) = children.next()? {
             if child.tag() == dw::DW_TAG_enumerator {
                 let name = self.name(child)?.ok_or(Error::Other("an enumerator has no name"))?;
-                let value = child.attr(dw::DW_AT_const_value).and_then(|attribute| constant(attribute, encoding, bits));
+                let value = child
+                    .attr(dw::DW_AT_const_value)
+                    .and_then(|attribute| constant(attribute, encoding, bits));
                 values.push((name, value.ok_or(Error::Other("an enumerator has no value"))?));
             }
         }

@@ -273,11 +273,9 @@ fn step(name: DwAt, form: DwForm, unit: &UnitSpan) -> Option<Step> {
 fn plain_step(form: DwForm, unit: &UnitSpan) -> Option<Step> {
     Some(match form {
         dw::DW_FORM_flag_present | dw::DW_FORM_implicit_const => Step::Skip(0),
-        dw::DW_FORM_data1
-        | dw::DW_FORM_ref1
-        | dw::DW_FORM_flag
-        | dw::DW_FORM_strx1
-        | dw::DW_FORM_addrx1 => Step::Skip(1),
+        dw::DW_FORM_data1 | dw::DW_FORM_ref1 | dw::DW_FORM_flag | dw::DW_FORM_strx1 | dw::DW_FORM_addrx1 => {
+            Step::Skip(1)
+        }
         dw::DW_FORM_data2 | dw::DW_FORM_ref2 | dw::DW_FORM_strx2 | dw::DW_FORM_addrx2 => Step::Skip(2),
         dw::DW_FORM_strx3 | dw::DW_FORM_addrx3 => Step::Skip(3),
         dw::DW_FORM_data4

@@ -58,11 +58,12 @@ fn unknown_registers_are_not_zeros() {
     assert_eq!(client.ask("Hg989681"), "OK", "CPU 1");
     let registers = client.ask("g");
     let known: Vec<&str> = registers.split('x').filter(|known| !known.is_empty()).collect();
+    let unknown_pc = "ffffffffffffffff";
     let area = (PERCPU_AREA + PAGE as u64).to_le_bytes();
     let area: String = area.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(known, [area.as_str(), "0050341200000000"], "only gs_base and cr3");
+    assert_eq!(known, [unknown_pc, area.as_str(), "0050341200000000"], "only gs_base and cr3");
     assert_eq!(client.ask("Hg1"), "OK");
-    assert!(client.ask("g").bytes().all(|digit| digit == b'x'));
+    assert_eq!(client.ask("g").replace('x', ""), unknown_pc);
     assert_eq!(client.ask("Hg77"), "OK");
     assert_eq!(client.ask("g"), "E03", "no such thread");
 }
@@ -81,7 +82,8 @@ fn threads_are_listed_cpus_first_with_their_names() {
     let mut xml = String::new();
     loop {
         let part = client.ask(&format!("qXfer:threads:read::{:x},20", xml.len()));
-        xml.push_str(&part[1..]);
+        // The one byte in here that is escaped.
+        xml.push_str(&part[1..].replace("}]", "}"));
         if part.starts_with('l') {
             break;
         }
@@ -89,7 +91,10 @@ fn threads_are_listed_cpus_first_with_their_names() {
     assert!(
         xml.contains("<thread id=\"989681\" core=\"1\" name=\"swapper/1\">CPU 1, pid 0, running</thread>")
     );
-    assert!(xml.contains("<thread id=\"1\" name=\"&lt;init&gt; &amp; ?\">pid 1, sleeping</thread>"), "{xml}");
+    assert!(
+        xml.contains("<thread id=\"1\" name=\"&lt;init&gt; &amp; \\u{1b}\">pid 1, sleeping</thread>"),
+        "{xml}"
+    );
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! GDB itself, against the fake machine and a `vmlinux` linked like one.
 
 use std::{
-    net::SocketAddr,
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::Arc,
 };
+
+use nettlp_gdb::gdb::{Options, Server};
 
 use super::{
     client::Client,
@@ -26,12 +29,17 @@ fn vmlinux(directory: &Path) -> PathBuf {
 }
 
 /// What GDB prints, standard error included, for `commands` after attaching.
-fn gdb(file: Option<&Path>, address: SocketAddr, commands: &[&str]) -> String {
+pub(super) fn gdb(file: Option<&Path>, target: &str, commands: &[&str]) -> String {
+    // GDB ends a batch at the first command that fails: here a failure is printed, and the next one run.
+    let each = |line: &&str| {
+        format!("try:\n  gdb.execute({line:?}, from_tty=True)\nexcept Exception as e: print(e, flush=True)\n")
+    };
+    let script = format!("python\n{}end\n", commands.iter().map(each).collect::<String>());
+    let mut file_of_commands = tempfile::NamedTempFile::new().unwrap();
+    file_of_commands.write_all(script.as_bytes()).unwrap();
     let mut command = Command::new("gdb");
     command.args(["-nx", "-batch", "-ex", "set confirm off", "-ex", "set debuginfod enabled off"]);
-    command.args(["-ex", &format!("target remote {address}")]);
-    commands.iter().for_each(|line| drop(command.args(["-ex", line])));
-    command.args(file);
+    command.args(["-ex", &format!("target remote {target}"), "-x"]).arg(file_of_commands.path()).args(file);
     let Output { status, stdout, stderr } =
         command.output().expect("gdb must be installed to test a GDB server (apt install gdb)");
     let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
@@ -39,23 +47,155 @@ fn gdb(file: Option<&Path>, address: SocketAddr, commands: &[&str]) -> String {
     text
 }
 
+/// Attaches GDB to a fresh server, runs `commands` and looks for `expected` in what it prints.
 fn check(file: Option<&Path>, commands: &[&str], expected: &[&str]) {
     let server = fake::serve(FakeHost::new());
-    let text = gdb(file, server.address, commands);
+    let text = gdb(file, &server.address.to_string(), commands);
     for line in expected {
         assert!(text.contains(line), "`{line}` is not in what gdb printed:\n{text}");
     }
 }
 
 #[test]
-fn experiment() {
+fn attaches_lists_threads_and_shows_what_is_not_known() {
+    check(
+        None,
+        &[
+            "info threads",
+            "info registers",
+            "p $cr3",
+            "p/x $gs_base",
+            "thread 2",
+            "p/x $gs_base",
+            "bt",
+            "detach",
+        ],
+        &[
+            "* 1    Thread 10000000 \"swapper/0\" (CPU 0, pid 0, running) 0xffffffffffffffff in ?? ()",
+            "  2    Thread 10000001 \"swapper/1\" (CPU 1, pid 0, running) 0xffffffffffffffff in ?? ()",
+            "  3    Thread 1 \"<init> & \\u{1b}\" (pid 1, sleeping)",
+            "rax            <unavailable>",
+            "rsp            <unavailable>",
+            "cr4            <unavailable>",
+            "$1 = 305418240",
+            "$2 = 0xffff888000100000",
+            "$3 = 0xffff888000101000",
+            "Backtrace stopped: not enough registers or memory available to unwind further",
+            "[Inferior 1 (Remote target) detached]",
+        ],
+    );
+}
+
+#[test]
+fn a_plain_vmlinux_is_moved_and_its_percpu_symbols_are_right() {
     let directory = tempfile::tempdir().unwrap();
-    let file = vmlinux(directory.path());
+    check(
+        Some(&vmlinux(directory.path())),
+        &[
+            "x/s &linux_banner",
+            "p &init_task",
+            "x/s &init_task",
+            // What `$lx_per_cpu("current_task", 1)` computes.
+            "x/gx (char *)&current_task + ((unsigned long *)&__per_cpu_offset)[1]",
+            "x/gx (char *)&current_task + ((unsigned long *)&__per_cpu_offset)[0]",
+        ],
+        &[
+            "0xffffffff92000040 <linux_banner>:\t\"Linux version\"",
+            "$1 = (<data variable, no debug info> *) 0xffffffff93000000",
+            "0xffffffff93000000:\t\"swapper\"",
+            "0xffff888000101080:\t0xffffffff93000001",
+            "0xffff888000100080:\t0xffffffff93000000",
+        ],
+    );
+}
+
+#[test]
+fn what_the_kernels_scripts_ask_first() {
+    check(
+        None,
+        &[
+            "python print(gdb.newest_frame().architecture().name())",
+            "python print(len(gdb.execute('monitor info version', to_string=True)) > 0)",
+            "thread 2",
+            "python print('CPU', gdb.selected_thread().num - 1)",
+        ],
+        &["i386:x86-64", "True", "CPU 1"],
+    );
+}
+
+#[test]
+fn what_cannot_be_done_is_said_and_the_session_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let cannot = |what| format!("nettlp-gdb cannot {what}: it reads the target's memory from outside");
+    check(
+        Some(&vmlinux(directory.path())),
+        &[
+            "x/x 0x10",
+            "continue",
+            "stepi",
+            "break *&_text",
+            "continue",
+            "delete",
+            "watch *(long *)&init_task",
+            "continue",
+            "delete",
+            "set var $rbx = 1",
+            "set var *(char *)&init_task = 1",
+            "kill",
+            "info threads",
+            "x/s &init_task",
+        ],
+        &[
+            "Cannot access memory at address 0x10",
+            &cannot("continue"),
+            &cannot("step"),
+            "Thread 1 \"swapper/0\" stopped.",
+            "The 1 breakpoint(s) and watchpoint(s) GDB has set can never be reached.",
+            "Could not write register \"rbx\"; remote failure reply 'E.registers are read-only",
+            "Cannot access memory at address 0xffffffff93000000",
+            "Can't kill process",
+            "  2    Thread 10000001 \"swapper/1\" (CPU 1, pid 0, running) 0xffffffffffffffff in ?? ()",
+            "0xffffffff93000000:\t\"swapper\"",
+        ],
+    );
+}
+
+#[test]
+fn monitor_from_gdb() {
+    check(
+        None,
+        &["monitor help", "monitor info", "monitor frob", "monitor refresh"],
+        &["monitor translate ADDR", "the fake machine", "there is no `monitor frob`", "3 threads"],
+    );
+}
+
+#[test]
+fn a_second_gdb_is_told_why() {
     let server = fake::serve(FakeHost::new());
-    let commands = std::fs::read_to_string("/tmp/gdbexp/cmds").unwrap();
-    let lines: Vec<&str> = commands.lines().collect();
-    let text = gdb(Some(&file), server.address, &lines);
-    println!("{text}");
-    let _ = check;
-    let _ = Client::connect;
+    let mut first = Client::connect(server.address);
+    assert_eq!(first.ask("qAttached"), "1");
+    let text = gdb(None, &server.address.to_string(), &[]);
+    assert!(text.contains("another debugger is attached to this nettlp-gdb"), "{text}");
+}
+
+#[test]
+fn attach_detach_and_attach_again_in_one_gdb() {
+    let server = fake::serve(FakeHost::new());
+    let again = format!("target remote {}", server.address);
+    let text =
+        gdb(None, &server.address.to_string(), &["disconnect", &again, "detach", &again, "info threads"]);
+    assert_eq!(text.matches("Ending remote debugging.").count(), 2, "{text}");
+    assert!(text.contains("* 1    Thread 10000000 \"swapper/0\""), "{text}");
+}
+
+#[test]
+fn through_a_unix_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gdb.sock");
+    let listen = format!("unix:{}", path.display()).parse().unwrap();
+    let server = Server::bind(Options { listen, once: true, ..fake::options() }).unwrap();
+    let thread = std::thread::spawn(move || server.run(Arc::new(FakeHost::new())));
+    let text = gdb(None, &path.display().to_string(), &["info threads"]);
+    assert!(text.contains("* 1    Thread 10000000 \"swapper/0\""), "{text}");
+    thread.join().unwrap().unwrap();
 }

@@ -13,11 +13,11 @@ struct Chaos {
     loss: u64,
     /// Delivered twice, the second time up to 2 s later.
     dup: u64,
-    /// Held by the network for up to half a timeout.
+    /// Held by the network for up to 50 ms.
     reorder: u64,
-    /// Held by the network for up to 2 s.
+    /// Held by the network for up to 500 ms.
     network_late: u64,
-    /// Answered late by the root complex, while the tag is retired.
+    /// Answered by the root complex up to 500 ms late.
     late: u64,
     /// One or two bits of the TLP header flipped.
     flip: u64,
@@ -71,7 +71,7 @@ impl World {
         }
         let mut emitted = self.now + Duration::from_micros(5) + self.micros(40);
         if self.chance(self.chaos.late) {
-            emitted += TIMEOUT + self.micros(u64::from(RETIRE_SILENT - 1) * 100_000);
+            emitted += self.micros(500_000);
         }
         if self.chaos.holes && request.addr >> 12 & 3 == 3 {
             let refusal = Completion::without_data(request, Status::Unsupported, request.byte_count(), 0);
@@ -111,7 +111,7 @@ impl World {
             arrives += self.micros(50_000);
         }
         if self.chance(self.chaos.network_late) {
-            arrives += self.micros(2_000_000);
+            arrives += self.micros(500_000);
         }
         if self.chance(self.chaos.dup) {
             let again = arrives + if self.chance(50) { Duration::ZERO } else { self.micros(2_000_000) };
@@ -122,16 +122,22 @@ impl World {
 
     /// Serves one batch the way the sockets do.
     fn run(&mut self, engine: &mut Engine, reads: &mut [Read<'_>]) {
+        // What came since the last batch waits in the sockets.
+        let later = self.wire.split_off(&(self.now, u64::MAX));
+        for (_, (port, frame)) in std::mem::replace(&mut self.wire, later) {
+            self.unread.entry(port).or_default().push_back(frame);
+        }
         let mut batch = engine.batch(reads);
         for _ in 0..1_000_000 {
             batch.expire(self.now);
             while let Some(sent) = batch.transmit(self.now) {
                 let unread = self.unread.entry(sent.tag).or_default();
-                if sent.drain {
-                    unread.clear();
-                }
                 for frame in std::mem::take(unread) {
-                    batch.receive(sent.tag, &frame, self.now);
+                    if sent.drain {
+                        batch.discard(sent.tag, &frame, self.now);
+                    } else {
+                        batch.receive(sent.tag, &frame, self.now);
+                    }
                 }
                 self.answer(&request_of(&sent));
             }
@@ -144,7 +150,7 @@ impl World {
                 Some(key) => {
                     self.now = self.now.max(key.0);
                     let (port, frame) = self.wire.remove(&key).unwrap();
-                    if batch.awaits(port) || self.next() % 2 == 0 {
+                    if batch.awaits(port) || self.chance(50) {
                         batch.receive(port, &frame, self.now);
                     } else {
                         self.unread.entry(port).or_default().push_back(frame);

@@ -1,0 +1,124 @@
+//! The commands of `monitor` that ask the target: a line each in [`COMMANDS`], the text from [`crate::render`].
+
+use std::fmt;
+
+use super::MonitorError;
+use crate::{
+    addr::{VirtAddr, parse_number},
+    kernel::{
+        dmesg,
+        info::Info,
+        module,
+        task::{Scope, Tasks},
+    },
+    render,
+    session::Session,
+};
+
+struct Command {
+    /// The name, then its arguments; those in brackets may be left out.
+    usage: &'static str,
+    about: &'static str,
+    run: fn(&Session, &[&str], &mut dyn fmt::Write) -> Result<(), MonitorError>,
+}
+
+const COMMANDS: &[Command] = &[
+    Command { usage: "info", about: "which kernel runs there, where it is, how that was found", run: info },
+    Command { usage: "ps [threads]", about: "list processes, or every thread", run: ps },
+    Command { usage: "dmesg [LINES]", about: "print the kernel log, or its last messages", run: dmesg },
+    Command { usage: "modules", about: "list loaded modules", run: modules },
+    Command {
+        usage: "translate ADDR",
+        about: "from a virtual address or symbol to a physical one",
+        run: translate,
+    },
+    Command { usage: "stats", about: "what crossed the link so far, and for attaching", run: stats },
+];
+
+/// Runs `line` and prints what it says.
+pub(super) fn run(session: &Session, line: &str, out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let unknown = || MonitorError::Unknown(line.to_owned());
+    let (name, args) = words.split_first().ok_or_else(unknown)?;
+    let command = COMMANDS.iter().find(|command| command.name() == *name).ok_or_else(unknown)?;
+    if !command.arity().contains(&args.len()) {
+        return Err(MonitorError::Usage(command.usage));
+    }
+    match (command.run)(session, args, out) {
+        Err(MonitorError::Arguments) => Err(MonitorError::Usage(command.usage)),
+        outcome => outcome,
+    }
+}
+
+/// The commands, for `help`.
+pub(super) fn help() -> Vec<(&'static str, &'static str)> {
+    COMMANDS.iter().map(|command| (command.usage, command.about)).collect()
+}
+
+impl Command {
+    fn name(&self) -> &'static str {
+        self.usage.split(' ').next().unwrap_or_default()
+    }
+
+    /// How many arguments it takes.
+    fn arity(&self) -> std::ops::RangeInclusive<usize> {
+        let args = self.usage.split(' ').skip(1);
+        args.clone().filter(|arg| !arg.starts_with('[')).count()..=args.count()
+    }
+}
+
+fn info(session: &Session, _: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
+    Ok(render::info(out, &Info::of(&session.kernel))?)
+}
+
+fn ps(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
+    let scope = match args {
+        [] => Scope::Processes,
+        ["threads"] => Scope::Threads,
+        _ => return Err(MonitorError::Arguments),
+    };
+    let list = Tasks::resolve(&session.kernel)?.list(&session.kernel, scope)?;
+    render::tasks(out, &list.tasks)?;
+    list.torn.map_or(Ok(()), |error| Err(MonitorError::Incomplete(error)))
+}
+
+fn dmesg(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
+    let records = dmesg::read(&session.kernel)?;
+    let wanted = match args {
+        [count] => count.parse().map_err(|_| MonitorError::Arguments)?,
+        _ => records.len(),
+    };
+    let skipped = records.len().saturating_sub(wanted);
+    Ok(render::dmesg(out, records.get(skipped..).unwrap_or_default())?)
+}
+
+fn modules(session: &Session, _: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
+    Ok(render::modules(out, &module::list(&session.kernel)?)?)
+}
+
+fn translate(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
+    let [text] = args else { return Err(MonitorError::Arguments) };
+    let kernel = &session.kernel;
+    let symbol = kernel.symbols.as_ref().and_then(|symbols| symbols.find(text));
+    let number = || parse_number(text).map(VirtAddr::new).map_err(|_| MonitorError::Arguments);
+    let addr = symbol.map_or_else(number, Ok)?;
+    let found = kernel.memory.translate(addr).map_err(|error| MonitorError::Failed(error.to_string()))?;
+    Ok(render::translation(out, addr, &found)?)
+}
+
+fn stats(session: &Session, _: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
+    Ok(writeln!(out, "{}", session.stats())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_counted_as_the_usage_says() {
+        let arity = |usage| Command { usage, about: "", run: stats }.arity();
+        assert_eq!(arity("stats"), 0..=0);
+        assert_eq!(arity("dmesg [LINES]"), 0..=1);
+        assert_eq!(arity("translate ADDR"), 1..=1);
+    }
+}

@@ -1,0 +1,128 @@
+//! GDB on a located kernel: a synthetic machine, from its memory to what GDB prints.
+
+use std::{fs::File, io::Write as _, os::unix::fs::FileExt as _, path::Path, sync::Arc};
+
+use nettlp_gdb::{
+    gdb::Server,
+    machine::{Description, Machine, PerCpu},
+    mem::{PhysMem as _, cache::Validity},
+    session::{Options, Session, Source},
+};
+
+use super::{fake, real_gdb::gdb};
+
+fn write_vmlinux(machine: &Machine, path: &Path) {
+    File::create(path).unwrap().write_all(&machine.vmlinux().unwrap()).unwrap();
+}
+
+/// Serves `machine` to GDB and returns what it prints.
+fn debug(machine: &Machine, commands: &[&str]) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let vmlinux = directory.path().join("vmlinux");
+    write_vmlinux(machine, &vmlinux);
+    let options = Options {
+        source: Source::Memory(machine.memory()),
+        vmlinux: Some(vmlinux.clone()),
+        ram: Vec::new(),
+        force: false,
+        validity: Validity::Stop,
+    };
+    let session = Session::open(options, &|_| ()).unwrap();
+    let server = Server::bind(fake::options()).unwrap();
+    let (address, stopper) = (server.tcp_address().unwrap(), server.stopper());
+    let thread = std::thread::spawn(move || server.run(Arc::new(session)));
+    let text = gdb(Some(&vmlinux), &address.to_string(), commands);
+    stopper.stop();
+    thread.join().unwrap().unwrap();
+    text
+}
+
+#[track_caller]
+fn assert_prints(text: &str, expected: &[String]) {
+    for line in expected {
+        assert!(text.contains(line), "`{line}` is not in what gdb printed:\n{text}");
+    }
+}
+
+/// What `$lx_per_cpu("current_task", CPU)->comm` of the kernel's scripts evaluates.
+fn current_comm(cpu: usize) -> String {
+    format!(
+        "output ((struct task_struct *)*(unsigned long *)((char *)&current_task + __per_cpu_offset[{cpu}]))->comm"
+    )
+}
+
+#[test]
+fn a_machine_with_kaslr_and_percpu_symbols_of_either_kind() {
+    for percpu in [PerCpu::ZeroBased, PerCpu::Ordinary] {
+        let machine = Machine::build(&Description { percpu, ..Description::demo() }).unwrap();
+        let truth = machine.truth();
+        assert_ne!(truth.slide, 0);
+        let (first, second) = (current_comm(0), current_comm(1));
+        let text = debug(
+            &machine,
+            &[
+                "info threads",
+                "p &init_task",
+                "output init_task.comm",
+                "x/s linux_banner",
+                &first,
+                &second,
+                "p/x $cr3",
+            ],
+        );
+        let comm = |addr| {
+            let idle = truth.cpus.iter().map(|cpu| &cpu.idle);
+            truth.tasks.iter().chain(idle).find(|task| task.addr == addr).unwrap().comm.clone()
+        };
+        let mut expected = vec![
+            format!("(struct task_struct *) {:#x} <init_task>", truth.tasks[0].addr),
+            format!("\"{}", truth.banner.trim_end()),
+            format!("= {:#x}", truth.root),
+        ];
+        for (number, cpu) in truth.cpus.iter().enumerate() {
+            let name = comm(cpu.current);
+            expected.push(format!("Thread {} \"{name}\" (CPU {number}, pid ", 10_000_000 + number));
+            expected.push(format!("\"{name}\\000"));
+        }
+        assert_prints(&text, &expected);
+    }
+}
+
+#[test]
+fn a_panicked_machine() {
+    let machine = Machine::build(&Description::demo().panicked()).unwrap();
+    let text =
+        debug(&machine, &["info threads", "monitor dmesg 5", "monitor ps", "monitor translate linux_banner"]);
+    let mut expected = vec!["(CPU 0, offline, pid ".to_owned(), "Kernel panic - not syncing".to_owned()];
+    let processes = machine.truth().tasks.iter().filter(|task| task.pid == task.tgid);
+    expected.extend(processes.map(|task| format!(" {} {}\n", task.state.letter(), task.comm)));
+    let banner = machine.symbol("linux_banner").unwrap();
+    expected.push(format!("{banner} -> physical "));
+    assert_prints(&text, &expected);
+}
+
+#[test]
+fn through_a_pipe() {
+    let machine = Machine::build(&Description::minimal()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (vmlinux, image) = (directory.path().join("vmlinux"), directory.path().join("ram"));
+    write_vmlinux(&machine, &vmlinux);
+    let file = File::create(&image).unwrap();
+    let mut page = [0; 4096];
+    for range in machine.memory().ram() {
+        file.set_len(range.end.raw()).unwrap();
+        for offset in (0..range.len()).step_by(page.len()) {
+            let addr = range.start.checked_add(offset).unwrap();
+            let len = page.len().min((range.len() - offset) as usize);
+            machine.memory().read(addr, &mut page[..len]).unwrap();
+            if page.iter().any(|byte| *byte != 0) {
+                file.write_all_at(&page[..len], addr.raw()).unwrap();
+            }
+        }
+    }
+    let program = env!("CARGO_BIN_EXE_nettlp-gdb");
+    let serve =
+        format!("{program} serve --stdio --image {} --vmlinux {}", image.display(), vmlinux.display());
+    let text = gdb(Some(&vmlinux), &format!("| {serve}"), &["output init_task.comm", "monitor ps"]);
+    assert_prints(&text, &["\"swapper/0".to_owned(), "S init\n".to_owned()]);
+}
