@@ -111,7 +111,7 @@ impl dyn TypeSource + '_ {
         self.field_of(self.find(Tag::Struct, structure)?, structure, path)
     }
 
-    /// As [`Self::field`], for a struct or union already found; `container` is its name in messages. A member of
+    /// As `field`, for a struct or union already found; `container` is its name in messages. A member of
     /// an array of structs is that of its first element.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 
 mod cli;
 mod gdb;
+mod hostile;
 mod link;
 mod machine;
 mod tidy;

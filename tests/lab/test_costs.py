@@ -2,11 +2,12 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 from lab import debugger
-from lab.bench import Bench, run
-from lab.guest import GIB, image_arguments
+from lab.bench import Bench
+from lab.guest import GIB, ram_arguments
 
 MOST_REQUESTS = 600
 MOST_BYTES = 1 << 20
@@ -29,33 +30,24 @@ def test_attaching_reads_little_whatever_the_size(gib, at_rest, binary, kernel, 
 def test_fallbacks_find_what_the_trampoline_tells(at_rest, binary, kernel, figure, tmp_path):
     rest = at_rest(GIB)
     wiped = tmp_path / "ram"
-    wiped.write_bytes(b"")
-    copy_sparse(rest.ram_file, wiped)
+    subprocess.run(["cp", "--sparse=always", rest.ram_file, wiped], check=True)
     assert wipe_trampoline(wiped) > 0
-    answers = {}
-    for name, ram_file in (("with the trampoline", rest.ram_file), ("without it", wiped)):
-        target = [*image_arguments(ram_file, rest.ram), "--vmlinux", str(kernel.vmlinux)]
-        answers[name] = json.loads(run(binary, "info", "--json", *target))
-    whole, fallback = answers.values()
-    differs = {"evidence"}
-    assert {k: v for k, v in fallback.items() if k not in differs} == {k: v for k, v in whole.items() if k not in differs}
-    assert int(whole["text"], 16) == rest.symbols["_text"]
-    assert whole["evidence"] != fallback["evidence"]
-    with Bench(binary, wiped, rest.ram, kernel.vmlinux) as bench:
+    # Nothing leads to the kernel now, so the user has to say where it may be looked for.
+    with Bench(binary, rest.ram_file, rest.ram, kernel.vmlinux) as bench:
+        whole = json.loads(bench.run("info", "--json"))
+    with Bench(binary, wiped, rest.ram, kernel.vmlinux, options=tuple(ram_arguments(rest.ram))) as bench:
+        fallback = json.loads(bench.run("info", "--json"))
         [stats] = debugger.ask(kernel.vmlinux, bench.port, ["monitor stats"])
     figure(f"attach, 1 GiB guest, trampoline wiped: {stats.strip()}")
+    assert int(whole["text"], 16) == rest.symbols["_text"]
+    assert whole.pop("evidence") != fallback.pop("evidence")
+    assert fallback == whole
 
 
 def counts(stats: str) -> tuple[int, int]:
     found = re.search(r"(\d+) requests, (\d+) bytes", stats)
     assert found, stats
     return int(found[1]), int(found[2])
-
-
-def copy_sparse(source, target) -> None:
-    import subprocess
-
-    subprocess.run(["cp", "--sparse=always", str(source), str(target)], check=True)
 
 
 def wipe_trampoline(ram_file) -> int:
