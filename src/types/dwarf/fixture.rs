@@ -157,6 +157,8 @@ fn core(w: &mut Writer<'_>) -> UnitEntryId {
     let constant = w.derived(dw::DW_TAG_const_type, "", volatile);
     let next = w.derived(dw::DW_TAG_pointer_type, "", later);
 
+    let rq = w.aggregate(dw::DW_TAG_structure_type, "rq", 8);
+    w.member(rq, "nr", int, 0);
     let task = w.aggregate(dw::DW_TAG_structure_type, "task_struct", 120);
     w.member(task, "pid", pid_t, 0);
     w.member(task, "", outer, 8);
@@ -175,11 +177,12 @@ fn core(w: &mut Writer<'_>) -> UnitEntryId {
     list
 }
 
-/// A driver's unit: a `task_struct` of its own, what the core only declared, and a type of the core's.
+/// A driver's unit: a `task_struct` and an `rq` of its own, what the core only declared, and a type of the core's.
 fn driver(w: &mut Writer<'_>, core: (UnitId, UnitEntryId)) {
     let int = w.base("int", 4, dw::DW_ATE_signed);
     let task = w.aggregate(dw::DW_TAG_structure_type, "task_struct", 4);
     w.member(task, "mine", int, 0);
+    w.aggregate(dw::DW_TAG_structure_type, "rq", 4);
     let later = w.aggregate(dw::DW_TAG_structure_type, "later", 24);
     w.member(later, "value", int, 0);
     let list = w.add_to(later, dw::DW_TAG_member, "list");

@@ -77,6 +77,7 @@ fn the_first_definition_counts() {
     each_kind(|types| {
         assert_eq!(types.struct_size("later"), Ok(24));
         assert_eq!(types.struct_size("task_struct"), Ok(120), "after the second one was met");
+        assert_eq!(types.struct_size("rq"), Ok(8), "its name stands in the entry");
         assert!(types.field("task_struct", "mine").is_err());
     });
 }
