@@ -82,7 +82,7 @@ impl dyn TypeSource + '_ {
     /// What an array holds, through typedefs and qualifiers; `None` when `id` is no array.
     ///
     /// # Errors
-    /// As [`Self::resolve`].
+    /// As `resolve`.
     pub fn elements(&self, id: TypeId) -> Result<Option<Elements>, TypeError> {
         match self.resolve(id)? {
             Type::Array { element, count } => {
@@ -95,7 +95,7 @@ impl dyn TypeSource + '_ {
     /// What a pointer points to, through typedefs and qualifiers; `None` when `id` is no pointer.
     ///
     /// # Errors
-    /// As [`Self::resolve`].
+    /// As `resolve`.
     pub fn pointee(&self, id: TypeId) -> Result<Option<TypeId>, TypeError> {
         match self.resolve(id)? {
             Type::Pointer(target) => Ok(Some(target)),
