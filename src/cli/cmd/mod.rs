@@ -3,6 +3,7 @@
 pub(super) mod completions;
 pub(super) mod demo;
 pub(super) mod dmesg;
+pub(super) mod dump;
 pub(super) mod emulate;
 pub(super) mod info;
 pub(super) mod man;
