@@ -91,9 +91,10 @@ fn file_header(segments: u16) -> Vec<u8> {
 
 fn program_header(segment: &Segment) -> Vec<u8> {
     let Segment { kind, offset, virt, phys, len } = *segment;
-    let (flags, align) = if kind == PT_LOAD { (PF_RWX, PAGE_SIZE) } else { (0, 4) };
+    let flags = if kind == PT_LOAD { PF_RWX } else { 0 };
     let mut out = [kind, flags].map(u32::to_le_bytes).concat();
-    out.extend([offset, virt, phys, len, len, align].iter().flat_map(|word| word.to_le_bytes()));
+    // No alignment: by that crash tells a kdump, whose VMCOREINFO it honours, from a netdump.
+    out.extend([offset, virt, phys, len, len, 0].iter().flat_map(|word| word.to_le_bytes()));
     out
 }
 
