@@ -21,8 +21,12 @@ use crate::{
     mem::{Fault, MemError, PhysMem, ReadOp},
 };
 
-/// One batch: 2048 requests at the usual MRRS, so that the pause between two batches is lost among them.
+/// What is written, and noted in the journal, at once.
 pub(super) const CHUNK: u64 = 1 << 20;
+
+/// One batch: 512 requests at the usual MRRS, so that the pause between two batches is lost among them, and a dead
+/// adapter is noticed, or a signal obeyed, after the timeouts of so many.
+const BATCH: u64 = 256 << 10;
 
 /// One read of a batch: long enough to go past the cache, where bulk data would push out all else.
 const READ: u64 = 64 << 10;
@@ -98,22 +102,30 @@ impl Copy<'_> {
         Ok((unreadable, false))
     }
 
-    /// Reads a chunk; of reads that fail, each page by itself.
+    /// Reads a chunk.
     fn fetch(&self, chunk: PhysRange) -> Result<(Fetched, Vec<(PhysRange, MemError)>), DumpError> {
         let mut bytes = vec![0; chunk.len() as usize];
-        let failed = read_pieces(self.phys, chunk, &mut bytes, READ);
-        if failed.len() == cut(chunk, READ).count() {
-            self.check_answers(&failed)?;
-        }
         let mut missing = Vec::new();
-        for (range, _) in failed {
-            let from = range.start.wrapping_offset_from(chunk.start) as usize;
-            let piece = bytes.get_mut(from..from + range.len() as usize).unwrap_or_default();
-            missing.extend(read_pieces(self.phys, range, piece, PAGE_SIZE));
+        for batch in cut(chunk, BATCH) {
+            missing.extend(self.fetch_batch(batch, part(&mut bytes, chunk, batch))?);
         }
         let ranges: Vec<PhysRange> = missing.iter().map(|(range, _)| *range).collect();
         let readable = subtract(&[chunk], &ranges);
         Ok((Fetched { chunk, bytes, readable }, missing))
+    }
+
+    /// Reads a batch; of reads that fail, each page by itself. Returns the pages that cannot be read.
+    fn fetch_batch(
+        &self,
+        batch: PhysRange,
+        bytes: &mut [u8],
+    ) -> Result<Vec<(PhysRange, MemError)>, DumpError> {
+        let failed = read_pieces(self.phys, batch, bytes, READ);
+        if failed.len() == cut(batch, READ).count() {
+            self.check_answers(&failed)?;
+        }
+        let pages = |(range, _)| read_pieces(self.phys, range, part(bytes, batch, range), PAGE_SIZE);
+        Ok(failed.into_iter().flat_map(pages).collect())
     }
 
     /// Tells memory that does not answer from a target that does not: one is noted, the other ends the dump.
@@ -124,6 +136,12 @@ impl Copy<'_> {
         let mut canary = vec![0; self.canary.len().min(READ) as usize];
         self.phys.read(self.canary.start, &mut canary).map_err(DumpError::Lost)
     }
+}
+
+/// The bytes of `range` among those of `whole`.
+fn part(bytes: &mut [u8], whole: PhysRange, range: PhysRange) -> &mut [u8] {
+    let from = range.start.wrapping_offset_from(whole.start) as usize;
+    bytes.get_mut(from..from + range.len() as usize).unwrap_or_default()
 }
 
 /// Reads `range` into `bytes`, which is as long, cut at multiples of `align`; returns what failed.
@@ -156,10 +174,9 @@ fn store(
     journal: &mut Journal,
 ) -> Result<u64, DumpError> {
     let mut zeros = 0;
-    for Fetched { chunk, bytes, readable } in fetched {
+    for Fetched { chunk, mut bytes, readable } in fetched {
         for range in readable {
-            let from = range.start.wrapping_offset_from(chunk.start) as usize;
-            let piece = bytes.get(from..from + range.len() as usize).unwrap_or_default();
+            let piece = part(&mut bytes, chunk, range);
             zeros += data.write(layout, range, piece)?;
             journal.append(Stored { range, sum: checksum(piece) })?;
         }

@@ -3,7 +3,7 @@
 //! Input: physical memory, and the [`KernelMap`] that says what of it is RAM. Output: the file, sparse; beside it a
 //! journal while it is incomplete ([`journal`]), and the list of what could not be read ([`unreadable`]).
 //!
-//! Memory goes through in pieces of 1 MiB: one is on the wire while the one before is written, so a dump takes a few
+//! Memory goes through in pieces of 1 MiB: one is on the wire while those before are written, so a dump takes a few
 //! MiB of ours whatever the size of the target's. It may end anywhere, by a signal or without: what the journal names
 //! and the file really holds (checksums) is kept by the next run and not read again. A piece nobody vouches for is
 //! never in an ELF core and is a hole in a raw file, where a hole may also be a page of zeros.

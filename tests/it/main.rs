@@ -8,6 +8,7 @@
 )]
 
 mod cli;
+mod dump;
 mod gdb;
 mod link;
 mod machine;

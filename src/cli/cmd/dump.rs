@@ -91,10 +91,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let session = args.target.open(quiet)?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        // In this order the second signal ends us at once: nothing is lost by that either.
-        flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
-            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
-            .context("cannot wait for signals")?;
+        flag::register(signal, Arc::clone(&stop)).context("cannot wait for signals")?;
     }
     let format = match args.format {
         Format::Raw => dump::Format::Raw,
