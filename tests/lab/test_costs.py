@@ -8,6 +8,7 @@ import pytest
 from lab import debugger
 from lab.bench import Bench
 from lab.guest import GIB, ram_arguments
+from rsp import Client
 
 MOST_REQUESTS = 600
 MOST_BYTES = 1 << 20
@@ -27,21 +28,47 @@ def test_attaching_reads_little_whatever_the_size(gib, at_rest, binary, kernel, 
     assert 0 < size <= MOST_BYTES
 
 
-def test_fallbacks_find_what_the_trampoline_tells(at_rest, binary, kernel, figure, tmp_path):
+@pytest.fixture
+def wiped(at_rest, tmp_path):
+    """A copy of the RAM without the trampoline."""
     rest = at_rest(GIB)
-    wiped = tmp_path / "ram"
-    subprocess.run(["cp", "--sparse=always", rest.ram_file, wiped], check=True)
-    assert wipe_trampoline(wiped) > 0
-    # Nothing leads to the kernel now, so the user has to say where it may be looked for.
+    copy = tmp_path / "ram"
+    subprocess.run(["cp", "--sparse=always", rest.ram_file, copy], check=True)
+    assert wipe_trampoline(copy) > 0
+    yield copy
+    copy.unlink()
+
+
+# What a kernel without symbols cannot tell, and what it tells less exactly.
+NEEDS_SYMBOLS = {"init_task", "cpus", "ram"}
+
+
+@pytest.mark.parametrize(
+    ("method", "symbols", "beyond"), [("2 MiB slots", True, set()), ("VMCOREINFO", False, NEEDS_SYMBOLS)]
+)
+def test_fallbacks_find_what_the_trampoline_tells(method, symbols, beyond, at_rest, wiped, binary, kernel, figure):
+    rest, vmlinux = at_rest(GIB), kernel.vmlinux if symbols else None
     with Bench(binary, rest.ram_file, rest.ram, kernel.vmlinux) as bench:
         whole = json.loads(bench.run("info", "--json"))
-    with Bench(binary, wiped, rest.ram, kernel.vmlinux, options=tuple(ram_arguments(rest.ram))) as bench:
+    assert how(whole) == "real-mode trampoline"
+    # Nothing leads to the kernel now, so the user has to say where it may be looked for.
+    with Bench(binary, wiped, rest.ram, vmlinux, options=tuple(ram_arguments(rest.ram))) as bench:
+        with Client(bench.port) as client:
+            client.attach()
+            stats = client.monitor("stats")
+            client.detach()
         fallback = json.loads(bench.run("info", "--json"))
-        [stats] = debugger.ask(kernel.vmlinux, bench.port, ["monitor stats"])
-    figure(f"attach, 1 GiB guest, trampoline wiped: {stats.strip()}")
-    assert int(whole["text"], 16) == rest.symbols["_text"]
-    assert whole.pop("evidence") != fallback.pop("evidence")
-    assert fallback == whole
+    figure(f"attach, 1 GiB guest, trampoline wiped, {method}: {stats.strip()}")
+    assert how(fallback) == method
+    assert int(fallback["text"], 16) == rest.symbols["_text"]
+    same = whole.keys() - beyond - {"evidence"}
+    assert {key: fallback[key] for key in same} == {key: whole[key] for key in same}
+
+
+def how(info: dict) -> str:
+    """The method that found the kernel."""
+    [method] = [evidence["method"] for evidence in info["evidence"] if evidence["what"] == "text"]
+    return method
 
 
 def counts(stats: str) -> tuple[int, int]:
