@@ -26,7 +26,7 @@ def possible() -> List[int]:
 def selected() -> int:
     """The CPU whose thread is selected in GDB."""
     thread = gdb.selected_thread()
-    ids = [other.ptid[1] for other in thread.inferior.threads()]
+    ids = [other.ptid[1] for other in gdb.selected_inferior().threads()]
     if any(tid >= _SERVER_CPU_ID for tid in ids):
         cpu = thread.ptid[1] - _SERVER_CPU_ID
     else:  # a server whose threads are the CPUs in order, as QEMU's

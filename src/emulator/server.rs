@@ -160,7 +160,7 @@ impl Server {
     }
 
     fn receive(&mut self, slot: usize, buffer: &mut [u8]) {
-        while let Some(socket) = self.sockets.get(slot) {
+        while let (Some(socket), false) = (self.sockets.get(slot), self.stop.load(Ordering::Acquire)) {
             match socket.recv_from(buffer) {
                 Ok((len, from)) => {
                     let datagram = buffer.get(..len).unwrap_or_default();

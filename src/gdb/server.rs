@@ -77,11 +77,27 @@ impl Server {
     /// # Errors
     /// [`ServeError::Io`] when the server cannot go on.
     pub fn run(self, host: Arc<dyn Host>) -> Result<(), ServeError> {
+        self.announce();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let result = runtime.block_on(self.serve(host));
         // A session that is stuck in a read of the target must not hold up the end.
         runtime.shutdown_background();
         result
+    }
+
+    /// Says where it listens, in the log, and warns of a place that is open to more than this machine.
+    fn announce(&self) {
+        match (&self.options.listen, self.tcp_address()) {
+            (Listen::Tcp(_), Some(address)) => {
+                log::info!("listening for GDB: target remote {address}");
+                if !address.ip().is_loopback() {
+                    log::warn!(
+                        "{address} is not a loopback address: whoever reaches it can read the target's memory"
+                    );
+                }
+            }
+            (place, _) => log::info!("listening for GDB on {place}"),
+        }
     }
 
     async fn serve(self, host: Arc<dyn Host>) -> Result<(), ServeError> {
@@ -261,24 +277,5 @@ impl Client {
 /// # Errors
 /// [`ServeError`].
 pub fn serve(host: Arc<dyn Host>, options: Options) -> Result<(), ServeError> {
-    let server = Server::bind(options)?;
-    server.announce();
-    server.run(host)
-}
-
-impl Server {
-    /// Says where it listens, in the log, and warns of a place that is open to more than this machine.
-    fn announce(&self) {
-        match (&self.options.listen, self.tcp_address()) {
-            (Listen::Tcp(_), Some(address)) => {
-                log::info!("listening for GDB: target remote {address}");
-                if !address.ip().is_loopback() {
-                    log::warn!(
-                        "{address} is not a loopback address: whoever reaches it can read the target's memory"
-                    );
-                }
-            }
-            (place, _) => log::info!("listening for GDB on {place}"),
-        }
-    }
+    Server::bind(options)?.run(host)
 }

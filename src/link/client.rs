@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    LinkError, Requester,
-    engine::{Engine, LinkStats, Read, Settings},
+    LinkError, LinkStats, Read, Requester,
+    engine::{Engine, Settings},
     message,
     nettlp::{PORT_BASE, PORT_MASK, PortRule, Stamp},
     split::Split,

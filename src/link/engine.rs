@@ -18,7 +18,7 @@ mod tests;
 
 use std::{
     collections::VecDeque,
-    fmt, io,
+    io,
     time::{Duration, Instant},
 };
 
@@ -27,7 +27,7 @@ use self::{
     request::{Failure, Request, Verdict},
 };
 use super::{
-    LinkError, Requester,
+    LinkError, LinkStats, Read, Requester,
     nettlp::{HEADER_LEN, Stamp},
     split::{Piece, Split},
     tlp::{Completion, Defect, Status, Tlp},
@@ -36,97 +36,6 @@ use crate::addr::PhysAddr;
 
 /// Timeouts for which a tag stays unused when frames for it may still come.
 const RETIRE: u32 = 10;
-
-/// One read of a batch. `buf` is unspecified unless `result` is `Ok`.
-#[derive(Debug)]
-pub struct Read<'b> {
-    /// First address.
-    pub addr: PhysAddr,
-    /// Where the bytes go; its length is the length of the read.
-    pub buf: &'b mut [u8],
-    /// The outcome; [`LinkError::NotAttempted`] before.
-    pub result: Result<(), LinkError>,
-    missing: usize,
-    failed: bool,
-}
-
-impl<'b> Read<'b> {
-    /// A read of `buf.len()` bytes from `addr`, not attempted yet.
-    pub fn new(addr: PhysAddr, buf: &'b mut [u8]) -> Self {
-        let len = buf.len();
-        let result = Err(LinkError::NotAttempted { addr, len });
-        Self { addr, buf, result, missing: len, failed: false }
-    }
-
-    fn start(&mut self) -> bool {
-        let (addr, len) = (self.addr, self.buf.len());
-        (self.missing, self.failed) = (len, false);
-        let last = (len as u64).checked_sub(1);
-        self.result = match last {
-            None => Ok(()),
-            Some(last) if addr.checked_add(last).is_none() => Err(LinkError::PastEnd { addr, len }),
-            Some(_) => {
-                self.result = Err(LinkError::NotAttempted { addr, len });
-                return true;
-            }
-        };
-        false
-    }
-
-    fn fail(&mut self, error: LinkError) {
-        if !self.failed {
-            (self.failed, self.result) = (true, Err(error));
-        }
-    }
-
-    fn arrived(&mut self, len: usize) {
-        self.missing = self.missing.saturating_sub(len);
-        if self.missing == 0 && !self.failed {
-            self.result = Ok(());
-        }
-    }
-}
-
-/// What the link did so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct LinkStats {
-    /// Read requests sent, those sent again included.
-    pub requests: u64,
-    /// Completions accepted.
-    pub completions: u64,
-    /// Bytes delivered to readers.
-    pub bytes: u64,
-    /// Write requests sent.
-    pub writes: u64,
-    /// Requests sent again.
-    pub retries: u64,
-    /// Requests without an answer in time.
-    pub timeouts: u64,
-    /// Datagrams that were no completion of ours, or did not continue their request.
-    pub malformed: u64,
-    /// Completions with poisoned data.
-    pub poisoned: u64,
-    /// Completions with an error status.
-    pub errors: u64,
-    /// Late or duplicate completions, discarded.
-    pub stale: u64,
-    /// Requests the adapter's host or the network refused.
-    pub refused: u64,
-    /// Frames missing from the adapter's sequence: lost, or sent to a port nobody here listens on.
-    pub lost: u64,
-}
-
-impl fmt::Display for LinkStats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requests, completions, bytes, retries, timeouts, malformed, stale, lost, .. } = self;
-        write!(
-            f,
-            "{requests} requests, {completions} completions, {bytes} bytes, {retries} retries, \
-             {timeouts} timeouts, {malformed} malformed, {stale} stale, {lost} lost"
-        )
-    }
-}
 
 /// How the engine asks.
 #[derive(Debug, Clone, Copy)]

@@ -10,14 +10,17 @@ mod engine;
 mod error;
 pub mod message;
 pub mod nettlp;
+mod read;
 mod requester;
 pub mod split;
+mod stats;
 pub mod tlp;
 mod udp;
 
 pub use self::{
     client::{Client, Config, MAX_PAYLOAD},
-    engine::{LinkStats, Read},
     error::LinkError,
+    read::Read,
     requester::{ParseRequesterError, Requester},
+    stats::LinkStats,
 };

@@ -15,11 +15,13 @@ use std::{
 use mio::{Events, Interest, Poll, Token, net::UdpSocket};
 
 use super::{
-    LinkError,
-    engine::{Batch, Engine, Read, Transmit},
+    LinkError, Read,
+    engine::{Batch, Engine, Transmit},
     nettlp::{MAX_DATAGRAM, PortRule},
 };
 
+/// Under a flood, look at the clock once in this many datagrams.
+const CLOCK_CHECK: usize = 64;
 /// Most datagrams thrown away before a tag is used again; more is a flood, not a backlog.
 const DRAIN_LIMIT: usize = 4096;
 
@@ -97,11 +99,14 @@ impl Ports {
             let Token(index) = event.token();
             let Some(socket) = self.sockets.get(index) else { continue };
             let tag = index as u8;
-            loop {
+            for count in 1_usize.. {
                 match socket.recv(&mut *self.buffer) {
                     Ok(len) => batch.receive(tag, self.buffer.get(..len).unwrap_or_default(), now),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => batch.socket_failed(tag, error.kind()),
+                }
+                if count.is_multiple_of(CLOCK_CHECK) {
+                    batch.expire(Instant::now());
                 }
                 if !batch.awaits(tag) {
                     break;

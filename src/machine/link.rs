@@ -19,6 +19,8 @@ pub(super) const KERNEL_MAP_END: u64 = 0xffff_ffff_c000_0000;
 const LARGE_PAGE: u64 = 2 << 20;
 const PAGE: u64 = 4096;
 const BRK_LEN: u64 = 0x1_0000;
+/// What the kernel fills `.init.text` with when it is done with it (`POISON_FREE_INITMEM`), and how much of it.
+pub(super) const POISON: [u8; 64] = [0xcc; 64];
 
 /// What a section holds, in the order the linker lays them out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,17 +30,19 @@ pub(super) enum Kind {
     Notes,
     Data,
     PerCpu,
+    InitText,
     Init,
     Bss,
     Brk,
 }
 
-const ORDER: [(Kind, &str, u64); 8] = [
+const ORDER: [(Kind, &str, u64); 9] = [
     (Kind::Text, ".text", LARGE_PAGE),
     (Kind::RoData, ".rodata", LARGE_PAGE),
     (Kind::Notes, ".notes", 4),
     (Kind::Data, ".data", LARGE_PAGE),
     (Kind::PerCpu, ".data..percpu", PAGE),
+    (Kind::InitText, ".init.text", PAGE),
     (Kind::Init, ".init.data", PAGE),
     (Kind::Bss, ".bss", PAGE),
     (Kind::Brk, ".brk", PAGE),
@@ -127,6 +131,7 @@ impl Image {
                 Ok(self.text.len() as u64)
             }
             Kind::Notes => Ok(self.notes.len() as u64),
+            Kind::InitText => Ok(POISON.len() as u64),
             Kind::Brk => Ok(BRK_LEN),
             _ => {
                 let mut end = addr;
@@ -149,13 +154,14 @@ impl Image {
 
     /// The marks that the linker script sets at both ends of sections.
     fn mark(&mut self) {
-        let marks: [(Kind, &[&str], &[&str]); 8] = [
+        let marks: [(Kind, &[&str], &[&str]); 9] = [
             (Kind::Text, &["_text", "_stext"], &["_etext"]),
             (Kind::RoData, &["__start_rodata"], &[]),
             (Kind::Notes, &["__start_notes"], &["__stop_notes", "__end_rodata"]),
             (Kind::Data, &["_sdata"], &["_edata"]),
             (Kind::PerCpu, &["__per_cpu_start"], &["__per_cpu_end"]),
-            (Kind::Init, &["__init_begin"], &["__init_end"]),
+            (Kind::InitText, &["__init_begin", "_sinittext"], &["_einittext"]),
+            (Kind::Init, &[], &["__init_end"]),
             (Kind::Bss, &["__bss_start"], &["__bss_stop"]),
             (Kind::Brk, &["__brk_base"], &["__brk_limit", "_end"]),
         ];

@@ -184,9 +184,8 @@ fn refusal(change: impl FnOnce(&mut Description)) -> String {
 
 #[test]
 fn impossible_machines_are_refused_in_words() {
-    let place = "no such machine: no place for the image at 0x1000000-0x1431000 with a slide of";
-    assert_eq!(refusal(|d| d.slide = 0x1000), format!("{place} 0x1000"));
-    assert_eq!(refusal(|d| d.slide = 0x4000_0000), format!("{place} 0x40000000"));
+    assert!(refusal(|d| d.slide = 0x1000).ends_with("with a slide of 0x1000"));
+    assert!(refusal(|d| d.slide = 0x4000_0000).ends_with("with a slide of 0x40000000"));
     assert!(refusal(|d| d.text_phys = PhysAddr::new(0x8000_0000)).contains("no place for the image"));
     assert_eq!(refusal(|d| d.cpus.clear()), "no such machine: between 1 and 64 processors");
     assert_eq!(refusal(|d| d.cpus[0] = 77), "no such machine: processor 0 runs pid 77, which does not exist");

@@ -14,11 +14,11 @@ use super::{
     c::{Declarations, Source},
     code,
     dwarf_writer::{self, Function, SectionBytes, Unit, Variable},
-    link::{Image, KERNEL_MAP, Kind, LinkedSection, LinkedSymbol, TEXT},
+    link::{Image, KERNEL_MAP, Kind, LinkedSection, LinkedSymbol, POISON, TEXT},
 };
 use crate::{
     symbols::SymbolKind,
-    types::{Tag, Type, TypeSource},
+    types::{Tag, TypeSource},
 };
 
 const PAGE: u64 = 4096;
@@ -26,15 +26,18 @@ const PAGE: u64 = 4096;
 /// Functions that entry code jumps to: nothing called them.
 const OUTERMOST: [&str; 3] = ["secondary_startup_64", "ret_from_fork", "entry_SYSCALL_64"];
 
-/// Structs that no variable leads to but that debuggers cast to, and the file that compiles them.
-const CAST_TO: [(&str, &str); 7] = [
-    ("kernel/sched/core.c", "pt_regs"),
-    ("kernel/sched/core.c", "inactive_task_frame"),
-    ("kernel/cpu.c", "hrtimer"),
-    ("kernel/printk/printk.c", "printk_log"),
-    ("kernel/module/main.c", "module"),
-    ("kernel/module/main.c", "module_use"),
-    ("fs/namespace.c", "mount"),
+/// Types that no variable leads to but that debuggers ask for, and the file that compiles them.
+const ASKED_FOR: [(&str, Tag, &str); 10] = [
+    ("kernel/sched/core.c", Tag::Struct, "pt_regs"),
+    ("kernel/sched/core.c", Tag::Struct, "inactive_task_frame"),
+    ("kernel/cpu.c", Tag::Struct, "hrtimer"),
+    ("kernel/printk/printk.c", Tag::Struct, "printk_log"),
+    ("kernel/printk/printk.c", Tag::Enum, "log_flags"),
+    ("kernel/printk/printk.c", Tag::Enum, "desc_state"),
+    ("kernel/module/main.c", Tag::Struct, "module"),
+    ("kernel/module/main.c", Tag::Struct, "module_use"),
+    ("kernel/module/main.c", Tag::Enum, "mod_mem_type"),
+    ("fs/namespace.c", Tag::Struct, "mount"),
 ];
 
 /// Writes the file.
@@ -61,8 +64,9 @@ fn units(declarations: &Declarations, sources: &[Source], image: &Image) -> Resu
     for variable in &declarations.variables {
         let addr = image.symbol(&variable.name)?.addr;
         let (name, ty, external) = (variable.name.clone(), variable.ty, variable.external);
-        let unit = units.get_mut(variable.file);
-        unit.map(|unit| unit.variables.push(Variable { name, ty, addr, external })).unwrap_or_default();
+        if let Some(unit) = units.get_mut(variable.file) {
+            unit.variables.push(Variable { name, ty, addr, external });
+        }
     }
     for placed in &image.functions {
         let function = Function {
@@ -71,21 +75,14 @@ fn units(declarations: &Declarations, sources: &[Source], image: &Image) -> Resu
             size: placed.size,
             frame: Some(code::frame(placed.size, OUTERMOST.contains(&placed.name.as_str()))),
         };
-        let unit = units.get_mut(placed.file);
-        unit.map(|unit| unit.functions.push(function)).unwrap_or_default();
-    }
-    for (file, name) in CAST_TO {
-        let unit = units.iter_mut().find(|unit| unit.name == file);
-        if let (Some(unit), Ok(ty)) = (unit, types.find(Tag::Struct, name)) {
-            unit.types.push(ty);
+        if let Some(unit) = units.get_mut(placed.file) {
+            unit.functions.push(function);
         }
     }
-    // Enumerations are asked for by name.
-    for (id, ty) in declarations.types.iter() {
-        if let (Type::Enum { name: Some(_), .. }, Some(unit)) =
-            (ty, units.iter_mut().find(|unit| unit.name.contains("module")))
-        {
-            unit.types.push(id);
+    for (file, tag, name) in ASKED_FOR {
+        let unit = units.iter_mut().find(|unit| unit.name == file);
+        if let (Some(unit), Ok(ty)) = (unit, types.find(tag, name)) {
+            unit.types.push(ty);
         }
     }
     units.retain(|unit| !unit.variables.is_empty() || !unit.functions.is_empty());
@@ -123,7 +120,7 @@ impl<'i> Layout<'i> {
             vec![
                 Segment { first: Kind::Data, last: Kind::Data, flags: data },
                 Segment { first: Kind::PerCpu, last: Kind::PerCpu, flags: data },
-                Segment { first: Kind::Init, last: Kind::Brk, flags: all },
+                Segment { first: Kind::InitText, last: Kind::Brk, flags: all },
             ]
         } else {
             vec![Segment { first: Kind::Data, last: Kind::Brk, flags: all }]
@@ -153,21 +150,10 @@ impl<'i> Layout<'i> {
             ..FileHeader::default()
         })?;
         self.write_program_headers();
-        let banner = self.image.symbol("linux_banner").map(|symbol| symbol.addr);
         for (section, offset) in self.image.sections.iter().zip(&self.offsets) {
             if in_file(section.kind) {
                 self.writer.pad_until(*offset);
-                let mut contents = match section.kind {
-                    Kind::Text => self.image.text.clone(),
-                    Kind::Notes => self.image.notes.clone(),
-                    _ => vec![0; usize::try_from(section.size).unwrap_or_default()],
-                };
-                if let (Kind::RoData, Ok(banner)) = (section.kind, &banner) {
-                    let at = usize::try_from(banner.wrapping_offset_from(section.addr)).unwrap_or_default();
-                    let place = contents.get_mut(at..at + truth.banner.len());
-                    place.map(|place| place.copy_from_slice(truth.banner.as_bytes())).unwrap_or_default();
-                }
-                self.writer.write(&contents);
+                self.writer.write(&contents(self.image, section, truth));
             }
         }
         for (_, bytes) in self.debug {
@@ -290,7 +276,7 @@ impl<'i> Layout<'i> {
         self.writer.write_null_section_header();
         let (sections, debug) = (self.image.sections.iter(), self.debug.iter());
         let flags = |kind: Kind| match kind {
-            Kind::Text => elf::SHF_ALLOC | elf::SHF_EXECINSTR,
+            Kind::Text | Kind::InitText => elf::SHF_ALLOC | elf::SHF_EXECINSTR,
             Kind::RoData | Kind::Notes => elf::SHF_ALLOC,
             _ => elf::SHF_ALLOC | elf::SHF_WRITE,
         };
@@ -332,4 +318,21 @@ impl<'i> Layout<'i> {
 /// Whether a section has bytes in the file.
 fn in_file(kind: Kind) -> bool {
     !matches!(kind, Kind::Bss | Kind::Brk)
+}
+
+/// A section's bytes as the linker wrote them: variables are zero but for the banner.
+fn contents(image: &Image, section: &LinkedSection, truth: &Truth) -> Vec<u8> {
+    let mut bytes = match section.kind {
+        Kind::Text => return image.text.clone(),
+        Kind::Notes => return image.notes.clone(),
+        Kind::InitText => return POISON.to_vec(),
+        _ => vec![0; usize::try_from(section.size).unwrap_or_default()],
+    };
+    if let (Kind::RoData, Ok(banner)) = (section.kind, image.symbol("linux_banner")) {
+        let start = usize::try_from(banner.addr.wrapping_offset_from(section.addr)).unwrap_or_default();
+        if let Some(place) = bytes.get_mut(start..start + truth.banner.len()) {
+            place.copy_from_slice(truth.banner.as_bytes());
+        }
+    }
+    bytes
 }

@@ -1,96 +1,132 @@
 //! The symbol table of a vmlinux.
+//!
+//! A kernel has 100,000 symbols and an attach asks for a few dozen, so the table costs one pass and no string is
+//! copied: names stay in the file, found by the hash of the name. Source: System V ABI, chapter 4, "Symbol Table".
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{
+    hash::{DefaultHasher, Hasher},
+    sync::Arc,
+};
 
-use object::{Object, ObjectSection, ObjectSymbol, SymbolKind as Kind};
+use object::{
+    LittleEndian as LE, SymbolIndex,
+    elf::{STB_LOCAL, STT_FILE, STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, STT_SECTION, Sym64},
+    read::elf::Sym,
+};
 
 use super::{Symbol, SymbolKind, SymbolTable};
 use crate::{
     addr::LinkAddr,
-    vmlinux::{Vmlinux, VmlinuxError},
+    vmlinux::{Symbols, Vmlinux, VmlinuxError},
 };
 
+/// Symbols looked at below an address for one whose range holds it.
+const MAX_NESTED: usize = 64;
+
 struct Entry {
-    name: Box<str>,
-    addr: u64,
+    addr: LinkAddr,
     size: u64,
+    /// Position of the name in the string table.
+    name: u32,
+    /// ELF section index; 0 for an absolute value, which is no place.
+    section: u32,
     kind: SymbolKind,
     global: bool,
-    section: usize,
+}
+
+impl Entry {
+    /// `None` for what names no place or value: files, sections, undefined symbols.
+    fn read(symbols: &Symbols<'_>, index: SymbolIndex, symbol: &Sym64<LE>) -> Option<Self> {
+        let kind = match symbol.st_type() {
+            STT_FILE | STT_SECTION => return None,
+            STT_FUNC | STT_GNU_IFUNC => SymbolKind::Function,
+            STT_OBJECT => SymbolKind::Object,
+            _ => SymbolKind::Other,
+        };
+        if symbol.is_undefined(LE) || symbol.st_name(LE) == 0 {
+            return None;
+        }
+        let section = symbols.symbol_section(LE, symbol, index).ok()?;
+        Some(Self {
+            addr: LinkAddr::new(symbol.st_value(LE)),
+            size: symbol.st_size(LE),
+            name: symbol.st_name(LE),
+            section: section.map_or(Some(0), |section| u32::try_from(section.0).ok())?,
+            kind,
+            global: symbol.st_bind() != STB_LOCAL,
+        })
+    }
+
+    fn holds(&self, addr: LinkAddr) -> bool {
+        addr.wrapping_offset_from(self.addr) < self.size
+    }
+
+    /// Of several names of one place, people know the one of a function or variable, and of those the global one.
+    fn rank(&self) -> (bool, bool) {
+        (self.kind != SymbolKind::Other, self.global)
+    }
 }
 
 /// Symbols of a [`Vmlinux`].
 pub struct ElfSymbols {
     file: Arc<Vmlinux>,
+    /// ELF section index of the names.
+    strings: usize,
     /// By section, then address.
     entries: Vec<Entry>,
-    by_name: HashMap<Box<str>, usize>,
-    /// Address range of each section, by section index.
-    sections: HashMap<usize, Range<u64>>,
-    percpu: Option<usize>,
+    /// Hash of a name and position in `entries`, ascending.
+    by_name: Vec<(u32, u32)>,
+    percpu: Option<(LinkAddr, LinkAddr)>,
 }
 
 impl ElfSymbols {
     /// Reads the table.
     ///
     /// # Errors
-    /// [`VmlinuxError::Truncated`] when the file has no symbol table.
+    /// [`VmlinuxError::NoSymbols`], or [`VmlinuxError::Truncated`] when the table is damaged.
     pub fn new(file: Arc<Vmlinux>) -> Result<Self, VmlinuxError> {
-        let elf = file.elf()?;
-        let mut sections = HashMap::new();
-        let mut percpu = None;
-        for section in elf.sections() {
-            let range = section.address()..section.address().saturating_add(section.size());
-            if section.name() == Ok(".data..percpu") && range.start == 0 {
-                percpu = Some(section.index().0);
-            }
-            sections.insert(section.index().0, range);
-        }
-        let mut entries: Vec<Entry> = elf
-            .symbols()
-            .filter(|symbol| !matches!(symbol.kind(), Kind::File | Kind::Section))
-            .filter_map(|symbol| {
-                let name = symbol.name().ok().filter(|name| !name.is_empty())?;
-                let kind = match symbol.kind() {
-                    Kind::Text => SymbolKind::Function,
-                    Kind::Data => SymbolKind::Object,
-                    _ => SymbolKind::Other,
-                };
-                Some(Entry {
-                    name: name.into(),
-                    addr: symbol.address(),
-                    size: symbol.size(),
-                    kind,
-                    global: symbol.is_global(),
-                    section: symbol.section_index().map_or(0, |index| index.0),
-                })
-            })
-            .collect();
-        if entries.is_empty() {
-            return Err(file.truncated("it has no symbols"));
-        }
+        let symbols = file.symbols()?;
+        let mut entries: Vec<Entry> =
+            symbols.enumerate().filter_map(|(index, symbol)| Entry::read(&symbols, index, symbol)).collect();
         entries.sort_by_key(|entry| (entry.section, entry.addr));
-        let mut by_name: HashMap<Box<str>, usize> = HashMap::with_capacity(entries.len());
-        for (index, entry) in entries.iter().enumerate() {
-            let first = by_name.entry(entry.name.clone()).or_insert(index);
-            if entry.global && entries.get(*first).is_some_and(|first| !first.global) {
-                *first = index;
-            }
+        let mut by_name: Vec<(u32, u32)> = (0..)
+            .zip(&entries)
+            .filter_map(|(at, entry)| Some((hash(symbols.strings().get(entry.name).ok()?), at)))
+            .collect();
+        by_name.sort_unstable();
+        let strings = symbols.string_section().0;
+        let mut table = Self { file, strings, entries, by_name, percpu: None };
+        table.percpu = table.find_percpu();
+        Ok(table)
+    }
+
+    fn find_percpu(&self) -> Option<(LinkAddr, LinkAddr)> {
+        let zero = LinkAddr::default();
+        let section = self.file.sections().iter().find(|section| &*section.name == ".data..percpu");
+        match section {
+            Some(section) => Some((section.addr, section.addr.checked_add(section.size)?)),
+            None => Some((self.lookup("__per_cpu_start")?.addr, self.lookup("__per_cpu_end")?.addr)),
         }
-        drop(elf);
-        Ok(Self { file, entries, by_name, sections, percpu })
+        .filter(|(start, end)| *start == zero && *end > zero)
+    }
+
+    fn name(&self, entry: &Entry) -> Option<&[u8]> {
+        let strings = self.file.section_bytes(self.strings)?;
+        let name = strings.get(usize::try_from(entry.name).ok()?..)?;
+        name.get(..memchr::memchr(0, name)?)
+    }
+
+    fn symbol(&self, entry: &Entry) -> Option<Symbol> {
+        let name = String::from_utf8_lossy(self.name(entry)?).into_owned();
+        Some(Symbol { name, addr: entry.addr, size: entry.size, kind: entry.kind })
     }
 }
 
-impl Entry {
-    fn symbol(&self) -> Symbol {
-        Symbol {
-            name: self.name.to_string(),
-            addr: LinkAddr::new(self.addr),
-            size: self.size,
-            kind: self.kind,
-        }
-    }
+/// Equal for equal names; the sort order of [`ElfSymbols::by_name`].
+fn hash(name: &[u8]) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name);
+    hasher.finish() as u32
 }
 
 impl SymbolTable for ElfSymbols {
@@ -99,24 +135,39 @@ impl SymbolTable for ElfSymbols {
     }
 
     fn lookup(&self, name: &str) -> Option<Symbol> {
-        self.by_name.get(name).and_then(|index| self.entries.get(*index)).map(Entry::symbol)
+        let hash = hash(name.as_bytes());
+        let start = self.by_name.partition_point(|(other, _)| *other < hash);
+        let same = self.by_name.get(start..)?.iter().take_while(|(other, _)| *other == hash);
+        let mut first = None;
+        for (_, at) in same {
+            let entry = self.entries.get(usize::try_from(*at).ok()?)?;
+            if self.name(entry) == Some(name.as_bytes()) {
+                if entry.global {
+                    return self.symbol(entry);
+                }
+                first = first.or(Some(entry));
+            }
+        }
+        self.symbol(first?)
     }
 
     fn containing(&self, addr: LinkAddr) -> Option<Symbol> {
-        let (section, _) = self
-            .sections
-            .iter()
-            .find(|(index, range)| range.contains(&addr.raw()) && Some(**index) != self.percpu)?;
-        let end = self.entries.partition_point(|entry| (entry.section, entry.addr) <= (*section, addr.raw()));
-        let nearest = self.entries.get(..end)?.last().filter(|entry| entry.section == *section)?;
-        let twins = self.entries.get(..end)?.iter().rev();
-        let twins = twins.take_while(|entry| entry.section == *section && entry.addr == nearest.addr);
-        // Several names of one place: the one that is a function or variable, and global, is what people know.
-        twins.max_by_key(|entry| (entry.kind != SymbolKind::Other, entry.global)).map(Entry::symbol)
+        let section = self.file.sections().iter().position(|section| section.holds(addr))?;
+        let section = u32::try_from(section).ok()?;
+        let end = self.entries.partition_point(|entry| (entry.section, entry.addr) <= (section, addr));
+        let below =
+            || self.entries.get(..end).into_iter().flatten().rev().take_while(|e| e.section == section);
+        let nearest = below().next()?;
+        let holder = below().take(MAX_NESTED).find(|entry| entry.holds(addr)).unwrap_or(nearest);
+        let best = below().skip_while(|entry| entry.addr > holder.addr);
+        let best = best.take_while(|entry| entry.addr == holder.addr);
+        self.symbol(best.max_by_key(|entry| (entry.holds(addr), entry.rank()))?)
     }
 
     fn zero_based_percpu(&self) -> Option<(LinkAddr, LinkAddr)> {
-        let range = self.sections.get(&self.percpu?)?;
-        Some((LinkAddr::new(range.start), LinkAddr::new(range.end)))
+        self.percpu
     }
 }
+
+#[cfg(test)]
+mod tests;

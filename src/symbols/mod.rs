@@ -98,16 +98,22 @@ impl Relocated {
     /// Run-time address of a linked address.
     #[must_use]
     pub fn relocate(&self, addr: LinkAddr) -> VirtAddr {
-        match self.table.zero_based_percpu() {
-            Some((start, end)) if start <= addr && addr < end => VirtAddr::new(addr.raw()),
-            _ => VirtAddr::new(addr.raw().wrapping_add(self.slide)),
-        }
+        let slide = if self.is_percpu_offset(addr) { 0 } else { self.slide };
+        VirtAddr::new(addr.raw().wrapping_add(slide))
     }
 
-    /// The symbol at a run-time address and the distance from its start, in bytes.
+    fn is_percpu_offset(&self, addr: LinkAddr) -> bool {
+        self.table.zero_based_percpu().is_some_and(|(start, end)| start <= addr && addr < end)
+    }
+
+    /// The symbol at a run-time address and the distance from its start, in bytes; never a zero-based per-CPU one,
+    /// whose place depends on the CPU.
     #[must_use]
     pub fn containing(&self, addr: VirtAddr) -> Option<(Symbol, u64)> {
         let linked = LinkAddr::new(addr.raw().wrapping_sub(self.slide));
+        if self.is_percpu_offset(linked) {
+            return None;
+        }
         let symbol = self.table.containing(linked)?;
         let offset = linked.wrapping_offset_from(symbol.addr);
         Some((symbol, offset))

@@ -2,8 +2,6 @@
 //!
 //! Each test has addresses of its own in 127/8, so that tests and test runs do not meet on a port.
 
-#![expect(clippy::unwrap_used, reason = "a test helper that fails is a failed test")]
-
 use std::{
     net::{IpAddr, Ipv4Addr, UdpSocket},
     sync::{

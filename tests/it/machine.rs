@@ -15,7 +15,7 @@ use std::{
 use nettlp_gdb::{
     addr::{PhysAddr, PhysRange},
     emulator::{self, Emulator, ReadOnly},
-    gdb::{self, KernelHost, Server},
+    gdb::{self, Server},
     kernel::{
         dmesg, module, percpu,
         task::{Scope, Tasks},
@@ -289,7 +289,7 @@ fn gdb_session(machine: &Machine, number: u8, commands: &[&str]) -> String {
     let listen = "127.0.0.1:0".parse().unwrap();
     let server = Server::bind(gdb::Options { listen, once: true, percpu_rebase: true }).unwrap();
     let (address, stopper) = (server.tcp_address().unwrap(), server.stopper());
-    let serving = thread::spawn(move || server.run(Arc::new(KernelHost::of(session))));
+    let serving = thread::spawn(move || server.run(Arc::new(session)));
     let mut gdb = Command::new("gdb");
     gdb.current_dir(env!("CARGO_MANIFEST_DIR")).args(["-nx", "-batch"]).arg(file.path());
     gdb.args(["-ex", "set width 0", "-ex", &format!("target remote {address}")]);

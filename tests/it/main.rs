@@ -10,6 +10,7 @@
 mod cli;
 mod dump;
 mod gdb;
+mod hostile;
 mod link;
 mod machine;
 mod tidy;

@@ -19,9 +19,12 @@ use crate::{
     session::{self, Session, Source},
 };
 
-/// Away from 127.0.0.1, so that a demonstration and an emulator can run side by side.
-const ADAPTER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 42, 0, 1));
-const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 42, 0, 2));
+/// The adapter's and our own address: away from 127.0.0.1 and different for each process, because the ports are
+/// fixed and several demonstrations and emulators may run side by side.
+fn addresses() -> [IpAddr; 2] {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    [1, 2].map(|host| Ipv4Addr::new(127, high | 0x80, low, host).into())
+}
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -47,11 +50,12 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
     std::fs::write(&vmlinux, machine.vmlinux()?)
         .with_context(|| format!("cannot write {}", vmlinux.display()))?;
 
+    let [adapter, local] = addresses();
     let requester = "1b:00.0".parse()?;
-    let config = emulator::Config { ip: ADAPTER, requester, ..emulator::Config::default() };
+    let config = emulator::Config { ip: adapter, requester, ..emulator::Config::default() };
     let _adapter = Emulator::start(config, Arc::new(ReadOnly(machine.memory())))?;
-    let mut link = link::Config::new(ADAPTER);
-    link.local = Some(LOCAL);
+    let mut link = link::Config::new(adapter);
+    link.local = Some(local);
     link.requester = Some(requester);
     let session = Session::open(
         session::Options {

@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use super::Boot;
 use crate::{
-    machine::{MachineError, link::Kind},
+    machine::{
+        MachineError,
+        link::{Kind, POISON},
+    },
     paging::Levels,
     types::TypeSource,
 };
@@ -35,7 +38,9 @@ fn note(name: &str, kind: u32, descriptor: &[u8]) -> Vec<u8> {
 
 impl Boot<'_> {
     pub(super) fn load_image(&mut self) -> Result<(), MachineError> {
-        for (kind, bytes) in [(Kind::Text, &self.image.text), (Kind::Notes, &self.image.notes)] {
+        let parts: [(Kind, &[u8]); 3] =
+            [(Kind::Text, &self.image.text), (Kind::Notes, &self.image.notes), (Kind::InitText, &POISON)];
+        for (kind, bytes) in parts {
             if let Some(section) = self.image.section(kind) {
                 self.write(self.run_time(section.addr), bytes)?;
             }

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 pub use table::TypeTable;
 
-use crate::types::{TypeError, TypeId};
+use crate::types::TypeId;
 
 /// What `#ifdef` asks for and what array lengths are made of.
 pub type Constants = BTreeMap<&'static str, u64>;
@@ -104,9 +104,4 @@ pub fn read(sources: &[Source], constants: &Constants) -> Result<Declarations, S
         parser::read_file(&mut declarations, constants, file, index, tokens)?;
     }
     Ok(declarations)
-}
-
-/// A [`TypeError`] met while laying out types, as the reason of a [`SourceError`].
-fn type_reason(error: &TypeError) -> String {
-    error.to_string()
 }

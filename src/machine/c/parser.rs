@@ -6,7 +6,6 @@ use super::{
     Constants, Declarations, Function, Section, SourceError, Variable,
     lexer::{Lexeme, Token},
     table::{Draft, Shape},
-    type_reason,
 };
 use crate::types::{Encoding, Tag, Type, TypeError, TypeId};
 
@@ -56,7 +55,7 @@ impl Parser<'_> {
     }
 
     fn typed<T>(&self, result: Result<T, TypeError>) -> Parsed<T> {
-        result.or_else(|error| self.error(type_reason(&error)))
+        result.or_else(|error| self.error(error.to_string()))
     }
 
     fn next(&mut self) -> Parsed<Token> {

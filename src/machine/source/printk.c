@@ -1,5 +1,10 @@
 /* kernel/printk/printk.c and printk_ringbuffer.h; with PRINTK_RECORDS as they were before 5.10. */
 
+enum log_flags {
+	LOG_NEWLINE = 2,
+	LOG_CONT = 8,
+};
+
 #ifdef PRINTK_RECORDS
 struct printk_log {
 	u64 ts_nsec;
@@ -35,6 +40,14 @@ struct printk_info {
 	u8 level : 3;
 	u32 caller_id;
 	struct dev_printk_info dev_info;
+};
+
+enum desc_state {
+	desc_miss = -1,
+	desc_reserved = 0,
+	desc_committed = 1,
+	desc_finalized = 2,
+	desc_reusable = 3,
 };
 
 struct prb_data_blk_lpos {

@@ -150,7 +150,7 @@ impl World {
                 Some(key) => {
                     self.now = self.now.max(key.0);
                     let (port, frame) = self.wire.remove(&key).unwrap();
-                    if batch.awaits(port) || self.next().is_multiple_of(2) {
+                    if batch.awaits(port) || self.chance(50) {
                         batch.receive(port, &frame, self.now);
                     } else {
                         self.unread.entry(port).or_default().push_back(frame);
