@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, time::Duration};
 
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::kernel::locate::Progress;
 
@@ -26,6 +26,34 @@ impl Scan {
 }
 
 impl Drop for Scan {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// A bar over a known number of bytes, with rate and time left; gone when the work is done.
+pub(super) struct Bytes(ProgressBar);
+
+impl Bytes {
+    pub(super) fn new(quiet: bool, what: &'static str) -> Self {
+        if quiet || !std::io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::new(0).with_message(what);
+        let style = "{msg} {wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    pub(super) fn show(&self, done: u64, total: u64) {
+        self.0.set_length(total);
+        self.0.set_position(done);
+    }
+}
+
+impl Drop for Bytes {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
