@@ -9,6 +9,7 @@
 pub mod assemble;
 mod chain;
 mod embedded;
+mod forced;
 mod identity;
 pub mod line;
 pub mod order;
@@ -63,6 +64,8 @@ pub struct Report {
     pub stitched_by_page_cache: usize,
     /// Of them, those joined because of the order of options.
     pub stitched_by_order: usize,
+    /// Of them, those of which half was seen, and the other half could not be another one.
+    pub completed: usize,
     /// Nothing is missing: the text goes from the header to the end of the file without a gap.
     pub whole: bool,
     /// Halves of lines whose other half is not proved: at least so many options are missing.
@@ -188,7 +191,8 @@ pub fn search(
 
 fn report(assembly: Assembly, scan: &Scan) -> Report {
     let pages = scan.pieces.len();
-    let options = assembly.found + assembly.stitched_by_page_cache + assembly.stitched_by_order;
+    let options =
+        assembly.found + assembly.stitched_by_page_cache + assembly.stitched_by_order + assembly.completed;
     Report {
         method: Method::Search,
         detail: format!("text in {pages} pages of {} searched", scan.bytes / PAGE_SIZE),
@@ -197,6 +201,7 @@ fn report(assembly: Assembly, scan: &Scan) -> Report {
         found: assembly.found,
         stitched_by_page_cache: assembly.stitched_by_page_cache,
         stitched_by_order: assembly.stitched_by_order,
+        completed: assembly.completed,
         whole: assembly.whole,
         cut: assembly.cut,
         conflicts: assembly.conflicts,

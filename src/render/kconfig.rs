@@ -74,8 +74,8 @@ pub fn kconfig(out: &mut dyn Write, report: &Report) -> fmt::Result {
         (
             "stitched",
             format!(
-                "{} by the page cache's order, {} by the order of options",
-                report.stitched_by_page_cache, report.stitched_by_order
+                "{} by the page cache's order, {} by the order of options, {} with only one ending",
+                report.stitched_by_page_cache, report.stitched_by_order, report.completed
             ),
         ),
         ("missing", missing),

@@ -71,6 +71,8 @@ pub struct Assembly {
     pub stitched_by_page_cache: usize,
     /// Options joined from two pages because of the order of options.
     pub stitched_by_order: usize,
+    /// Options of which half was seen, and the other half could not be another one.
+    pub completed: usize,
     /// From the header to the end of the file without a gap.
     pub whole: bool,
     /// The version in the header.
@@ -103,6 +105,8 @@ impl<'c> Text<'c> {
         let starts_file = first.is_some_and(|piece| piece.run.starts_file());
         if let Some(piece) = first.filter(|piece| starts_file && piece.run.starts_page) {
             push(piece.run.head(), None);
+        } else if let Some(start) = &chain.start {
+            push(&start.line, Some(start.proof));
         }
         for (index, piece) in chain.pieces.iter().enumerate() {
             let Some(piece) = pieces.get(*piece) else { continue };
@@ -116,7 +120,7 @@ impl<'c> Text<'c> {
             }
         }
         if let Some(end) = &chain.end {
-            push(end, Some(Proof::Order));
+            push(&end.line, Some(end.proof));
         }
         let settings = lines.iter().filter_map(|(line, _)| Line::parse(line.as_bytes())?.setting());
         let values =
@@ -213,7 +217,9 @@ fn belongs(text: &Text<'_>, ours: &[&Text<'_>], others: &[&Text<'_>], all: &[Tex
     if file(text).is_some() && ours.iter().any(|other| file(other) == file(text)) {
         return true;
     }
-    if ours.iter().any(|other| text.disagrees(other)) {
+    // In the page cache, another file is another file; of pages outside of it, only the text speaks.
+    let is_other_file = file(text).is_some() && ours.iter().any(|other| file(other).is_some());
+    if is_other_file || ours.iter().any(|other| text.disagrees(other)) {
         return false;
     }
     let excluded = others.iter().all(|other| other.is_whole() && !text.is_part_of(other));
@@ -292,6 +298,7 @@ impl Assembly {
                 None => self.found += 1,
                 Some(Proof::PageCache) => self.stitched_by_page_cache += 1,
                 Some(Proof::Order) => self.stitched_by_order += 1,
+                Some(Proof::Forced) => self.completed += 1,
             }
         }
         self.lines = options.into_iter().map(|(_, line)| line).collect();
@@ -314,12 +321,12 @@ impl Text<'_> {
     /// The halves of lines at the chain's ends whose other half is not known, unless `lines` has the whole line.
     fn cut(&self, pieces: &[Piece], lines: &[String]) -> Vec<String> {
         let show = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let first = self.chain.first(pieces).filter(|piece| piece.run.starts_page && !self.starts_file);
+        let first = self.chain.first(pieces).filter(|_| !self.starts_file && self.chain.start.is_none());
         let head = first.map(|piece| show(piece.run.head())).filter(|head| !head.is_empty());
         let telling = |half: &str| half.len() >= TELLING;
         let head =
             head.filter(|head| !(telling(head) && lines.iter().any(|line| line.ends_with(head.as_str()))));
-        let last = self.chain.last(pieces).filter(|piece| piece.run.ends_page && self.chain.end.is_none());
+        let last = self.chain.last(pieces).filter(|_| self.chain.end.is_none());
         let tail = last.map(|piece| show(piece.run.tail())).filter(|tail| !tail.is_empty());
         let tail =
             tail.filter(|tail| !(telling(tail) && lines.iter().any(|line| line.starts_with(tail.as_str()))));

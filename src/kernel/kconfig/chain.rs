@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
+    forced,
     line::{Line, is_fragment},
     order::Order,
     owner::Owner,
@@ -30,6 +31,8 @@ pub(super) enum Proof {
     PageCache,
     /// The options around the edge are neighbours elsewhere.
     Order,
+    /// There is no other way to complete the half that is there.
+    Forced,
 }
 
 /// Pieces that follow each other; between two of them stands a join.
@@ -39,13 +42,15 @@ pub(super) struct Chain {
     pub(super) joins: Vec<Join>,
     /// The file that the page cache says it is of, and the index of the first page.
     pub(super) owner: Option<Owner>,
-    /// The cut line at the end, when all pages that could follow agree on it.
-    pub(super) end: Option<Vec<u8>>,
+    /// The cut line at the start, when only one can end so.
+    pub(super) start: Option<Join>,
+    /// The cut line at the end, when all pages that could follow agree on it or only one can begin so.
+    pub(super) end: Option<Join>,
 }
 
 impl Chain {
     fn of(piece: usize, owner: Option<Owner>) -> Self {
-        Self { pieces: vec![piece], joins: Vec::new(), owner, end: None }
+        Self { pieces: vec![piece], joins: Vec::new(), owner, start: None, end: None }
     }
 
     pub(super) fn first<'p>(&self, pieces: &'p [Piece]) -> Option<&'p Piece> {
@@ -64,7 +69,15 @@ pub(super) fn chains(pieces: &[Piece], owners: &[Vec<Option<Owner>>], order: &Or
     chains.extend(
         (0..pieces.len()).filter(|piece| !placed.contains(piece)).map(|piece| Chain::of(piece, None)),
     );
-    by_order(pieces, chains, order)
+    let mut chains = by_order(pieces, chains, order);
+    for chain in &mut chains {
+        let join = |line| Join { line, proof: Proof::Forced };
+        chain.start = chain.first(pieces).and_then(|piece| forced::start(&piece.run, order)).map(join);
+        if chain.end.is_none() {
+            chain.end = chain.last(pieces).and_then(|piece| forced::end(&piece.run)).map(join);
+        }
+    }
+    chains
 }
 
 /// The line over the edge of two pieces, if the one can end and the other begin there.
@@ -158,7 +171,7 @@ fn by_order(pieces: &[Piece], mut chains: Vec<Chain>, order: &Order) -> Vec<Chai
     }
     for (chain, line) in ends {
         if let Some(chain) = chains.get_mut(chain) {
-            chain.end = Some(line);
+            chain.end = Some(Join { line, proof: Proof::Order });
         }
     }
     follow(&chains, &next)

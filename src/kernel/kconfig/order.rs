@@ -68,13 +68,16 @@ pub struct Order {
     source: HashMap<String, u32>,
     /// The run and the position in it, for each place of a name.
     seen: HashMap<String, Vec<(u32, u32)>>,
+    /// Positions in the source tree of the names that were seen, ascending.
+    seen_in_source: Vec<u32>,
 }
 
 impl Order {
     /// The order in `names` of a source tree (none when there is no tree) and in the runs of `pieces`.
     #[must_use]
     pub fn new(names: &[String], pieces: &[Piece]) -> Self {
-        let source = names.iter().zip(0..).map(|(name, position)| (name.clone(), position)).collect();
+        let source: HashMap<String, u32> =
+            names.iter().zip(0..).map(|(name, position)| (name.clone(), position)).collect();
         let mut seen: HashMap<String, Vec<(u32, u32)>> = HashMap::new();
         for (piece, run) in pieces.iter().zip(0..) {
             for (setting, position) in piece.run.settings().zip(0..) {
@@ -84,7 +87,9 @@ impl Order {
                 }
             }
         }
-        Self { source, seen }
+        let mut seen_in_source: Vec<u32> = seen.keys().filter_map(|name| source.get(name).copied()).collect();
+        seen_in_source.sort_unstable();
+        Self { source, seen, seen_in_source }
     }
 
     /// Whether an option has this name.
@@ -106,6 +111,16 @@ impl Order {
             let distance = self.in_source(after)?.checked_sub(self.in_source(before)?)?;
             (1..=NEAR_IN_SOURCE).contains(&distance).then_some(distance)
         })
+    }
+
+    /// Whether `after` follows `before` in the source tree with no option between that was seen anywhere.
+    #[must_use]
+    pub fn is_next_seen(&self, before: &str, after: &str) -> bool {
+        let (Some(before), Some(after)) = (self.in_source(before), self.in_source(after)) else {
+            return false;
+        };
+        let next = self.seen_in_source.partition_point(|position| *position <= before);
+        before < after && self.seen_in_source.get(next).is_none_or(|position| *position >= after)
     }
 
     fn in_runs(&self, before: &str, after: &str) -> Option<u32> {
