@@ -9,6 +9,7 @@
 
 mod cli;
 mod gdb;
+mod kconfig;
 mod link;
 mod machine;
 mod tidy;

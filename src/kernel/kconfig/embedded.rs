@@ -10,6 +10,7 @@ use crate::{
     addr::PhysRange,
     kernel::Kernel,
     mem::{PhysMem, ReadOp},
+    symbols::Relocated,
 };
 
 const START: &[u8] = b"IKCFG_ST";
@@ -30,16 +31,17 @@ const MAX_IMAGE: u64 = 256 << 20;
 const CHUNK: usize = 4 << 20;
 const OP: usize = 64 << 10;
 
-/// The configuration inside the kernel image, and how it was found.
+/// The configuration inside the kernel image, and how it was found. A vmlinux knows whether there is one; without,
+/// the image is searched.
 pub(super) fn find(kernel: &Kernel, phys: &dyn PhysMem) -> Option<(String, &'static str)> {
-    if let Some(text) = by_symbol(kernel) {
+    if let Some(symbols) = &kernel.symbols {
+        let text = by_symbol(kernel, symbols)?;
         return Some((text, "the symbol kernel_config_data"));
     }
     by_marks(phys, kernel.map.image).map(|text| (text, "the marks IKCFG_ST and IKCFG_ED"))
 }
 
-fn by_symbol(kernel: &Kernel) -> Option<String> {
-    let symbols = kernel.symbols.as_ref()?;
+fn by_symbol(kernel: &Kernel, symbols: &Relocated) -> Option<String> {
     let start = symbols.addr("kernel_config_data").ok()?;
     let end = symbols.addr("kernel_config_data_end").ok();
     let len = end.map_or(MAX_PACKED as u64, |end| end.wrapping_offset_from(start));

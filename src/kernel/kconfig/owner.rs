@@ -140,3 +140,59 @@ impl Owners for PageArray<'_> {
 fn word(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paging::{Translation, VirtError, VirtFault};
+
+    const BASE: VirtAddr = VirtAddr::new(0xfff7_48be_0000_0000);
+
+    /// `struct page` by frame; frames past the end are not mapped.
+    struct Structs(Vec<[u64; 8]>);
+
+    impl VirtMem for Structs {
+        fn read_batch(&self, ops: &mut [VirtOp<'_>]) {
+            for op in ops {
+                let frame = op.addr.wrapping_offset_from(BASE) / 64;
+                op.result = match self.0.get(usize::try_from(frame).unwrap()) {
+                    Some(words) => {
+                        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                        op.buf.copy_from_slice(&bytes);
+                        Ok(())
+                    }
+                    None => Err(VirtError { addr: op.addr, len: 64, fault: VirtFault::NonCanonical }),
+                };
+            }
+        }
+
+        fn translate(&self, addr: VirtAddr) -> Result<Translation, VirtError> {
+            Err(VirtError { addr, len: 0, fault: VirtFault::NonCanonical })
+        }
+    }
+
+    #[test]
+    fn a_page_knows_its_file() {
+        let page = |head: u64, mapping: u64, index: u64| [0, head, 0, mapping, index, 0, 0, 0];
+        let (file, other) = (0xff39_4077_0012_3400, 0xffff_8880_0012_3400);
+        let at = |frame: u64| BASE.raw() + frame * 64;
+        let structs = Structs(vec![
+            page(0, file, 7),
+            // A folio of two pages: the second one only leads to the first.
+            page(0xff39_4077_0000_0000, other, 20),
+            page(at(1) + 1, 0xdead_0000_0000_0400, 0),
+            page(0, 0, 3),
+            page(0, file | 2, 3),
+            page(0, 0x1234, 3),
+            page(0, file, u64::MAX),
+            page(1, file, 3),
+            page(at(9) + 1, file, 3),
+        ]);
+        let array = PageArray { memory: &structs, base: BASE, layout: Layout::USUAL };
+        let pages: Vec<PhysAddr> = (0..11).map(|frame| PhysAddr::new(frame * PAGE_SIZE)).collect();
+        let owner = |mapping, index| Some(Owner { mapping, index });
+        let mut expected = vec![owner(file, 7), owner(other, 20), owner(other, 21)];
+        expected.resize(11, None);
+        assert_eq!(array.owners(&pages), expected);
+    }
+}
