@@ -66,7 +66,7 @@ pub fn info(out: &mut dyn fmt::Write, info: &Info) -> fmt::Result {
         let confidence = format!("{:?}", evidence.confidence).to_lowercase();
         writeln!(
             out,
-            "  {:<13}{confidence:<8} {}: {}",
+            "  {:<17}{confidence:<8} {}: {}",
             evidence.what,
             evidence.method,
             printable(&evidence.detail)

@@ -356,3 +356,8 @@ fn find_build_id(data: &[u8], table: &Sections<'_>) -> Option<Vec<u8>> {
     }
     None
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

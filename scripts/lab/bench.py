@@ -22,9 +22,13 @@ def loopback_addresses() -> tuple[str, str, str]:
 class Bench:
     """An adapter over a RAM file and a server attached to it. Leaving the block ends both."""
 
-    def __init__(self, binary: Path, ram_file: Path, ram: list[Segment], vmlinux: Path | None, port: int | None = None):
+    def __init__(
+        self, binary: Path, ram_file: Path, ram: list[Segment], vmlinux: Path | None, port: int | None = None,
+        options: tuple[str, ...] = (),
+    ):
         self.binary = binary
         self.vmlinux = vmlinux
+        self.options = options
         self.port = port or process.free_port()
         self.adapter_ip, self._server_ip, self._command_ip = loopback_addresses()
         self._images = image_arguments(ram_file, ram)
@@ -48,7 +52,8 @@ class Bench:
     def target(self, local_ip: str) -> list[str]:
         """The TARGET arguments that reach the guest through the adapter."""
         arguments = ["--adapter", self.adapter_ip, "--local", local_ip, "--requester", REQUESTER]
-        return arguments + (["--vmlinux", str(self.vmlinux)] if self.vmlinux else [])
+        arguments += ["--vmlinux", str(self.vmlinux)] if self.vmlinux else []
+        return [*arguments, *self.options]
 
     def start_adapter(self) -> None:
         command = [str(self.binary), "emulate", *self._images, "--ip", self.adapter_ip, "--requester", REQUESTER]

@@ -62,8 +62,7 @@ def demonstrate(keep: bool) -> int:
         with Guest(Machine(kernel.vmlinuz, archive)) as guest:
             step("Starting the emulated adapter on that file, and the GDB server that reads it over UDP")
             port = process.free_port(wanted=DEFAULT_PORT)
-            with Bench(binary, guest.ram_file, guest.ram, kernel.vmlinux, port) as bench:
-                print(bench.server_log().strip())
+            with Bench(binary, guest.ram_file, guest.ram, kernel.vmlinux, port):
                 step("Attaching gdb to the running kernel (gdb takes its time to load the symbols)")
                 show(kernel, port)
                 step("Panicking the guest: echo c > /proc/sysrq-trigger")

@@ -23,7 +23,7 @@ from lab import process
 
 MIB = 1 << 20
 GIB = 1 << 30
-READY = "lab-guest: ready"
+READY = "lab-guest: ready\n"
 PANICKED = "---[ end Kernel panic"
 
 # QEMU's q35 keeps all RAM below 4 GiB when it is smaller than 0xb0000000;
@@ -61,6 +61,11 @@ def image_arguments(path: Path, ram: list[Segment]) -> list[str]:
     for part in ram:
         arguments += ["--image", f"{path}@{part.phys:#x},offset={part.offset:#x},len={part.length:#x}"]
     return arguments
+
+
+def ram_arguments(ram: list[Segment]) -> list[str]:
+    """The `--ram` arguments for a host whose RAM the user knows."""
+    return [word for part in ram for word in ("--ram", f"{part.phys:#x}-{part.phys + part.length:#x}")]
 
 
 @dataclass(frozen=True)

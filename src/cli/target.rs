@@ -25,7 +25,7 @@ pub(super) struct Target {
     #[arg(long, value_name = "IP", conflicts_with = "image")]
     adapter: Option<IpAddr>,
 
-    /// A memory image instead of a host: FILE[@PHYS[,offset=N][,len=N]]; repeat for several
+    /// A memory image instead of a host: `FILE[@PHYS[,offset=N][,len=N]]`; repeat for several
     #[arg(long, value_name = "IMAGE")]
     image: Vec<ImageSpec>,
 

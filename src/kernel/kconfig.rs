@@ -107,13 +107,15 @@ pub struct Recovered {
     pub report: Report,
 }
 
+const READ_FIRST: &str = "it has to be read on the host first, as by `cat /boot/config-$(uname -r)`";
+
 /// There is nothing of the running kernel's configuration.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no configuration of the running kernel in {} MiB of RAM{}: it has to be read on the host first, as by \
-     `cat /boot/config-$(uname -r)`",
+    "no configuration of the running kernel in {} MiB of RAM{}: {}",
     report.bytes >> 20,
-    others(&report.others)
+    others(&report.others),
+    if report.interrupted { "the search was interrupted" } else { READ_FIRST }
 )]
 pub struct NoConfig {
     /// What was seen instead.

@@ -1,6 +1,6 @@
 //! Physical memory: one batched, synchronous read, whatever stands behind it.
 //!
-//! Every layer here implements [`PhysMem`] over another one: `remote` (the adapter), [`file`] (images),
+//! Every layer here implements [`PhysMem`] over another one: [`remote`] (the adapter), [`mod@file`] (images),
 //! then [`stats`], [`guard`] (where reads may go at all) and [`cache`]. Concurrency comes from the batch:
 //! a caller that knows several addresses asks for them together and the link overlaps them.
 //! Nothing here knows what a page table or a kernel is.

@@ -1,6 +1,6 @@
 //! Virtual memory over physical memory: x86-64 page tables of 4 and 5 levels (Intel SDM volume 3, chapter 4).
 //!
-//! Input: a [`PhysMem`], the root and depth somebody else found. Output: translations and batched reads by
+//! Input: a [`crate::mem::PhysMem`], the root and depth somebody else found. Output: translations and batched reads by
 //! virtual address. This layer knows nothing of Linux but what the processor knows.
 
 pub mod runs;

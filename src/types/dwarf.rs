@@ -183,3 +183,8 @@ impl TypeSource for Dwarf {
         self.read(place, (id.0 >> OFFSET_BITS) as u16)
     }
 }
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;

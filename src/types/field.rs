@@ -3,11 +3,24 @@
 
 use std::marker::PhantomData;
 
-use super::{Aggregate, FieldInfo, Member, Tag, Type, TypeError, TypeId, TypeSource};
+use super::{Aggregate, Encoding, FieldInfo, Member, Tag, Type, TypeError, TypeId, TypeSource};
 use crate::addr::VirtAddr;
 
-/// Typedefs, qualifiers and anonymous aggregates may nest this deep; damaged debug information may not loop.
+/// Typedefs, qualifiers and dimensions may nest this deep; damaged type information may not loop.
 const MAX_DEPTH: u32 = 64;
+/// Anonymous structs and unions searched for one member; damaged type information may not fan out.
+const MAX_ANONYMOUS: u32 = 4096;
+
+/// What an array holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elements {
+    /// Type of an element.
+    pub ty: TypeId,
+    /// Bytes from one element to the next.
+    pub stride: u64,
+    /// Elements; `None` for a flexible array.
+    pub count: Option<u64>,
+}
 
 impl dyn TypeSource + '_ {
     /// Bytes of a type, through typedefs and qualifiers; 0 for a flexible array and `void`.
@@ -15,35 +28,31 @@ impl dyn TypeSource + '_ {
     /// # Errors
     /// [`TypeError::Damaged`] on a cycle or an impossible size.
     pub fn size_of(&self, id: TypeId) -> Result<u64, TypeError> {
-        let damaged = |reason: &str| TypeError::Damaged {
-            source_name: self.source_name().to_owned(),
-            place: id.0,
-            reason: reason.to_owned(),
-        };
-        let (mut id, mut count) = (id, 1_u64);
+        let too_large = || self.damaged(id, "an array is impossibly large");
+        let (mut at, mut count) = (id, 1_u64);
         for _ in 0..MAX_DEPTH {
-            let size = match self.get(id)? {
+            let size = match self.get(at)? {
                 Type::Base { size, .. } | Type::Enum { size, .. } => size,
                 Type::Aggregate(aggregate) => aggregate.size,
                 Type::Pointer(_) => 8,
                 Type::Array { element, count: elements } => {
-                    count = count.checked_mul(elements.unwrap_or(0)).ok_or_else(|| damaged("array size"))?;
-                    id = element;
+                    count = count.checked_mul(elements.unwrap_or(0)).ok_or_else(too_large)?;
+                    at = element;
                     continue;
                 }
                 Type::Typedef { target, .. } | Type::Qualified(target) => {
-                    id = target;
+                    at = target;
                     continue;
                 }
-                Type::Forward { tag: Tag::Struct, name } => {
-                    id = self.find(Tag::Struct, &name)?;
+                Type::Forward { tag, name } => {
+                    at = self.find(tag, &name)?;
                     continue;
                 }
-                _ => 0,
+                Type::Void | Type::Function { .. } => 0,
             };
-            return count.checked_mul(size).ok_or_else(|| damaged("array size"));
+            return count.checked_mul(size).ok_or_else(too_large);
         }
-        Err(damaged("types refer to each other in a circle"))
+        Err(self.damaged(id, "types refer to each other in a circle"))
     }
 
     /// Bytes of `struct NAME`.
@@ -54,31 +63,44 @@ impl dyn TypeSource + '_ {
         self.size_of(self.find(Tag::Struct, name)?)
     }
 
-    /// The struct or union behind typedefs and qualifiers.
+    /// The type behind typedefs, qualifiers and forward declarations.
     ///
     /// # Errors
-    /// [`TypeError::NoMember`] when the type is neither (nothing can be a member of it).
-    pub fn aggregate(&self, id: TypeId) -> Result<Aggregate, TypeError> {
-        let mut id = id;
+    /// [`TypeError::Damaged`] on a cycle, [`TypeError::NoType`] for a declaration that nothing completes.
+    pub fn resolve(&self, id: TypeId) -> Result<Type, TypeError> {
+        let mut at = id;
         for _ in 0..MAX_DEPTH {
-            id = match self.get(id)? {
-                Type::Aggregate(aggregate) => return Ok(aggregate),
+            at = match self.get(at)? {
                 Type::Typedef { target, .. } | Type::Qualified(target) => target,
-                Type::Array { element, .. } => element,
                 Type::Forward { tag, name } => self.find(tag, &name)?,
-                other => {
-                    return Err(TypeError::NoMember {
-                        container: format!("{other:?}"),
-                        member: String::new(),
-                    });
-                }
+                found => return Ok(found),
             };
         }
-        Err(TypeError::Damaged {
-            source_name: self.source_name().to_owned(),
-            place: id.0,
-            reason: "types refer to each other in a circle".to_owned(),
-        })
+        Err(self.damaged(id, "types refer to each other in a circle"))
+    }
+
+    /// What an array holds, through typedefs and qualifiers; `None` when `id` is no array.
+    ///
+    /// # Errors
+    /// As `resolve`.
+    pub fn elements(&self, id: TypeId) -> Result<Option<Elements>, TypeError> {
+        match self.resolve(id)? {
+            Type::Array { element, count } => {
+                Ok(Some(Elements { ty: element, stride: self.size_of(element)?, count }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What a pointer points to, through typedefs and qualifiers; `None` when `id` is no pointer.
+    ///
+    /// # Errors
+    /// As `resolve`.
+    pub fn pointee(&self, id: TypeId) -> Result<Option<TypeId>, TypeError> {
+        match self.resolve(id)? {
+            Type::Pointer(target) => Ok(Some(target)),
+            _ => Ok(None),
+        }
     }
 
     /// A member of `struct NAME` by a dotted path, through anonymous members.
@@ -89,43 +111,65 @@ impl dyn TypeSource + '_ {
         self.field_of(self.find(Tag::Struct, structure)?, structure, path)
     }
 
-    /// As [`Self::field`], for a struct or union already found; `container` is its name in messages.
+    /// As `field`, for a struct or union already found; `container` is its name in messages. A member of
+    /// an array of structs is that of its first element.
     ///
     /// # Errors
-    /// [`TypeError::NoMember`].
+    /// [`TypeError::NoMember`], or [`TypeError::Damaged`].
     pub fn field_of(&self, id: TypeId, container: &str, path: &str) -> Result<FieldInfo, TypeError> {
         let no_member = || TypeError::NoMember { container: container.to_owned(), member: path.to_owned() };
-        let (mut id, mut base, mut found) = (id, 0_u64, None);
+        let far = || self.damaged(id, "a member is impossibly far away");
+        let (mut at, mut base, mut bit_size) = (id, 0_u64, None);
         for part in path.split('.') {
-            let (bit_offset, member) = self.member(&self.aggregate(id)?, part, 0)?.ok_or_else(no_member)?;
-            base = base.checked_add(bit_offset).ok_or_else(no_member)?;
-            id = member.ty;
-            found = Some(member);
+            let aggregate = self.aggregate(at)?.ok_or_else(no_member)?;
+            let mut budget = MAX_ANONYMOUS;
+            let (offset, member) = self.member(&aggregate, part, &mut budget, 0)?.ok_or_else(no_member)?;
+            base = base.checked_add(offset).ok_or_else(far)?;
+            (at, bit_size) = (member.ty, member.bit_size);
         }
-        let member = found.ok_or_else(no_member)?;
-        let bits = match member.bit_size {
-            Some(width) => Some(((base % 8) as u32, u32::try_from(width).map_err(|_| no_member())?)),
-            None => None,
-        };
-        Ok(FieldInfo { offset: base / 8, size: self.size_of(id)?, bits, ty: id })
+        let offset = base / 8;
+        Ok(match bit_size {
+            None => FieldInfo { offset, size: self.size_of(at)?, bits: None, ty: at },
+            Some(width) => {
+                let (shift, width) = ((base % 8) as u32, u32::try_from(width).map_err(|_| far())?);
+                let size = u64::from(shift).saturating_add(u64::from(width)).div_ceil(8);
+                FieldInfo { offset, size, bits: Some((shift, width)), ty: at }
+            }
+        })
+    }
+
+    /// The struct or union behind typedefs, qualifiers and arrays; `None` for anything else, which has no members.
+    fn aggregate(&self, id: TypeId) -> Result<Option<Aggregate>, TypeError> {
+        let mut at = id;
+        for _ in 0..MAX_DEPTH {
+            at = match self.resolve(at) {
+                Ok(Type::Aggregate(aggregate)) => return Ok(Some(aggregate)),
+                Ok(Type::Array { element, .. }) => element,
+                Ok(_) | Err(TypeError::NoType { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+        }
+        Err(self.damaged(id, "types refer to each other in a circle"))
     }
 
     fn member(
         &self,
         aggregate: &Aggregate,
         name: &str,
+        budget: &mut u32,
         depth: u32,
     ) -> Result<Option<(u64, Member)>, TypeError> {
-        if depth > MAX_DEPTH {
-            return Ok(None);
-        }
         for member in &aggregate.members {
             match &member.name {
                 Some(own) if own == name => return Ok(Some((member.bit_offset, member.clone()))),
                 Some(_) => {}
                 None => {
-                    let Ok(inner) = self.aggregate(member.ty) else { continue };
-                    if let Some((offset, found)) = self.member(&inner, name, depth + 1)? {
+                    let Some(inner) = self.aggregate(member.ty)? else { continue };
+                    *budget = budget
+                        .checked_sub(1)
+                        .filter(|_| depth < MAX_DEPTH)
+                        .ok_or_else(|| self.damaged(member.ty, "too many anonymous members in each other"))?;
+                    if let Some((offset, found)) = self.member(&inner, name, budget, depth + 1)? {
                         return Ok(Some((member.bit_offset.saturating_add(offset), found)));
                     }
                 }
@@ -149,21 +193,42 @@ impl dyn TypeSource + '_ {
             _ => Err(no_member()),
         }
     }
+
+    fn is_signed(&self, id: TypeId) -> Result<bool, TypeError> {
+        Ok(match self.resolve(id)? {
+            Type::Base { encoding, name, .. } => {
+                encoding == Encoding::Signed || (encoding == Encoding::Char && name != "unsigned char")
+            }
+            Type::Enum { values, .. } => values.iter().any(|(_, value)| *value < 0),
+            _ => false,
+        })
+    }
+
+    fn damaged(&self, place: TypeId, reason: &str) -> TypeError {
+        TypeError::Damaged {
+            source_name: self.source_name().to_owned(),
+            place: place.0,
+            reason: reason.to_owned(),
+        }
+    }
 }
 
 /// A value that can be cut out of a structure's bytes, little-endian.
 pub trait Scalar: Sized {
     /// Widest form in the target, in bytes.
     const SIZE: u64;
+    /// Whether a signed member's sign is kept.
+    const SIGNED: bool = false;
 
-    /// From the member's zero-extended value.
+    /// From the member's value, extended to 64 bits.
     fn from_bits(bits: u64) -> Self;
 }
 
 macro_rules! scalar {
-    ($($ty:ty: $size:literal),*) => {
+    ($($ty:ty: $size:literal $signed:literal),*) => {
         $(impl Scalar for $ty {
             const SIZE: u64 = $size;
+            const SIGNED: bool = $signed;
 
             fn from_bits(bits: u64) -> Self {
                 bits as Self
@@ -171,7 +236,7 @@ macro_rules! scalar {
         })*
     };
 }
-scalar!(u8: 1, u16: 2, u32: 4, u64: 8, i32: 4, i64: 8);
+scalar!(u8: 1 false, u16: 2 false, u32: 4 false, u64: 8 false, i32: 4 true, i64: 8 true);
 
 impl Scalar for VirtAddr {
     const SIZE: u64 = 8;
@@ -185,6 +250,7 @@ impl Scalar for VirtAddr {
 #[derive(Debug, Clone)]
 pub struct Field<T> {
     info: FieldInfo,
+    signed: bool,
     value: PhantomData<fn() -> T>,
 }
 
@@ -192,16 +258,18 @@ impl<T: Scalar> Field<T> {
     /// Finds `path` in `struct STRUCTURE`.
     ///
     /// # Errors
-    /// [`TypeError`]: no such member, or one wider than `T`.
+    /// [`TypeError`]: no such member, one wider than `T`, or one without a value (a flexible array).
     pub fn resolve(types: &dyn TypeSource, structure: &str, path: &str) -> Result<Self, TypeError> {
         let info = types.field(structure, path)?;
-        if info.size > T::SIZE {
+        let bits = info.bits.map_or(info.size.saturating_mul(8), |(_, width)| u64::from(width));
+        if bits == 0 || bits > T::SIZE * 8 || info.size > 8 {
             return Err(TypeError::NoMember {
                 container: structure.to_owned(),
-                member: format!("{path} of at most {} bytes (it has {})", T::SIZE, info.size),
+                member: format!("{path} of 1 to {} bits (it has {bits})", T::SIZE * 8),
             });
         }
-        Ok(Self { info, value: PhantomData })
+        let signed = T::SIGNED && types.is_signed(info.ty)?;
+        Ok(Self { info, signed, value: PhantomData })
     }
 
     /// Bytes from the start of the struct.
@@ -213,14 +281,12 @@ impl<T: Scalar> Field<T> {
     /// The member's value in the bytes of a whole struct; `None` when they end before it.
     #[must_use]
     pub fn get(&self, structure: &[u8]) -> Option<T> {
-        let start = usize::try_from(self.info.offset).ok()?;
-        let len = usize::try_from(self.info.size.min(8)).ok()?;
-        let bytes = structure.get(start..start.checked_add(len)?)?;
-        let mut raw = bytes.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
-        if let Some((shift, width)) = self.info.bits {
-            raw = raw.checked_shr(shift)? & 1_u64.checked_shl(width).map_or(u64::MAX, |bit| bit - 1);
-        }
-        Some(T::from_bits(raw))
+        let bytes = member_bytes(structure, &self.info)?;
+        let raw = bytes.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
+        let (shift, width) = self.info.bits.unwrap_or((0, 8 * u32::try_from(bytes.len()).ok()?));
+        let unused = 64_u32.checked_sub(width)?;
+        let top = raw.checked_shr(shift)?.checked_shl(unused)?;
+        Some(T::from_bits(if self.signed { (top as i64 >> unused) as u64 } else { top >> unused }))
     }
 }
 
@@ -230,3 +296,6 @@ pub fn member_bytes<'s>(structure: &'s [u8], info: &FieldInfo) -> Option<&'s [u8
     let start = usize::try_from(info.offset).ok()?;
     structure.get(start..start.checked_add(usize::try_from(info.size).ok()?)?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,7 @@ fn the_vmlinux_is_not_one() {
     let directory = tempfile::tempdir().unwrap();
     let image = file(directory.path(), "ram", &[0; 0x10_0000]);
     let check = |vmlinux: &str| complaint(1, &["info", "--image", &image, "--vmlinux", vmlinux]);
-    assert_says(&check("/nonexistent/vmlinux"), &["/nonexistent/vmlinux", "No such file"]);
+    assert_says(&check("/nonexistent/vmlinux"), &["there is no vmlinux at /nonexistent/vmlinux"]);
     let text = file(
         directory.path(),
         "text",

@@ -9,6 +9,7 @@
 
 mod cli;
 mod gdb;
+mod hostile;
 mod kconfig;
 mod link;
 mod machine;

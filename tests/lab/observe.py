@@ -91,7 +91,8 @@ def observe(name: str, guest: Guest, bench: Bench, kernel: Kernel, scripts: dict
 
     tasks, log, answers = settled(guest, ask)
     alive = State(tasks, log, *answers, at_one_moment())
-    tasks, log = truth.listed(truth.tasks(guest)), truth.kernel_log(guest)
+    log = truth.kernel_log(guest)
+    tasks = truth.listed(truth.tasks(guest))
     log += truth.console_log(guest.panic())
     panicked = State(tasks, log, *ask(), at_one_moment())
     return Observed(name, kernel.release, guest.machine.cpus, symbols, code, ram, alive, panicked)
@@ -99,9 +100,12 @@ def observe(name: str, guest: Guest, bench: Bench, kernel: Kernel, scripts: dict
 
 def settled(guest: Guest, ask) -> tuple:
     """The guest's tasks and log with the answers, taken while neither changed."""
+    def now() -> tuple:
+        return truth.listed(truth.tasks(guest)), truth.kernel_log(guest)
+
     for _ in range(SETTLE_ATTEMPTS):
-        before = truth.listed(truth.tasks(guest)), truth.kernel_log(guest)
+        before = now()
         answers = ask()
-        if before == (truth.listed(truth.tasks(guest)), truth.kernel_log(guest)):
+        if before == now():
             return *before, answers
     raise AssertionError(f"the guest's tasks or log changed in each of {SETTLE_ATTEMPTS} attempts")

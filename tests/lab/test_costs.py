@@ -2,11 +2,13 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 from lab import debugger
-from lab.bench import Bench, run
-from lab.guest import GIB, image_arguments
+from lab.bench import Bench
+from lab.guest import GIB, ram_arguments
+from rsp import Client
 
 MOST_REQUESTS = 600
 MOST_BYTES = 1 << 20
@@ -26,36 +28,53 @@ def test_attaching_reads_little_whatever_the_size(gib, at_rest, binary, kernel, 
     assert 0 < size <= MOST_BYTES
 
 
-def test_fallbacks_find_what_the_trampoline_tells(at_rest, binary, kernel, figure, tmp_path):
+@pytest.fixture
+def wiped(at_rest, tmp_path):
+    """A copy of the RAM without the trampoline."""
     rest = at_rest(GIB)
-    wiped = tmp_path / "ram"
-    wiped.write_bytes(b"")
-    copy_sparse(rest.ram_file, wiped)
-    assert wipe_trampoline(wiped) > 0
-    answers = {}
-    for name, ram_file in (("with the trampoline", rest.ram_file), ("without it", wiped)):
-        target = [*image_arguments(ram_file, rest.ram), "--vmlinux", str(kernel.vmlinux)]
-        answers[name] = json.loads(run(binary, "info", "--json", *target))
-    whole, fallback = answers.values()
-    differs = {"evidence"}
-    assert {k: v for k, v in fallback.items() if k not in differs} == {k: v for k, v in whole.items() if k not in differs}
-    assert int(whole["text"], 16) == rest.symbols["_text"]
-    assert whole["evidence"] != fallback["evidence"]
-    with Bench(binary, wiped, rest.ram, kernel.vmlinux) as bench:
-        [stats] = debugger.ask(kernel.vmlinux, bench.port, ["monitor stats"])
-    figure(f"attach, 1 GiB guest, trampoline wiped: {stats.strip()}")
+    copy = tmp_path / "ram"
+    subprocess.run(["cp", "--sparse=always", rest.ram_file, copy], check=True)
+    assert wipe_trampoline(copy) > 0
+    yield copy
+    copy.unlink()
+
+
+# What a kernel without symbols cannot tell, and what it tells less exactly.
+NEEDS_SYMBOLS = {"init_task", "cpus", "ram"}
+
+
+@pytest.mark.parametrize(
+    ("method", "symbols", "beyond"), [("2 MiB slots", True, set()), ("VMCOREINFO", False, NEEDS_SYMBOLS)]
+)
+def test_fallbacks_find_what_the_trampoline_tells(method, symbols, beyond, at_rest, wiped, binary, kernel, figure):
+    rest, vmlinux = at_rest(GIB), kernel.vmlinux if symbols else None
+    with Bench(binary, rest.ram_file, rest.ram, kernel.vmlinux) as bench:
+        whole = json.loads(bench.run("info", "--json"))
+    assert how(whole) == "real-mode trampoline"
+    # Nothing leads to the kernel now, so the user has to say where it may be looked for.
+    with Bench(binary, wiped, rest.ram, vmlinux, options=tuple(ram_arguments(rest.ram))) as bench:
+        with Client(bench.port) as client:
+            client.attach()
+            stats = client.monitor("stats")
+            client.detach()
+        fallback = json.loads(bench.run("info", "--json"))
+    figure(f"attach, 1 GiB guest, trampoline wiped, {method}: {stats.strip()}")
+    assert how(fallback) == method
+    assert int(fallback["text"], 16) == rest.symbols["_text"]
+    same = whole.keys() - beyond - {"evidence"}
+    assert {key: fallback[key] for key in same} == {key: whole[key] for key in same}
+
+
+def how(info: dict) -> str:
+    """The method that found the kernel."""
+    [method] = [evidence["method"] for evidence in info["evidence"] if evidence["what"] == "text"]
+    return method
 
 
 def counts(stats: str) -> tuple[int, int]:
     found = re.search(r"(\d+) requests, (\d+) bytes", stats)
     assert found, stats
     return int(found[1]), int(found[2])
-
-
-def copy_sparse(source, target) -> None:
-    import subprocess
-
-    subprocess.run(["cp", "--sparse=always", str(source), str(target)], check=True)
 
 
 def wipe_trampoline(ram_file) -> int:

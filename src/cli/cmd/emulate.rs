@@ -20,7 +20,7 @@ use crate::{
 /// same faults for the same requests.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
-    /// The host's RAM: FILE[@PHYS[,offset=N][,len=N]]; repeat for several
+    /// The host's RAM: `FILE[@PHYS[,offset=N][,len=N]]`; repeat for several
     #[arg(long, value_name = "IMAGE", required = true)]
     image: Vec<ImageSpec>,
 

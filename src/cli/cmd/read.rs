@@ -3,7 +3,7 @@
 use anyhow::ensure;
 
 use crate::{
-    addr::{Hex, PhysAddr, VirtAddr, hex_bytes, parse_number, parse_size},
+    addr::{Hex, PhysAddr, VirtAddr, hex_bytes, parse_size},
     cli::{Outcome, out, target::Target},
     mem::PhysMem,
     render,
@@ -42,7 +42,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let session = args.target.open(quiet || args.json)?;
     let addr = match session.kernel.symbols.as_ref().and_then(|symbols| symbols.find(&args.addr)) {
         Some(symbol) if !args.phys => symbol.raw(),
-        _ => parse_number(&args.addr)?,
+        _ => parse_size(&args.addr)?,
     };
     let mut bytes = vec![0; usize::try_from(args.len)?];
     if args.phys {

@@ -38,7 +38,7 @@ fn bit_fields_share_units_of_their_type() {
     let text = "struct s { unsigned char facility, flags : 5, level : 3; unsigned x : 30, y : 4; unsigned : 0; unsigned z : 1; };";
     assert_eq!(
         layout(text, &["facility", "flags", "level", "x", "y", "z"]),
-        "16 facility:0+1 flags:1+1[0+5] level:1+1[5+3] x:4+4[0+30] y:8+4[0+4] z:12+4[0+1]"
+        "16 facility:0+1 flags:1+1[0+5] level:1+1[5+3] x:4+4[0+30] y:8+1[0+4] z:12+1[0+1]"
     );
 }
 

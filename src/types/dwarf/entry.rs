@@ -300,21 +300,22 @@ fn count(range: &Entry<'_>) -> Option<u64> {
     }
 }
 
-/// An enumerator's value. The sign of one in a form of fixed size is that of the enum's type, of `bits` bits.
+/// An enumerator's value: what stands there, taken modulo the `bits` of the enum, in the range of its encoding. A form
+/// of fixed size is no hint at the sign: GCC writes 128 in one byte even for a signed enum.
 fn constant(
     attribute: &gimli::Attribute<Slice<'_>>,
     encoding: Option<gimli::DwAte>,
     bits: u64,
 ) -> Option<i128> {
-    let signed =
-        encoding.is_some_and(|encoding| matches!(encoding, dw::DW_ATE_signed | dw::DW_ATE_signed_char));
     let value = match attribute.raw_value() {
         AttributeValue::Sdata(value) => i128::from(value),
-        _ if signed => i128::from(attribute.sdata_value()?),
         _ => i128::from(attribute.udata_value()?),
     };
-    let wraps = value < 0 && encoding.is_some() && !signed && (1..=64).contains(&bits);
-    Some(if wraps { value & ((1 << bits) - 1) } else { value })
+    let (Some(encoding), 1..=64) = (encoding, bits) else { return Some(value) };
+    let modulus = 1_i128 << bits;
+    let wrapped = value & (modulus - 1);
+    let signed = matches!(encoding, dw::DW_ATE_signed | dw::DW_ATE_signed_char);
+    Some(if signed && wrapped >= modulus / 2 { wrapped - modulus } else { wrapped })
 }
 
 fn raw_encoding(entry: &Entry<'_>) -> Option<gimli::DwAte> {

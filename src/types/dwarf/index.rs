@@ -1,9 +1,9 @@
 //! The names found so far, and how far that is.
 //!
 //! Units are scanned in file order and only until the name asked for has turned up; the next name goes on from there.
-//! The first definition in file order wins. Linkers keep link order, and a kernel links `init`, `arch`, `kernel`,
-//! `mm` and `fs` before `drivers` and `net`: a driver's own `struct page_pool` or `struct resource` never hides the
-//! one everybody means.
+//! Of several definitions of one name the first in file order wins, whatever was asked for before. File order is link
+//! order, and a kernel links its core (`init`, `arch`, `kernel`, `mm`, `fs`) before `drivers` and `net`, so a driver's own
+//! struct does not hide the core's. Few names are ambiguous at all: eleven in Debian's 6.1, none that a command reads.
 
 use std::collections::HashMap;
 

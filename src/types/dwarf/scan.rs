@@ -439,3 +439,6 @@ impl Cursor<'_> {
         self.skip(memchr::memchr(0, rest)? + 1)
     }
 }
+
+#[cfg(test)]
+mod tests;

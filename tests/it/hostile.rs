@@ -1,0 +1,114 @@
+//! A target whose structures are damaged, or written to mislead: every walk ends, and says where.
+
+use std::sync::Arc;
+
+use nettlp_gdb::{
+    addr::VirtAddr,
+    kernel::{
+        dmesg, module,
+        task::{Scope, TaskList, Tasks},
+    },
+    machine::Machine,
+    mem::{PhysWrite, cache::Validity},
+    session::{Options, Session, Source},
+};
+
+/// The demonstration machine, attached to, to be damaged afterwards.
+struct Victim {
+    machine: Machine,
+    session: Session,
+}
+
+impl Victim {
+    fn new() -> Self {
+        let machine = Machine::demo().unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), machine.vmlinux().unwrap()).unwrap();
+        let options = Options {
+            source: Source::Memory(machine.memory()),
+            vmlinux: Some(file.path().to_owned()),
+            ram: Vec::new(),
+            force: false,
+            validity: Validity::Stop,
+        };
+        let session = Session::open(options, &|_| {}).unwrap();
+        Self { machine, session }
+    }
+
+    fn write(&self, addr: VirtAddr, value: u64) {
+        let phys = self.session.kernel.memory.translate(addr).unwrap().phys;
+        self.machine.memory().write(phys, &value.to_le_bytes()).unwrap();
+        self.session.refresh();
+    }
+
+    fn offset(&self, structure: &str, path: &str) -> u64 {
+        self.session.kernel.types.as_deref().unwrap().field(structure, path).unwrap().offset
+    }
+
+    fn tasks(&self, scope: Scope) -> TaskList {
+        let kernel = &self.session.kernel;
+        Tasks::resolve(kernel).unwrap().list(kernel, scope).unwrap()
+    }
+
+    /// Makes the `tasks` list of the third process lead to `target`, and lists.
+    fn with_third_leading_to(&self, target: VirtAddr) -> TaskList {
+        let third = self.tasks(Scope::Processes).tasks[2].addr;
+        self.write(third.wrapping_add(self.offset("task_struct", "tasks.next")), target.raw());
+        self.tasks(Scope::Processes)
+    }
+}
+
+#[test]
+fn a_task_list_that_leads_back_into_itself_ends() {
+    let victim = Victim::new();
+    let second = victim.tasks(Scope::Processes).tasks[1].addr;
+    let list = victim.with_third_leading_to(second.wrapping_add(victim.offset("task_struct", "tasks")));
+    assert_eq!(list.tasks.len(), 3, "what was met before the circle is kept");
+    assert!(list.torn.unwrap().to_string().contains("leads back into itself"));
+}
+
+#[test]
+fn a_task_list_into_nowhere_names_the_address() {
+    for poison in [0, 0xdead_0000_0000_0100, u64::MAX] {
+        let victim = Victim::new();
+        let list = victim.with_third_leading_to(VirtAddr::new(poison));
+        assert_eq!(list.tasks.len(), 3);
+        let said = list.torn.unwrap().to_string();
+        assert!(said.starts_with("walking the task list: cannot read") && said.contains("0x"), "{said}");
+    }
+}
+
+#[test]
+fn a_thread_met_twice_is_told() {
+    let victim = Victim::new();
+    let threads = victim.tasks(Scope::Threads).tasks;
+    let thread = threads.iter().find(|task| task.pid != task.tgid).expect("the machine has threads");
+    let node = thread.addr.wrapping_add(victim.offset("task_struct", "thread_node"));
+    victim.write(node, node.raw());
+    let list = victim.tasks(Scope::Threads);
+    assert!(list.torn.unwrap().to_string().contains("met twice"));
+}
+
+#[test]
+fn a_module_list_that_leads_back_into_itself_is_an_error() {
+    let victim = Victim::new();
+    let kernel = Arc::clone(&victim.session.kernel);
+    let modules = module::list(&kernel).unwrap();
+    let list = victim.offset("module", "list");
+    victim.write(modules.last().unwrap().addr.wrapping_add(list), modules[0].addr.wrapping_add(list).raw());
+    let said = module::list(&kernel).unwrap_err().to_string();
+    assert!(said.contains("leads back into itself"), "{said}");
+}
+
+#[test]
+fn a_log_of_impossible_size_is_refused() {
+    let victim = Victim::new();
+    let prb = victim.machine.symbol("prb").unwrap();
+    let ring = victim.session.kernel.memory.read_ptr(prb).unwrap();
+    for path in ["desc_ring.count_bits", "text_data_ring.size_bits"] {
+        let victim = Victim::new();
+        victim.write(ring.wrapping_add(victim.offset("printk_ringbuffer", path)), 0x3f);
+        let said = dmesg::read(&victim.session.kernel).unwrap_err().to_string();
+        assert!(said.contains(&format!("{path} is")), "{said}");
+    }
+}

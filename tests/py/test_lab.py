@@ -1,0 +1,87 @@
+"""The lab's own arithmetic: RAM maps, the cache, processes. Needs no guest."""
+
+import sys
+
+import pytest
+from lab import cache, fetch, process
+from lab.guest import GIB, MIB, Segment, image_arguments, q35_ram, ram_arguments
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (GIB, [Segment(0, 0, GIB)]),
+        (2815 * MIB, [Segment(0, 0, 2815 * MIB)]),
+        (2816 * MIB, [Segment(0, 0, 2 * GIB), Segment(4 * GIB, 2 * GIB, 768 * MIB)]),
+        (8 * GIB, [Segment(0, 0, 2 * GIB), Segment(4 * GIB, 2 * GIB, 6 * GIB)]),
+    ],
+)
+def test_q35_splits_ram_at_its_limit(size, expected):
+    assert q35_ram(size) == expected
+
+
+def test_arguments_describe_every_segment(tmp_path):
+    small, large = q35_ram(GIB), q35_ram(8 * GIB)
+    assert image_arguments(tmp_path / "ram", small) == ["--image", f"{tmp_path}/ram@0x0"]
+    assert image_arguments(tmp_path / "ram", large) == [
+        "--image", f"{tmp_path}/ram@0x0,offset=0x0,len=0x80000000",
+        "--image", f"{tmp_path}/ram@0x100000000,offset=0x80000000,len=0x180000000",
+    ]
+    assert ram_arguments(large) == ["--ram", "0x0-0x80000000", "--ram", "0x100000000-0x280000000"]
+
+
+def test_a_cache_entry_is_complete_or_absent(tmp_path):
+    entry = tmp_path / "kernels" / "6.1"
+    with pytest.raises(RuntimeError):
+        with cache.fill(entry) as directory:
+            (directory / "half").touch()
+            raise RuntimeError
+    assert list(entry.parent.iterdir()) == []
+    with cache.fill(entry) as directory:
+        (directory / "whole").touch()
+    assert [path.name for path in entry.iterdir()] == ["whole"]
+    with cache.fill(entry):
+        pass
+    assert [path.name for path in entry.iterdir()] == ["whole"]
+
+
+def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("NETTLP_GDB_CACHE", raising=False)
+    assert cache.root() == tmp_path / "nettlp-gdb"
+    monkeypatch.setenv("NETTLP_GDB_CACHE", str(tmp_path / "elsewhere"))
+    assert cache.root() == tmp_path / "elsewhere"
+
+
+def test_without_network_the_newest_cached_kernel_serves(monkeypatch, tmp_path, capsys):
+    def offline(update):
+        raise fetch.FetchError("apt is offline")
+
+    monkeypatch.setenv("NETTLP_GDB_CACHE", str(tmp_path))
+    monkeypatch.setattr(fetch, "current_release", offline)
+    with pytest.raises(fetch.FetchError, match="offline"):
+        fetch.kernel()
+    for release, whole in (("6.1.0-1", True), ("6.1.0-2", False)):
+        directory = tmp_path / "kernels" / release
+        directory.mkdir(parents=True)
+        for part in ("vmlinuz", "vmlinux", "config") if whole else ("vmlinuz",):
+            (directory / f"{part}-{release}").touch()
+    assert fetch.kernel().release == "6.1.0-1"
+    assert "offline" in capsys.readouterr().err
+
+
+def test_a_process_that_ends_early_is_told_with_its_words(tmp_path):
+    log = tmp_path / "log"
+    child = process.start([sys.executable, "-c", "print('no such adapter'); raise SystemExit(3)"], log)
+    with pytest.raises(process.ProcessError, match="no such adapter"):
+        process.wait_bound(child, log, "tcp", ("127.0.0.1", 1), 30)
+    assert process.stop(child) == 3
+
+
+def test_a_listening_process_is_seen_without_connecting(tmp_path):
+    log, port = tmp_path / "log", process.free_port()
+    program = f"import socket, time; s = socket.create_server(('127.0.0.1', {port})); s.settimeout(60); s.accept(); print('seen')"
+    child = process.start([sys.executable, "-c", program], log)
+    process.wait_bound(child, log, "tcp", ("127.0.0.1", port), 30)
+    assert process.stop(child) == -15
+    assert log.read_text() == ""
