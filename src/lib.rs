@@ -2,6 +2,7 @@
 
 pub mod addr;
 pub mod cli;
+pub mod dump;
 pub mod emulator;
 pub mod gdb;
 pub mod kernel;

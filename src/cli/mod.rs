@@ -1,7 +1,7 @@
 //! The command line: parse, open a session, run one command, exit with its code.
 //!
 //! One file per command in [`cmd`]. [`out`] is the only writer to stdout; progress and logs go to stderr.
-//! Exit codes: 0 done, 1 failed, 2 usage, 3 partial result.
+//! Exit codes: 0 done, 1 failed, 2 usage, 3 partial result, 130 ended by the user before it was done.
 
 mod cmd;
 mod out;
@@ -21,6 +21,8 @@ pub enum Outcome {
     Done,
     /// Something is missing, and stderr says what.
     Partial,
+    /// Ended by a signal before it was done; what there is, is sound.
+    Interrupted,
 }
 
 /// Arguments that parse and yet make no sense together: exit code 2, as clap's own.
@@ -75,10 +77,14 @@ enum Command {
     Dmesg(cmd::dmesg::Args),
     /// List loaded modules
     Modules(cmd::modules::Args),
+    /// Recover the kernel's configuration (.config)
+    Kconfig(cmd::kconfig::Args),
     /// Print memory
     Read(cmd::read::Args),
     /// Translate a virtual address
     Translate(cmd::translate::Args),
+    /// Write the RAM to a file, raw or as an ELF core (vmcore)
+    Dump(cmd::dump::Args),
     /// Be an adapter: answer NetTLP requests from a memory image
     Emulate(cmd::emulate::Args),
     /// Serve a synthetic machine: nothing else is needed to try gdb on it
@@ -102,8 +108,10 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Ps(args) => cmd::ps::run(args, cli.quiet),
         Command::Dmesg(args) => cmd::dmesg::run(args, cli.quiet),
         Command::Modules(args) => cmd::modules::run(args, cli.quiet),
+        Command::Kconfig(args) => cmd::kconfig::run(args, cli.quiet),
         Command::Read(args) => cmd::read::run(args, cli.quiet),
         Command::Translate(args) => cmd::translate::run(args, cli.quiet),
+        Command::Dump(args) => cmd::dump::run(args, cli.quiet),
         Command::Emulate(args) => cmd::emulate::run(args),
         Command::Demo(args) => cmd::demo::run(args),
         Command::Profile(args) => cmd::profile::run(args),
@@ -118,6 +126,7 @@ pub fn exit_code(result: anyhow::Result<Outcome>) -> ExitCode {
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Partial) => ExitCode::from(3),
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
         Err(error) if error.is::<BrokenPipe>() => ExitCode::SUCCESS,
         Err(error) => {
             out::complain(&error);

@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, time::Duration};
 
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::kernel::locate::Progress;
 
@@ -28,5 +28,41 @@ impl Scan {
 impl Drop for Scan {
     fn drop(&mut self) {
         self.0.finish_and_clear();
+    }
+}
+
+/// A bar over a known number of bytes, with rate and time left; gone when the work is done.
+pub(super) struct Bytes {
+    bar: ProgressBar,
+    before: u64,
+}
+
+impl Bytes {
+    /// `before` bytes were there when the work began: they count as done, not for the rate.
+    pub(super) fn new(quiet: bool, what: &'static str, before: u64) -> Self {
+        if quiet || !std::io::stderr().is_terminal() {
+            return Self { bar: ProgressBar::hidden(), before };
+        }
+        let bar = ProgressBar::new(before).with_message(what).with_position(before);
+        let style =
+            "{msg} {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        bar.reset_eta();
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar, before }
+    }
+
+    /// `done` bytes more are there, of `total` in all.
+    pub(super) fn show(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(self.before.saturating_add(done));
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }

@@ -1,6 +1,11 @@
 //! The arguments that say which host, and what is known of it.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::IpAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 
@@ -157,6 +162,13 @@ impl Target {
     pub(super) fn open_with(&self, validity: Validity, quiet: bool) -> anyhow::Result<Session> {
         let progress = super::progress::Scan::new(quiet);
         Ok(Session::open(self.options(validity)?, &|step| progress.show(&step))?)
+    }
+
+    /// Whether `path` is one of the files the target is read from.
+    pub(super) fn names(&self, path: &Path) -> bool {
+        let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+        let sources = self.image.iter().map(|image| &image.path).chain(&self.vmlinux).chain(&self.profile);
+        identity(path).is_some_and(|wanted| sources.filter_map(|path| identity(path)).any(|it| it == wanted))
     }
 
     /// The vmlinux given, for showing a gdb command.

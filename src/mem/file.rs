@@ -1,4 +1,5 @@
-//! Memory images in files: one or several, each a stretch of physical memory (`FILE@PHYS,offset=N,len=N`).
+//! Memory images in files: one or several, each a stretch of physical memory (`FILE@PHYS,offset=N,len=N`), or an
+//! ELF core (`FILE`), which says itself what it holds.
 //!
 //! A file may be RAM that a virtual machine is running in: bytes are read when asked for and never mapped, so a
 //! file that shrinks gives an error and not a signal.
@@ -12,7 +13,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{Fault, MemError, PhysMem, PhysWrite, ReadOp};
+use super::{
+    Fault, MemError, PhysMem, PhysWrite, ReadOp,
+    elfcore::{self, Defect, Stretch},
+};
 use crate::addr::{self, PhysAddr, PhysRange};
 
 /// Which bytes of a file are which physical addresses, as written on the command line.
@@ -26,6 +30,13 @@ pub struct ImageSpec {
     pub offset: u64,
     /// Bytes; to the end of the file when not given.
     pub len: Option<u64>,
+}
+
+impl ImageSpec {
+    /// Whether nothing is said of the file's place in memory, so that it may say so itself.
+    fn is_whole(&self) -> bool {
+        self.phys == PhysAddr::default() && self.offset == 0 && self.len.is_none()
+    }
 }
 
 impl FromStr for ImageSpec {
@@ -87,6 +98,14 @@ pub enum ImageError {
         /// Bytes it should have from there.
         len: u64,
     },
+    /// The file is in a format of its own, and not one that holds physical memory.
+    #[error("{} is no memory image: it is {reason}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        reason: &'static str,
+    },
     /// Two stretches claim one address.
     #[error("the memory images overlap: {first} and {second}")]
     Overlap {
@@ -100,7 +119,7 @@ pub enum ImageError {
 #[derive(Debug)]
 struct Extent {
     range: PhysRange,
-    file: File,
+    file: Arc<File>,
     offset: u64,
 }
 
@@ -128,7 +147,10 @@ impl ImageFile {
     }
 
     fn open_with(specs: &[ImageSpec], how: &OpenOptions) -> Result<Self, ImageError> {
-        let mut extents = specs.iter().map(|spec| extent(spec, how)).collect::<Result<Vec<_>, _>>()?;
+        let mut extents = Vec::new();
+        for spec in specs {
+            extents.extend(open_extents(spec, how)?);
+        }
         extents.sort_by_key(|extent| extent.range.start);
         for (first, second) in extents.iter().zip(extents.iter().skip(1)) {
             if first.range.end > second.range.start {
@@ -154,8 +176,9 @@ impl ImageFile {
         let mut done = 0;
         while done < len {
             let at = start.checked_add(done as u64).ok_or(Fault::Hole)?;
+            let index = self.extents.partition_point(|extent| extent.range.end <= at);
             let extent =
-                self.extents.iter().find(|extent| extent.range.contains(at, 1)).ok_or(Fault::Hole)?;
+                self.extents.get(index).filter(|extent| extent.range.start <= at).ok_or(Fault::Hole)?;
             let inside = at.wrapping_offset_from(extent.range.start);
             let piece = usize::try_from(extent.range.len() - inside).unwrap_or(usize::MAX).min(len - done);
             transfer(&extent.file, extent.offset + inside, done..done + piece)
@@ -166,22 +189,41 @@ impl ImageFile {
     }
 }
 
-fn extent(spec: &ImageSpec, how: &OpenOptions) -> Result<Extent, ImageError> {
+fn open_extents(spec: &ImageSpec, how: &OpenOptions) -> Result<Vec<Extent>, ImageError> {
     let path = || spec.path.clone();
     let open = |source| ImageError::Open { path: path(), source };
-    let file = how.open(&spec.path).map_err(open)?;
+    let file = Arc::new(how.open(&spec.path).map_err(open)?);
     let metadata = file.metadata().map_err(open)?;
     if metadata.is_dir() {
         return Err(open(io::Error::from(io::ErrorKind::IsADirectory)));
     }
     let size = metadata.len();
-    let len = spec.len.unwrap_or(size.saturating_sub(spec.offset));
-    let short = || ImageError::Short { path: path(), size, offset: spec.offset, len };
-    if spec.offset.checked_add(len).is_none_or(|end| end > size) {
-        return Err(short());
+    let short = |offset, len| ImageError::Short { path: path(), size, offset, len };
+    let stretches = if spec.is_whole() && begins_with(&file, elfcore::MAGIC).map_err(open)? {
+        elfcore::stretches(|buf, offset| file.read_exact_at(buf, offset)).map_err(|defect| match defect {
+            Defect::Io(source) => open(source),
+            Defect::Kind(reason) => ImageError::Format { path: path(), reason },
+        })?
+    } else {
+        let len = spec.len.unwrap_or(size.saturating_sub(spec.offset));
+        let range = PhysRange::with_len(spec.phys, len).ok_or_else(|| short(spec.offset, len))?;
+        vec![Stretch { range, offset: spec.offset }]
+    };
+    let extent = |Stretch { range, offset }: Stretch| {
+        let inside = offset.checked_add(range.len()).is_some_and(|end| end <= size);
+        let extent = || Extent { range, file: Arc::clone(&file), offset };
+        inside.then(extent).ok_or_else(|| short(offset, range.len()))
+    };
+    stretches.into_iter().map(extent).collect()
+}
+
+fn begins_with(file: &File, magic: &[u8]) -> io::Result<bool> {
+    let mut start = vec![0; magic.len()];
+    match file.read_exact_at(&mut start, 0) {
+        Ok(()) => Ok(start == magic),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
     }
-    let range = PhysRange::with_len(spec.phys, len).ok_or_else(short)?;
-    Ok(Extent { range, file, offset: spec.offset })
 }
 
 impl PhysMem for ImageFile {

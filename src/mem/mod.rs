@@ -6,6 +6,7 @@
 //! Nothing here knows what a page table or a kernel is.
 
 pub mod cache;
+mod elfcore;
 pub mod file;
 pub mod guard;
 pub mod remote;

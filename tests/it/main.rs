@@ -8,8 +8,10 @@
 )]
 
 mod cli;
+mod dump;
 mod gdb;
 mod hostile;
+mod kconfig;
 mod link;
 mod machine;
 mod tidy;

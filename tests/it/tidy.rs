@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("symbols", &["addr", "vmlinux"]),
     ("machine", &["addr", "mem", "paging", "types", "symbols"]),
     ("kernel", &["addr", "mem", "paging", "symbols", "types"]),
+    ("dump", &["addr", "mem", "paging", "kernel"]),
     ("render", &["addr", "paging", "kernel"]),
     ("session", &["addr", "link", "mem", "paging", "vmlinux", "symbols", "types", "kernel"]),
     ("gdb", &["addr", "link", "mem", "paging", "symbols", "types", "kernel", "render", "session"]),

@@ -3,8 +3,10 @@
 pub(super) mod completions;
 pub(super) mod demo;
 pub(super) mod dmesg;
+pub(super) mod dump;
 pub(super) mod emulate;
 pub(super) mod info;
+pub(super) mod kconfig;
 pub(super) mod man;
 pub(super) mod modules;
 pub(super) mod profile;
