@@ -1,5 +1,9 @@
 //! How values look, to a person and in JSON: the same text from a command and from `monitor`.
 
+mod kconfig;
+
+pub use kconfig::{kconfig, kconfig_head};
+
 use std::fmt;
 
 use crate::{

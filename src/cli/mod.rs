@@ -77,6 +77,8 @@ enum Command {
     Dmesg(cmd::dmesg::Args),
     /// List loaded modules
     Modules(cmd::modules::Args),
+    /// Recover the kernel's configuration (.config)
+    Kconfig(cmd::kconfig::Args),
     /// Print memory
     Read(cmd::read::Args),
     /// Translate a virtual address
@@ -106,6 +108,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Ps(args) => cmd::ps::run(args, cli.quiet),
         Command::Dmesg(args) => cmd::dmesg::run(args, cli.quiet),
         Command::Modules(args) => cmd::modules::run(args, cli.quiet),
+        Command::Kconfig(args) => cmd::kconfig::run(args, cli.quiet),
         Command::Read(args) => cmd::read::run(args, cli.quiet),
         Command::Translate(args) => cmd::translate::run(args, cli.quiet),
         Command::Dump(args) => cmd::dump::run(args, cli.quiet),

@@ -31,36 +31,37 @@ impl Drop for Scan {
     }
 }
 
-/// A bar for bytes on their way, with rate and time left; gone when the work is done.
-pub(super) struct Transfer {
+/// A bar over a known number of bytes, with rate and time left; gone when the work is done.
+pub(super) struct Bytes {
     bar: ProgressBar,
     before: u64,
 }
 
-impl Transfer {
-    /// Of `total` bytes, `before` of which were there before.
-    pub(super) fn new(quiet: bool, total: u64, before: u64) -> Self {
+impl Bytes {
+    /// `before` bytes were there when the work began: they count as done, not for the rate.
+    pub(super) fn new(quiet: bool, what: &'static str, before: u64) -> Self {
         if quiet || !std::io::stderr().is_terminal() {
             return Self { bar: ProgressBar::hidden(), before };
         }
-        let bar = ProgressBar::new(total).with_position(before);
-        let template =
-            "{wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
-        bar.set_style(
-            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
+        let bar = ProgressBar::new(before).with_message(what).with_position(before);
+        let style =
+            "{msg} {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
         bar.reset_eta();
         bar.enable_steady_tick(Duration::from_millis(200));
         Self { bar, before }
     }
 
-    /// `done` more bytes are there.
-    pub(super) fn show(&self, done: u64) {
-        self.bar.set_position(self.before + done);
+    /// `done` bytes more are there, of `total` in all.
+    pub(super) fn show(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(self.before.saturating_add(done));
     }
 }
 
-impl Drop for Transfer {
+impl Drop for Bytes {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

@@ -6,6 +6,7 @@
 
 pub mod dmesg;
 pub mod info;
+pub mod kconfig;
 pub mod locate;
 pub mod module;
 pub mod percpu;

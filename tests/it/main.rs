@@ -11,6 +11,7 @@ mod cli;
 mod dump;
 mod gdb;
 mod hostile;
+mod kconfig;
 mod link;
 mod machine;
 mod tidy;

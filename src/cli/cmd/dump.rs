@@ -14,7 +14,7 @@ use signal_hook::{
 };
 
 use crate::{
-    cli::{Outcome, out, progress::Transfer, target::Target},
+    cli::{Outcome, out, progress::Bytes, target::Target},
     dump::{self, Dump, Existing, Report, unreadable},
     session::Session,
 };
@@ -104,9 +104,9 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     };
     let dump = Dump::open(&args.output, format, &session.kernel.map, existing)?;
     let (before, start) = (session.counts(), Instant::now());
-    let transfer = Transfer::new(quiet, dump.ram(), dump.kept());
-    let report = dump.run(&*session.phys, &stop, &|done| transfer.show(done))?;
-    drop(transfer);
+    let (ram, progress) = (dump.ram(), Bytes::new(quiet, "copying RAM", dump.kept()));
+    let report = dump.run(&*session.phys, &stop, &|done| progress.show(done, ram))?;
+    drop(progress);
     let summary = Summary::new(&args.output, &report, start.elapsed(), [before, session.counts()]);
     finish(args, &session, &report, &summary)
 }

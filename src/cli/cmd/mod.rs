@@ -6,6 +6,7 @@ pub(super) mod dmesg;
 pub(super) mod dump;
 pub(super) mod emulate;
 pub(super) mod info;
+pub(super) mod kconfig;
 pub(super) mod man;
 pub(super) mod modules;
 pub(super) mod profile;

@@ -1,0 +1,117 @@
+//! `kconfig`: the running kernel's configuration.
+
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::{Component, Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use anyhow::Context;
+use signal_hook::{consts::SIGINT, flag};
+
+use crate::{
+    cli::{Outcome, UsageError, out, progress, target::Target},
+    kernel::kconfig::{self, Report, order},
+    render,
+};
+
+/// A Kconfig file has some thousand lines.
+const MAX_KCONFIG: u64 = 4 << 20;
+
+/// Without CONFIG_IKCONFIG all RAM is searched for the file, which somebody must have read on the host:
+/// `cat /boot/config-*`. Ctrl-C ends the search with what was found.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    #[command(flatten)]
+    target: Target,
+
+    /// Where to write it; standard output otherwise
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// The kernel's source tree: its Kconfig files prove names and order of options
+    #[arg(long, value_name = "DIR")]
+    source: Option<PathBuf>,
+
+    /// Print the figures as one JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// Also print on stderr what it cost
+    #[arg(long)]
+    stats: bool,
+}
+
+pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
+    if args.json && args.output.is_none() {
+        return Err(UsageError("--json needs -o FILE: both would go to standard output".to_owned()).into());
+    }
+    let names = args.source.as_deref().map(names).transpose()?.unwrap_or_default();
+    let quiet = quiet || args.json;
+    let session = args.target.open(quiet)?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    // The second Ctrl-C ends the program.
+    flag::register_conditional_default(SIGINT, Arc::clone(&stop)).context("cannot catch Ctrl-C")?;
+    flag::register(SIGINT, Arc::clone(&stop)).context("cannot catch Ctrl-C")?;
+    let bar = progress::Bytes::new(quiet, "searching RAM", 0);
+    let recovered = kconfig::recover(&session.kernel, &*session.phys, &names, &mut |done, total| {
+        bar.show(done, total);
+        if stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    drop(bar);
+
+    let mut text = String::new();
+    let release = session.kernel.map.release.as_deref().unwrap_or("an unknown kernel");
+    render::kconfig_head(&mut text, release, &recovered.report)?;
+    text.push_str(&recovered.text);
+    match &args.output {
+        Some(path) => write(path, &text)?,
+        None => out::text(&text)?,
+    }
+    if args.json {
+        out::json_lines([&recovered.report])?;
+    } else if !quiet || !recovered.report.is_complete() {
+        let mut figures = String::new();
+        render::kconfig(&mut figures, &recovered.report)?;
+        out::notice(figures.trim_end());
+    }
+    if args.stats {
+        out::notice(&session.stats());
+    }
+    Ok(outcome(&recovered.report))
+}
+
+fn outcome(report: &Report) -> Outcome {
+    if report.is_complete() { Outcome::Done } else { Outcome::Partial }
+}
+
+/// Writes the whole file or nothing.
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    fs::write(&part, text)
+        .and_then(|()| fs::rename(&part, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The names of options in the source tree at `directory`, in the order of its menus.
+fn names(directory: &Path) -> anyhow::Result<Vec<String>> {
+    let names = order::names_in_tree("x86", &mut |path| {
+        let path = Path::new(path);
+        let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
+        let file = inside.then(|| directory.join(path))?;
+        let small = fs::metadata(&file).is_ok_and(|data| data.is_file() && data.len() <= MAX_KCONFIG);
+        small.then(|| fs::read_to_string(file).ok()).flatten()
+    });
+    if names.is_empty() {
+        let sentence = format!("{} is no kernel source tree: no Kconfig with options", directory.display());
+        return Err(UsageError(sentence).into());
+    }
+    Ok(names)
+}
