@@ -30,7 +30,7 @@ pub(super) struct Target {
     #[arg(long, value_name = "IP", conflicts_with = "image")]
     adapter: Option<IpAddr>,
 
-    /// A memory image instead of a host: `FILE[@PHYS[,offset=N][,len=N]]`; repeat for several
+    /// A memory image instead of a host: `FILE[@PHYS[,offset=N][,len=N]]`, repeat for several; or an ELF core (vmcore)
     #[arg(long, value_name = "IMAGE")]
     image: Vec<ImageSpec>,
 
