@@ -27,9 +27,9 @@ pub(super) fn apply(data: &[u8], table: &Sections<'_>) -> Result<Patched, String
     let mut patched = Patched::new();
     for name in WANTED {
         let Some((index, section)) = table.section_by_name(LE, name) else { continue };
-        let relocations = table.iter().filter(|header| {
-            header.sh_type(LE) == SHT_RELA && header.sh_info(LE) as usize == index.0
-        });
+        let relocations = table
+            .iter()
+            .filter(|header| header.sh_type(LE) == SHT_RELA && header.sh_info(LE) as usize == index.0);
         let mut bytes: Option<Vec<u8>> = None;
         for header in relocations {
             let failed = |error: object::read::Error| error.to_string();
@@ -49,7 +49,11 @@ pub(super) fn apply(data: &[u8], table: &Sections<'_>) -> Result<Patched, String
     Ok(patched)
 }
 
-fn symbol_table<'d>(data: &'d [u8], table: &Sections<'d>, index: SectionIndex) -> Result<Symbols<'d>, String> {
+fn symbol_table<'d>(
+    data: &'d [u8],
+    table: &Sections<'d>,
+    index: SectionIndex,
+) -> Result<Symbols<'d>, String> {
     table.symbol_table_by_index(LE, data, index).map_err(|error| format!("symbols of a relocation: {error}"))
 }
 

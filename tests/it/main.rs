@@ -13,3 +13,4 @@ mod hostile;
 mod link;
 mod machine;
 mod tidy;
+mod types_only;

@@ -203,7 +203,11 @@ pub(super) fn find(
     for place in named_places(target, &*target.led, &data, signature.comm.offset) {
         match check(place) {
             Ok(addr) => {
-                return Some(note(addr, "signature", format!("{what}; {refused} other places have its name")));
+                return Some(note(
+                    addr,
+                    "signature",
+                    format!("{what}; {refused} other places have its name"),
+                ));
             }
             Err(reason) => {
                 log::debug!("init_task at {place}: {reason}");
@@ -280,7 +284,8 @@ fn root_of(
         let read: Vec<bool> = ops.iter().map(|op| op.result.is_ok()).collect();
         drop(ops);
         let tables = batch.into_iter().zip(words).zip(read);
-        let mut tables = tables.filter(|((_, word), read)| *read && leads_to_table(u64::from_le_bytes(*word)));
+        let mut tables =
+            tables.filter(|((_, word), read)| *read && leads_to_table(u64::from_le_bytes(*word)));
         let found = tables.find_map(|((page, _), _)| Some((page, depth_of(target, signature, seen, page)?)));
         if found.is_some() {
             return found;
@@ -289,12 +294,7 @@ fn root_of(
 }
 
 /// How deep the tables below `root` are, if they are a kernel's own and the candidate proves through them.
-fn depth_of(
-    target: &Target<'_>,
-    signature: &Signature,
-    seen: &Candidate,
-    root: PhysAddr,
-) -> Option<Levels> {
+fn depth_of(target: &Target<'_>, signature: &Signature, seen: &Candidate, root: PhysAddr) -> Option<Levels> {
     let mut bytes = [0; PAGE_SIZE as usize];
     target.guard.read(root, &mut bytes).ok()?;
     if !is_page_directory(&bytes) {
@@ -317,7 +317,9 @@ fn named_places<'t>(
     let mut done = 0;
     let chunks: Vec<PhysRange> = ranges.to_vec();
     let chunks = chunks.into_iter().flat_map(|range| {
-        (0..range.len()).step_by(CHUNK as usize).map(move |at| (range.start.wrapping_add(at), range.len() - at))
+        (0..range.len())
+            .step_by(CHUNK as usize)
+            .map(move |at| (range.start.wrapping_add(at), range.len() - at))
     });
     chunks.flat_map(move |(start, left)| {
         target.progress(Progress { step: "searching for init_task", done, total });

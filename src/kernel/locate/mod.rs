@@ -132,9 +132,10 @@ pub fn locate(guard: &Arc<Guard>, hints: &Hints<'_>) -> Result<KernelMap, Locate
         return finish(&target, proved);
     }
     match guard.limits() {
-        None => attempts
-            
-            .push(Attempt::skipped("2 MiB slots, VMCOREINFO, init_task", "RAM is not known: give --ram START-END")),
+        None => attempts.push(Attempt::skipped(
+            "2 MiB slots, VMCOREINFO, init_task",
+            "RAM is not known: give --ram START-END",
+        )),
         Some(ram) => {
             // Vouched for by the operator; without their word a search of all addresses is out of the question.
             ram.iter().for_each(|range| guard.permit(*range));
