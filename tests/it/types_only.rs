@@ -209,6 +209,7 @@ fn tasks_from_types_and_memory() {
     let session = open(&machine, &[]).unwrap();
     check_tasks(&machine, &session);
     assert_eq!(session.kernel.map.init_task, Some(machine.truth().tasks[0].addr));
+    assert_eq!(evidence(&session, "init_task").0, "signature");
 }
 
 #[test]

@@ -146,7 +146,7 @@ pub fn locate(guard: &Arc<Guard>, hints: &Hints<'_>) -> Result<KernelMap, Locate
                         return finish(&target, proved);
                     }
                 }
-                None => attempts.push(Attempt::skipped("2 MiB slots", "they need --vmlinux")),
+                None => attempts.push(Attempt::skipped("2 MiB slots", "they need symbols: give --vmlinux")),
             }
             let hits = slots::by_vmcoreinfo(&target, ram);
             if let Some(proved) = prove_first(&target, "VMCOREINFO", hits, &mut attempts) {
