@@ -34,7 +34,7 @@ pub(super) struct Target {
     #[arg(long, value_name = "IMAGE")]
     image: Vec<ImageSpec>,
 
-    /// The kernel's own vmlinux, with symbols and debug information
+    /// The kernel's own vmlinux, with symbols and debug information; one without symbols gives types alone
     #[arg(long, value_name = "FILE")]
     vmlinux: Option<PathBuf>,
 
