@@ -271,14 +271,14 @@ fn slide(
     info: Option<&VmcoreInfo>,
 ) -> (u64, (&'static str, Confidence)) {
     let noted = info.and_then(VmcoreInfo::slide);
+    let usual = text.raw().wrapping_sub(USUAL_LINK_TEXT);
     match (by_vmlinux, noted) {
         (Some(slide), Some(noted)) if slide == noted => (slide, ("vmlinux", Confidence::Proved)),
         (Some(slide), _) => (slide, ("vmlinux", Confidence::Found)),
-        (None, Some(slide)) => (slide, ("VMCOREINFO", Confidence::Found)),
-        (None, None) => (
-            text.raw().wrapping_sub(USUAL_LINK_TEXT),
-            ("_text is usually linked at 0xffffffff81000000", Confidence::Guessed),
-        ),
+        (None, Some(slide)) if slide == usual => (slide, ("VMCOREINFO", Confidence::Proved)),
+        // Either the kernel is linked at an unusual place or the note is damaged.
+        (None, Some(slide)) => (slide, ("VMCOREINFO, against the usual link address", Confidence::Guessed)),
+        (None, None) => (usual, ("_text is usually linked at 0xffffffff81000000", Confidence::Guessed)),
     }
 }
 
