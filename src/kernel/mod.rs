@@ -5,6 +5,7 @@
 //! and symbols. The target is live and may be hostile: every walk is bounded.
 
 pub mod dmesg;
+pub mod family;
 pub mod info;
 pub mod kconfig;
 pub mod locate;
