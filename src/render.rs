@@ -7,7 +7,7 @@ pub use kconfig::{kconfig, kconfig_head};
 use std::fmt;
 
 use crate::{
-    addr::{Hex, VirtAddr},
+    addr::{Hex, PhysAddr, VirtAddr},
     kernel::{dmesg::Record, info::Info, module::Module, task::Task},
     paging::Translation,
 };
@@ -105,6 +105,19 @@ pub fn task_tree(out: &mut dyn fmt::Write, tasks: &[Task]) -> fmt::Result {
         );
     }
     task_rows(out, rows.into_iter())
+}
+
+/// Tasks as libtlp's `process-list` prints them, with the physical address of each `task_struct`.
+///
+/// # Errors
+/// The writer's own.
+pub fn process_list(out: &mut dyn fmt::Write, tasks: &[(PhysAddr, Task)]) -> fmt::Result {
+    writeln!(out, "PhyAddr             PID STAT COMMAND")?;
+    for (phys, task) in tasks {
+        let (pid, state, comm) = (task.pid, task.state, printable(&task.comm));
+        writeln!(out, "0x{:014x} {pid:>6} {state}    {comm}", phys.raw())?;
+    }
+    Ok(())
 }
 
 fn task_rows<'t>(out: &mut dyn fmt::Write, rows: impl Iterator<Item = (usize, &'t Task)>) -> fmt::Result {
@@ -221,6 +234,20 @@ mod tests {
         );
         let cycle = [task(0x10, 1, 0x20, "a"), task(0x20, 2, 0x10, "b")];
         assert_eq!(shown(|out| task_tree(out, &cycle)).lines().count(), 1);
+    }
+
+    #[test]
+    fn process_lists_have_the_columns_of_libtlp() {
+        let rows = [
+            (PhysAddr::new(0x341_1740), task(0x10, 0, 0x10, "swapper/0")),
+            (PhysAddr::new(0x8_7c33_0000), task(0x20, 1, 0x10, "systemd")),
+        ];
+        assert_eq!(
+            shown(|out| process_list(out, &rows)),
+            "PhyAddr             PID STAT COMMAND\n\
+             0x00000003411740      0 S    swapper/0\n\
+             0x0000087c330000      1 S    systemd\n"
+        );
     }
 
     #[test]

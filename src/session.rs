@@ -42,7 +42,7 @@ pub enum Source {
 pub struct Options {
     /// The target.
     pub source: Source,
-    /// The kernel's own file.
+    /// The kernel's own file, or one that has its types only.
     pub vmlinux: Option<PathBuf>,
     /// The operator's RAM ranges; no bound when empty.
     pub ram: Vec<PhysRange>,
@@ -101,6 +101,20 @@ fn open_source(source: Source) -> Result<Bottom, SessionError> {
     Ok(Bottom { memory, link, request_bytes, ranges })
 }
 
+/// The symbols of a vmlinux; `None` for an object file and for what was stripped down to its types.
+fn symbols_of(file: &Arc<Vmlinux>) -> Result<Option<ElfSymbols>, VmlinuxError> {
+    if file.is_relocatable() {
+        return Ok(None);
+    }
+    match ElfSymbols::new(Arc::clone(file)) {
+        Err(VmlinuxError::NoSymbols { .. }) if file.section(".debug_info").is_some() => {
+            log::info!("{} has types and no symbols", file.name());
+            Ok(None)
+        }
+        outcome => outcome.map(Some),
+    }
+}
+
 /// A target that was attached to.
 pub struct Session {
     /// The kernel found there.
@@ -126,7 +140,7 @@ impl Session {
         let limits = [options.ram, ranges].into_iter().find(|ranges| !ranges.is_empty());
         let guard = Arc::new(Guard::new(below, limits));
 
-        let symbols = vmlinux.as_ref().map(|file| ElfSymbols::new(file.clone())).transpose()?;
+        let symbols = vmlinux.as_ref().map(symbols_of).transpose()?.flatten();
         let types = vmlinux.as_ref().map(|file| Dwarf::new(file.clone())).transpose()?.map(Arc::new);
         let types = types.map(|types| -> Arc<dyn TypeSource> { types });
         let hints = Hints {

@@ -1,10 +1,13 @@
 //! An opened `vmlinux`: the kernel's ELF file, mapped and checked, for [`crate::symbols`] and [`crate::types`].
 //!
 //! It is mapped because it has hundreds of megabytes of which little is touched. Nothing here knows a symbol's or a
-//! type's meaning; sections are handed out as bytes. Relocations are not applied: a linked kernel that still carries
-//! them (`--emit-relocs`, as x86 builds do) has the final values in place.
+//! type's meaning; sections are handed out as bytes. A linked kernel that still carries relocations (`--emit-relocs`, as
+//! x86 builds do) has the final values in place; in an object file, which has types and no addresses, those of its
+//! debug information are applied ([`relocate`]).
 //!
 //! Source: System V ABI, chapters 4 and 5; GNU build id: `NT_GNU_BUILD_ID` in a `SHT_NOTE` section.
+
+mod relocate;
 
 use std::{
     fmt,
@@ -140,6 +143,10 @@ pub struct Vmlinux {
     /// By ELF section index.
     sections: Vec<Section>,
     build_id: Option<Vec<u8>>,
+    /// It was not linked: its symbols have no addresses.
+    relocatable: bool,
+    /// Sections whose bytes in the file are not final.
+    relocated: relocate::Patched,
 }
 
 impl fmt::Debug for Vmlinux {
@@ -183,22 +190,33 @@ impl Vmlinux {
 
     fn parse(path: &Path, bytes: Bytes) -> Result<Arc<Self>, VmlinuxError> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let mut file = Self { path: path.to_owned(), name, bytes, sections: Vec::new(), build_id: None };
+        let mut file = Self {
+            path: path.to_owned(),
+            name,
+            bytes,
+            sections: Vec::new(),
+            build_id: None,
+            relocatable: false,
+            relocated: Vec::new(),
+        };
         let data = file.data();
         if let Some(reason) = other_kind(data) {
             return Err(VmlinuxError::NotVmlinux { path: file.path, reason });
         }
-        let (sections, build_id) = file
+        let relocatable = Header::parse(data).is_ok_and(|header| header.e_type(LE) == ET_REL);
+        let (sections, build_id, relocated) = file
             .section_table()
             .and_then(|table| {
                 let sections = table
                     .iter()
                     .map(|header| read_section(data, &table, header))
                     .collect::<Result<Vec<_>, String>>()?;
-                Ok((sections, find_build_id(data, &table)))
+                let relocated = if relocatable { relocate::apply(data, &table)? } else { Vec::new() };
+                Ok((sections, find_build_id(data, &table), relocated))
             })
             .map_err(|reason| file.truncated(reason))?;
         (file.sections, file.build_id) = (sections, build_id);
+        (file.relocatable, file.relocated) = (relocatable, relocated);
         Ok(Arc::new(file))
     }
 
@@ -238,22 +256,31 @@ impl Vmlinux {
         self.build_id.as_deref()
     }
 
+    /// Whether it is an object file that was not linked: it has types, and symbols without addresses.
+    #[must_use]
+    pub fn is_relocatable(&self) -> bool {
+        self.relocatable
+    }
+
     /// Its sections; the position is the ELF section index.
     #[must_use]
     pub fn sections(&self) -> &[Section] {
         &self.sections
     }
 
-    /// The bytes of a section of that name that has some in the file, as they are there.
+    /// The bytes of a section of that name that has some in the file, relocated if it was not linked.
     #[must_use]
     pub fn section(&self, name: &str) -> Option<&[u8]> {
-        let section = self.sections.iter().find(|section| &*section.name == name)?;
-        self.data().get(section.file.clone()).filter(|bytes| !bytes.is_empty())
+        let index = self.sections.iter().position(|section| &*section.name == name)?;
+        self.section_bytes(index).filter(|bytes| !bytes.is_empty())
     }
 
     /// The bytes of the section of that ELF index, if it has some in the file.
     #[must_use]
     pub fn section_bytes(&self, index: usize) -> Option<&[u8]> {
+        if let Some((_, bytes)) = self.relocated.iter().find(|(patched, _)| *patched == index) {
+            return Some(bytes);
+        }
         self.data().get(self.sections.get(index)?.file.clone())
     }
 
@@ -290,7 +317,7 @@ impl Vmlinux {
     }
 }
 
-/// What a file is that is no linked x86-64 kernel, and what to do about it.
+/// What a file is that is no ELF file of an x86-64 kernel, and what to do about it.
 fn other_kind(data: &[u8]) -> Option<&'static str> {
     /// "HdrS" in the boot protocol's header (Documentation/arch/x86/boot.rst).
     const BOOT_IMAGE: Range<usize> = 0x202..0x206;
@@ -311,8 +338,7 @@ fn other_kind(data: &[u8]) -> Option<&'static str> {
         return Some("it is for another machine; only x86-64 kernels can be debugged");
     }
     match header.e_type(LE) {
-        ET_EXEC | ET_DYN => None,
-        ET_REL => Some("it is an unlinked object file or module; give the kernel's own vmlinux"),
+        ET_EXEC | ET_DYN | ET_REL => None,
         _ => Some("it is not an executable; give the kernel's own vmlinux"),
     }
 }

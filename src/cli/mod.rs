@@ -65,27 +65,70 @@ Examples:
   Try it without hardware and without a kernel:
     nettlp-gdb demo";
 
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb serve --profile host.toml
+  nettlp-gdb serve --image ram --vmlinux vmlinux --listen unix:/run/user/1000/host.sock
+  (gdb) target remote | nettlp-gdb serve --stdio --profile host.toml";
+
+const INFO_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb info --adapter 192.168.10.1 --requester 1b:00.0
+  nettlp-gdb info --image host.elf --json | jq .ram";
+
+const PS_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb ps --profile host.toml --tree
+  nettlp-gdb ps --image host.elf --vmlinux vmlinux --threads --json | jq 'select(.state == \"D\")'";
+
+const DMESG_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb dmesg --profile host.toml | tail
+  nettlp-gdb dmesg --image host.elf --vmlinux vmlinux --json | jq 'select(.level <= 3)'";
+
+const READ_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb read --profile host.toml init_task 64
+  nettlp-gdb read --profile host.toml --phys 0x9c000 4k --raw > page";
+
+const TRANSLATE_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb translate --profile host.toml init_task
+  nettlp-gdb translate --profile host.toml 0xffffffff81000000";
+
+const EMULATE_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb emulate --image ram
+  nettlp-gdb emulate --image ram@0,len=2G --image ram@4G,offset=2G --latency-us 12 --loss 0.01 --seed 7";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the host's memory to gdb
+    #[command(after_help = SERVE_EXAMPLES)]
     Serve(cmd::serve::Args),
     /// Say which kernel runs there, where it is, and how that was found
+    #[command(after_help = INFO_EXAMPLES)]
     Info(cmd::info::Args),
     /// List processes
+    #[command(after_help = PS_EXAMPLES)]
     Ps(cmd::ps::Args),
     /// Print the kernel log
+    #[command(after_help = DMESG_EXAMPLES)]
     Dmesg(cmd::dmesg::Args),
     /// List loaded modules
     Modules(cmd::modules::Args),
     /// Recover the kernel's configuration (.config)
     Kconfig(cmd::kconfig::Args),
     /// Print memory
+    #[command(after_help = READ_EXAMPLES)]
     Read(cmd::read::Args),
     /// Translate a virtual address
+    #[command(after_help = TRANSLATE_EXAMPLES)]
     Translate(cmd::translate::Args),
     /// Write the RAM to a file, raw or as an ELF core (vmcore)
     Dump(cmd::dump::Args),
     /// Be an adapter: answer NetTLP requests from a memory image
+    #[command(after_help = EMULATE_EXAMPLES)]
     Emulate(cmd::emulate::Args),
     /// Serve a synthetic machine: nothing else is needed to try gdb on it
     Demo(cmd::demo::Args),

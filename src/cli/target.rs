@@ -30,11 +30,11 @@ pub(super) struct Target {
     #[arg(long, value_name = "IP", conflicts_with = "image")]
     adapter: Option<IpAddr>,
 
-    /// A memory image instead of a host: `FILE[@PHYS[,offset=N][,len=N]]`; repeat for several
+    /// A memory image instead of a host: `FILE[@PHYS[,offset=N][,len=N]]`, repeat for several; or an ELF core (vmcore)
     #[arg(long, value_name = "IMAGE")]
     image: Vec<ImageSpec>,
 
-    /// The kernel's own vmlinux, with symbols and debug information
+    /// The kernel's own vmlinux, with symbols and debug information; one without symbols gives types alone
     #[arg(long, value_name = "FILE")]
     vmlinux: Option<PathBuf>,
 

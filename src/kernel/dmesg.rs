@@ -46,9 +46,9 @@ impl Record {
 /// # Errors
 /// [`KernelError`] when a symbol, type or read is missing or the buffer contradicts itself.
 pub fn read(kernel: &Kernel) -> Result<Vec<Record>, KernelError> {
-    let symbols = kernel.symbols("the kernel log")?;
-    match (symbols.find("prb"), symbols.find("log_first_idx")) {
-        (None, Some(_)) => records::read(kernel),
+    let has = |name| kernel.variable("the kernel log", name).is_ok();
+    match (has("prb"), has("log_first_idx")) {
+        (false, true) => records::read(kernel),
         _ => ring::read(kernel),
     }
 }

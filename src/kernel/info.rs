@@ -83,7 +83,7 @@ impl Info {
             vmalloc_base: optional(map.vmalloc_base),
             vmemmap_base: optional(map.vmemmap_base),
             sme_mask: Hex(map.sme_mask),
-            init_task: optional(kernel.symbols.as_ref().and_then(|symbols| symbols.find("init_task"))),
+            init_task: optional(kernel.init_task("info").ok()),
             cpus: percpu::cpus(kernel).map(|cpus| cpus.into_iter().map(cpu).collect()).unwrap_or_default(),
             ram: map.ram.iter().map(|PhysRange { start, end }| [Hex(start.raw()), Hex(end.raw())]).collect(),
             evidence: map.evidence.clone(),

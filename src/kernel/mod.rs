@@ -5,6 +5,7 @@
 //! and symbols. The target is live and may be hostile: every walk is bounded.
 
 pub mod dmesg;
+pub mod family;
 pub mod info;
 pub mod kconfig;
 pub mod locate;
@@ -58,6 +59,8 @@ pub struct KernelMap {
     pub vmcoreinfo: Option<locate::vmcoreinfo::VmcoreInfo>,
     /// RAM, ascending and disjoint.
     pub ram: Vec<PhysRange>,
+    /// Run-time address of `init_task`, found by what it is; sought only where there are types and no symbols.
+    pub init_task: Option<VirtAddr>,
     /// How each of these was found, in the order it was.
     pub evidence: Vec<Evidence>,
 }
@@ -138,6 +141,30 @@ pub enum KernelError {
 }
 
 impl Kernel {
+    /// Run-time address of `init_task`: its symbol, or else what [`locate`] found by signature.
+    ///
+    /// # Errors
+    /// [`KernelError`] saying that `what` needs it.
+    pub fn init_task(&self, what: &'static str) -> Result<VirtAddr, KernelError> {
+        match (&self.symbols, self.map.init_task) {
+            (Some(symbols), _) => Ok(symbols.addr("init_task")?),
+            (None, Some(found)) => Ok(found),
+            (None, None) => self.symbols(what)?.addr("init_task").map_err(KernelError::from),
+        }
+    }
+
+    /// Run-time address of a variable: its symbol, or else what VMCOREINFO says of it.
+    ///
+    /// # Errors
+    /// [`KernelError`] saying that `what` needs it.
+    pub fn variable(&self, what: &'static str, name: &str) -> Result<VirtAddr, KernelError> {
+        let noted = || self.map.vmcoreinfo.as_ref()?.symbol(name);
+        match (&self.symbols, noted()) {
+            (None, Some(addr)) => Ok(addr),
+            _ => Ok(self.symbols(what)?.addr(name)?),
+        }
+    }
+
     /// The symbols, or the sentence that says `what` needs them.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ impl Tasks {
     /// [`KernelError`] naming the symbol, type or member that is missing.
     pub fn resolve(kernel: &Kernel) -> Result<Self, KernelError> {
         let types = kernel.types("the list of tasks")?;
-        let init_task = kernel.symbols("the list of tasks")?.addr("init_task")?;
+        let init_task = kernel.init_task("the list of tasks")?;
         let mut end = 0;
         let mut tasks = Self {
             init_task,

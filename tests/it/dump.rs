@@ -28,6 +28,15 @@ use nettlp_gdb::{
 use object::{Object, ObjectSegment};
 use tempfile::TempDir;
 
+/// The demonstration's machine with less RAM.
+fn small() -> Description {
+    Description {
+        ram: ["0-0x9fc00", "1M-48M", "52M-72M"].map(range).to_vec(),
+        text_phys: PhysAddr::new(16 << 20),
+        ..Description::demo()
+    }
+}
+
 /// A machine, attached to, and a directory to dump into.
 struct Bench {
     machine: Machine,
@@ -38,7 +47,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self::of(&Description::demo())
+        Self::of(&small())
     }
 
     fn of(description: &Description) -> Self {
@@ -131,7 +140,7 @@ fn range(text: &str) -> PhysRange {
 
 #[test]
 fn both_formats_hold_the_machine_and_open_as_images() {
-    for description in [Description::demo(), Description::demo().panicked()] {
+    for description in [small(), small().panicked()] {
         let bench = Bench::of(&description);
         for (name, format) in [("raw", Format::Raw), ("elf", Format::Elf)] {
             let report = bench.dump(name, format, Existing::Refuse).unwrap();
@@ -272,7 +281,7 @@ fn another_target_is_refused() {
     bench.interrupted("raw", Format::Raw, 2);
     let format = bench.dump("raw", Format::Elf, Existing::Resume).unwrap_err();
     assert!(format.to_string().contains("another format: raw, now elf"), "{format}");
-    let other = Bench::of(&Description { slide: 0, ..Description::demo() });
+    let other = Bench::of(&Description { slide: 0, ..small() });
     let path = bench.path("raw");
     let refused = Dump::open(&path, Format::Raw, &other.session.kernel.map, Existing::Resume).unwrap_err();
     assert!(matches!(refused, DumpError::OtherTarget { .. }), "{refused}");
@@ -397,10 +406,7 @@ fn the_command_says_what_it_did() {
         assert!(stderr.contains(says), "{stderr}");
     }
     // An image that ends before the RAM does: the rest is listed, and the exit code says so.
-    OpenOptions::new().write(true).open(bench.path("ram")).unwrap();
-    let short = bench.ram() - (1 << 20);
-    let output = run(&["-o", "part.elf", "--image", &format!("ram@0,len={short}")]);
-    assert_ne!(output.status.code(), Some(0), "two images of the same memory overlap");
+    let short = fs::metadata(bench.path("ram")).unwrap().len() - (1 << 20);
     let mut command = assert_cmd::Command::cargo_bin("nettlp-gdb").unwrap();
     let part = command
         .current_dir(bench.directory.path())

@@ -29,13 +29,14 @@ fn pattern(addr: u64) -> u8 {
     (addr.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8
 }
 
-/// Two addresses nobody else uses: the adapter's and the client's.
+/// Two addresses nobody else uses: the adapter's and the client's. The network's .1 and .2 are left to clients that
+/// choose their own.
 fn addresses() -> (IpAddr, IpAddr) {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let [high, low] = (std::process::id() as u16).to_be_bytes();
     let n = NEXT.fetch_add(1, Ordering::Relaxed) as u8;
     let address = |last| Ipv4Addr::new(127, 64 | high & 0x3f, low, last).into();
-    (address(2 * n + 2), address(2 * n + 3))
+    (address(2 * n + 4), address(2 * n + 5))
 }
 
 struct Bench {

@@ -17,7 +17,7 @@ use nettlp_gdb::{
     emulator::{self, Emulator, ReadOnly},
     gdb::{self, Server},
     kernel::{
-        dmesg, module, percpu,
+        dmesg, family, module, percpu,
         task::{Scope, Tasks},
     },
     link,
@@ -98,7 +98,24 @@ fn check_map(machine: &Machine, session: &Session) {
     assert_eq!(map.ram, truth.ram);
 }
 
+/// Depth first by the truth's parents, in the order of birth; the first entry is `init_task`, pid 0.
+fn check_family(machine: &Machine, session: &Session) {
+    let (addrs, torn) = family::depth_first(&session.kernel).unwrap();
+    assert!(torn.is_none(), "{torn:?}");
+    let leaders: Vec<_> = machine.truth().tasks.iter().filter(|task| task.pid == task.tgid).collect();
+    let (mut expected, mut stack) = (Vec::new(), vec![0]);
+    while let Some(pid) = stack.pop() {
+        expected.push(pid);
+        stack.extend(leaders.iter().rev().filter(|t| t.parent == pid && t.pid != 0).map(|t| t.pid));
+    }
+    let tasks = Tasks::resolve(&session.kernel).unwrap();
+    let pids: Vec<u32> =
+        tasks.at(&session.kernel, &addrs).into_iter().map(|task| task.unwrap().pid as u32).collect();
+    assert_eq!(pids, expected);
+}
+
 fn check_tasks(machine: &Machine, session: &Session) {
+    check_family(machine, session);
     let tasks = Tasks::resolve(&session.kernel).unwrap();
     for scope in [Scope::Processes, Scope::Threads] {
         let listed = tasks.list(&session.kernel, scope).unwrap();

@@ -15,3 +15,4 @@ mod kconfig;
 mod link;
 mod machine;
 mod tidy;
+mod types_only;

@@ -2,8 +2,12 @@
 
 use crate::{
     cli::{Outcome, out, target::Target},
-    kernel::task::{Scope, Tasks},
+    kernel::{
+        KernelError, family,
+        task::{Scope, Tasks},
+    },
     render,
+    session::Session,
 };
 
 #[derive(Debug, clap::Args)]
@@ -23,6 +27,10 @@ pub(in crate::cli) struct Args {
     #[arg(long)]
     threads: bool,
 
+    /// Columns of libtlp's process-list, depth first; states are those of ps (an idle kworker is I, not D)
+    #[arg(long, value_enum, conflicts_with_all = ["json", "tree", "threads"])]
+    format: Option<Format>,
+
     /// One JSON object per line
     #[arg(long)]
     json: bool,
@@ -32,8 +40,40 @@ pub(in crate::cli) struct Args {
     stats: bool,
 }
 
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    ProcessList,
+}
+
+/// Physical addresses come first; a task that cannot be read is left out and makes the list incomplete.
+fn process_list(args: &Args, session: &Session) -> anyhow::Result<Option<KernelError>> {
+    let kernel = &session.kernel;
+    let (addrs, mut torn) = family::depth_first(kernel)?;
+    let step = "reading task_struct";
+    let mut rows = Vec::with_capacity(addrs.len());
+    for (addr, task) in addrs.iter().zip(Tasks::resolve(kernel)?.at(kernel, &addrs)) {
+        let place = kernel.memory.translate(*addr).map_err(|source| KernelError::Read { step, source });
+        match place.and_then(|place| Ok((place.phys, task?))) {
+            Ok(row) => rows.push(row),
+            Err(error) => torn = torn.or(Some(error)),
+        }
+    }
+    if let Some(name) = &args.comm {
+        rows.retain(|(_, task)| task.comm == *name);
+    }
+    out::rendered(|text| render::process_list(text, &rows))?;
+    Ok(torn)
+}
+
 pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let session = args.target.open(quiet || args.json)?;
+    if args.format.is_some() {
+        let torn = process_list(args, &session)?;
+        if args.stats {
+            out::notice(&session.stats());
+        }
+        return Ok(finished(torn));
+    }
     let scope = if args.threads { Scope::Threads } else { Scope::Processes };
     let mut list = Tasks::resolve(&session.kernel)?.list(&session.kernel, scope)?;
     if let Some(name) = &args.comm {
@@ -49,11 +89,15 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     if args.stats {
         out::notice(&session.stats());
     }
-    Ok(match list.torn {
+    Ok(finished(list.torn))
+}
+
+fn finished(torn: Option<KernelError>) -> Outcome {
+    match torn {
         None => Outcome::Done,
         Some(error) => {
             out::notice(&format!("nettlp-gdb: the list is incomplete: {error}; run it again on a live host"));
             Outcome::Partial
         }
-    })
+    }
 }

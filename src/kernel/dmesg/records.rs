@@ -47,10 +47,10 @@ impl Layout {
 /// # Errors
 /// [`KernelError`].
 pub fn read(kernel: &Kernel) -> Result<Vec<Record>, KernelError> {
-    let symbols = kernel.symbols("the kernel log")?;
     let layout = Layout::resolve(kernel.types("the kernel log")?)?;
     let word = |name: &str, len: u64| -> Result<u64, KernelError> {
-        let bytes = read_all(&*kernel.memory, STEP, &[(symbols.addr(name)?, len)])?.concat();
+        let bytes =
+            read_all(&*kernel.memory, STEP, &[(kernel.variable("the kernel log", name)?, len)])?.concat();
         Ok(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
     };
     let buffer = VirtAddr::new(word("log_buf", 8)?);

@@ -77,7 +77,7 @@ struct Control {
 
 impl Control {
     fn read(kernel: &Kernel, types: &dyn TypeSource) -> Result<Self, KernelError> {
-        let prb = kernel.symbols("the kernel log")?.addr("prb")?;
+        let prb = kernel.variable("the kernel log", "prb")?;
         let read = |source| KernelError::Read { step: STEP, source };
         let addr = kernel.memory.read_ptr(prb).map_err(read)?;
         let len = types.struct_size("printk_ringbuffer")?.min(4096) as usize;

@@ -134,6 +134,11 @@ impl<'c> Text<'c> {
         self.starts_file && self.ends_file
     }
 
+    /// Whether the page cache says that this is a whole file: the order of options may lead from one file into another.
+    fn is_surely_whole(&self) -> bool {
+        self.is_whole() && self.chain.joins.iter().all(|join| join.proof == Proof::PageCache)
+    }
+
     fn disagrees(&self, other: &Self) -> bool {
         let (few, many) = if self.values.len() < other.values.len() { (self, other) } else { (other, self) };
         few.values.iter().any(|(name, value)| many.values.get(name).is_some_and(|it| it != value))
@@ -219,10 +224,10 @@ fn belongs(text: &Text<'_>, ours: &[&Text<'_>], others: &[&Text<'_>], all: &[Tex
     }
     // In the page cache, another file is another file; of pages outside of it, only the text speaks.
     let is_other_file = file(text).is_some() && ours.iter().any(|other| file(other).is_some());
-    if is_other_file || ours.iter().any(|other| text.disagrees(other)) {
+    if ours.is_empty() || is_other_file || ours.iter().any(|other| text.disagrees(other)) {
         return false;
     }
-    let excluded = others.iter().all(|other| other.is_whole() && !text.is_part_of(other));
+    let excluded = others.iter().all(|other| other.is_surely_whole() && !text.is_part_of(other));
     let untitled = all.iter().filter(|other| other.version.is_none());
     excluded && !untitled.filter(|other| !is_of(other, others)).any(|other| text.disagrees(other))
 }

@@ -163,7 +163,14 @@ fn by_order(pieces: &[Piece], mut chains: Vec<Chain>, order: &Order) -> Vec<Chai
             {
                 next.insert(before, only);
             }
-            [first, rest @ ..] if rest.iter().all(|other| other.line == first.line) => {
+            // Copies of the next page, of different ages: which one follows is open, the line is not.
+            [first, second, rest @ ..]
+                if [second].into_iter().chain(rest).all(|other| other.line == first.line)
+                    && [first, second]
+                        .into_iter()
+                        .chain(rest)
+                        .all(|copy| best(&|candidate| candidate.after, copy.after).len() == 1) =>
+            {
                 ends.push((before, first.line.clone()));
             }
             _ => {}

@@ -98,6 +98,12 @@ impl Image {
         pages.filter(move |(virt, _)| start.is_some_and(|start| virt.raw() >= start)).map(|(_, phys)| phys)
     }
 
+    /// The physical memory of what is writable.
+    pub(super) fn data_ranges(&self) -> impl Iterator<Item = PhysRange> {
+        let runs = self.runs.iter().filter(|run| run.writable && !run.executable);
+        runs.filter_map(|run| PhysRange::with_len(run.phys, run.len))
+    }
+
     /// What the kernel calls `phys_base`.
     pub(super) fn phys_base(&self) -> u64 {
         self.text_phys.raw().wrapping_sub(self.text.wrapping_offset_from(START_KERNEL_MAP))

@@ -1,6 +1,7 @@
 //! Finds a running or panicked kernel in physical memory: [`locate`] writes down a [`KernelMap`].
 //!
-//! Three methods, cheapest first: the real-mode trampoline (`trampoline`), 2 MiB slots and VMCOREINFO (`slots`).
+//! Four methods, cheapest first: the real-mode trampoline (`trampoline`), 2 MiB slots and VMCOREINFO (`slots`), the
+//! first task (`init_task`).
 //! Each gives `Sighting`s, cheap guesses at a top-level page table; a guess counts when the kernel behind it says
 //! through those tables who it is (`proof`, `identity`). Then the address space's bases and the RAM map are read,
 //! and the guard is confined to that map. No vmlinux is needed; with one, places are known instead of searched.
@@ -13,6 +14,7 @@ mod error;
 mod exports;
 mod identity;
 mod image;
+mod init_task;
 mod proof;
 mod ram;
 mod slots;
@@ -130,8 +132,10 @@ pub fn locate(guard: &Arc<Guard>, hints: &Hints<'_>) -> Result<KernelMap, Locate
         return finish(&target, proved);
     }
     match guard.limits() {
-        None => attempts
-            .push(Attempt::skipped("2 MiB slots, VMCOREINFO", "RAM is not known: give --ram START-END")),
+        None => attempts.push(Attempt::skipped(
+            "2 MiB slots, VMCOREINFO, init_task",
+            "RAM is not known: give --ram START-END",
+        )),
         Some(ram) => {
             // Vouched for by the operator; without their word a search of all addresses is out of the question.
             ram.iter().for_each(|range| guard.permit(*range));
@@ -142,11 +146,20 @@ pub fn locate(guard: &Arc<Guard>, hints: &Hints<'_>) -> Result<KernelMap, Locate
                         return finish(&target, proved);
                     }
                 }
-                None => attempts.push(Attempt::skipped("2 MiB slots", "they need --vmlinux")),
+                None => attempts.push(Attempt::skipped("2 MiB slots", "they need symbols: give --vmlinux")),
             }
             let hits = slots::by_vmcoreinfo(&target, ram);
             if let Some(proved) = prove_first(&target, "VMCOREINFO", hits, &mut attempts) {
                 return finish(&target, proved);
+            }
+            match hints.types {
+                Some(types) => {
+                    let hits = init_task::sightings(&target, types, ram);
+                    if let Some(proved) = prove_first(&target, "init_task", hits, &mut attempts) {
+                        return finish(&target, proved);
+                    }
+                }
+                None => attempts.push(Attempt::skipped("init_task", "it needs types: give --vmlinux")),
             }
         }
     }
@@ -220,6 +233,8 @@ fn finish(target: &Target<'_>, (sighting, proof): (Sighting, Proof<'_>)) -> Resu
     describe(&sighting, &proof, hints, &mut evidence);
     let bases = bases::find(&**tables, &proof, &mut evidence);
     let ram = confine(guard, target, &proof, &bases, &mut evidence)?;
+    let types = hints.types.filter(|_| hints.symbols.is_none());
+    let init_task = types.and_then(|types| init_task::find(target, &proof, types, &mut evidence));
 
     let Proof { image, identity, root, .. } = proof;
     let info = identity.vmcoreinfo;
@@ -244,6 +259,7 @@ fn finish(target: &Target<'_>, (sighting, proof): (Sighting, Proof<'_>)) -> Resu
         build_id: identity.build_id,
         vmcoreinfo: info,
         ram,
+        init_task,
         evidence,
     })
 }
@@ -255,14 +271,14 @@ fn slide(
     info: Option<&VmcoreInfo>,
 ) -> (u64, (&'static str, Confidence)) {
     let noted = info.and_then(VmcoreInfo::slide);
+    let usual = text.raw().wrapping_sub(USUAL_LINK_TEXT);
     match (by_vmlinux, noted) {
         (Some(slide), Some(noted)) if slide == noted => (slide, ("vmlinux", Confidence::Proved)),
         (Some(slide), _) => (slide, ("vmlinux", Confidence::Found)),
-        (None, Some(slide)) => (slide, ("VMCOREINFO", Confidence::Found)),
-        (None, None) => (
-            text.raw().wrapping_sub(USUAL_LINK_TEXT),
-            ("_text is usually linked at 0xffffffff81000000", Confidence::Guessed),
-        ),
+        (None, Some(slide)) if slide == usual => (slide, ("VMCOREINFO", Confidence::Proved)),
+        // Either the kernel is linked at an unusual place or the note is damaged.
+        (None, Some(slide)) => (slide, ("VMCOREINFO, against the usual link address", Confidence::Guessed)),
+        (None, None) => (usual, ("_text is usually linked at 0xffffffff81000000", Confidence::Guessed)),
     }
 }
 

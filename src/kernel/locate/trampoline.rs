@@ -67,14 +67,14 @@ impl Header {
 }
 
 /// Whether an entry of a top-level table could lead to a table.
-fn leads_to_table(entry: u64) -> bool {
+pub(super) fn leads_to_table(entry: u64) -> bool {
     const RESERVED: u64 = 0x7ff0_0000_0000_0000;
     let frame = entry & 0x000f_ffff_ffff_f000;
     entry & PRESENT != 0 && entry & (PAGE_SIZE_BIT | RESERVED) == 0 && frame != 0
 }
 
 /// Whether a page could be `trampoline_pgd`: kernel half as in a table, user half empty but for slot 0.
-fn is_page_directory(page: &[u8]) -> bool {
+pub(super) fn is_page_directory(page: &[u8]) -> bool {
     let (entries, _) = page.as_chunks::<8>();
     let mut slots = entries.iter().map(|entry| u64::from_le_bytes(*entry)).enumerate();
     slots.all(|(slot, entry)| match slot {

@@ -20,6 +20,8 @@ const SIGCHLD: i32 = 17;
 const ARGUMENTS: VirtAddr = VirtAddr::new(0x7ffd_3a91_e000);
 const ARGUMENTS_OFFSET: u64 = 0x6c0;
 const DEFAULT_PRIO: u64 = 120;
+/// `STACK_END_MAGIC`
+const STACK_END: u64 = 0x57ac_6e9d;
 
 /// What the threads of a process share.
 #[derive(Clone, Copy)]
@@ -238,6 +240,7 @@ impl<'d> Boot<'d> {
         self.set(object, "on_cpu", thread.on.is_some())?;
         self.set(object, "on_rq", word == 0)?;
         self.set(object, "stack", thread.stack)?;
+        self.write_word(thread.stack, STACK_END.into(), 8)?;
         let user_sp = process.mm.map(|_| ARGUMENTS.wrapping_sub(0x1b8));
         let asleep = thread.on.is_none();
         let sp = self.fill_stack(thread.stack.wrapping_add(STACK_LEN), thread.path, user_sp, asleep)?;
