@@ -8,6 +8,8 @@ class Client:
 
     def __init__(self, port: int, seconds: float = 30):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=seconds)
+        # Acknowledgement and next packet are two small writes: without this each waits for the other side's delayed ACK.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = b""
 
     def __enter__(self) -> "Client":

@@ -14,6 +14,7 @@ WARM_UP = 50
 MOST_GROWTH_KIB = 2048
 RUDE_SECONDS = 60
 SETTLE_SECONDS = 30
+ATTEMPTS = 500
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +66,16 @@ def rudeness(chance: random.Random) -> bytes:
 
 def visit(port: int) -> None:
     """One user: attaches and detaches. The previous user's connection may take a moment to go."""
-    for attempt in range(100):
+    for attempt in range(ATTEMPTS):
         try:
             with Client(port) as client:
                 client.attach()
                 client.detach()
                 return
         except (ConnectionError, AssertionError):
-            if attempt == 99:
+            if attempt == ATTEMPTS - 1:
                 raise
-            time.sleep(0.1)
+            time.sleep(0.02)
 
 
 def idle(pid: int) -> tuple[int, int, int]:
