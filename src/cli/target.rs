@@ -176,3 +176,32 @@ impl Target {
         self.vmlinux.as_deref()
     }
 }
+
+/// What every command takes that reads a host and prints something about it.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Listing {
+    #[command(flatten)]
+    target: Target,
+
+    /// JSON, one object per line
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Also print on stderr what it cost
+    #[arg(long)]
+    stats: bool,
+}
+
+impl Listing {
+    /// Opens the host.
+    pub(super) fn open(&self, quiet: bool) -> anyhow::Result<Session> {
+        self.target.open(quiet || self.json)
+    }
+
+    /// Prints what reading it cost, if that was asked for.
+    pub(super) fn report(&self, session: &Session) {
+        if self.stats {
+            super::out::notice(&session.stats());
+        }
+    }
+}

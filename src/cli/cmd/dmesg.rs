@@ -1,7 +1,7 @@
 //! `dmesg`: the kernel log.
 
 use crate::{
-    cli::{Outcome, out, target::Target},
+    cli::{Outcome, out, target::Listing},
     kernel::dmesg,
     render,
 };
@@ -9,27 +9,17 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
-    target: Target,
-
-    /// One JSON object per line
-    #[arg(long)]
-    json: bool,
-
-    /// Also print on stderr what it cost
-    #[arg(long)]
-    stats: bool,
+    listing: Listing,
 }
 
 pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
-    let session = args.target.open(quiet || args.json)?;
+    let session = args.listing.open(quiet)?;
     let records = dmesg::read(&session.kernel)?;
-    if args.json {
+    if args.listing.json {
         out::json_lines(&records)?;
     } else {
         out::rendered(|text| render::dmesg(text, &records))?;
     }
-    if args.stats {
-        out::notice(&session.stats());
-    }
+    args.listing.report(&session);
     Ok(Outcome::Done)
 }

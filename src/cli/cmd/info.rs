@@ -1,7 +1,7 @@
 //! `info`: which kernel, where, and how that was found.
 
 use crate::{
-    cli::{Outcome, out, target::Target},
+    cli::{Outcome, out, target::Listing},
     kernel::info::Info,
     render,
 };
@@ -9,27 +9,17 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
-    target: Target,
-
-    /// One JSON object
-    #[arg(long)]
-    json: bool,
-
-    /// Also print on stderr what finding it cost
-    #[arg(long)]
-    stats: bool,
+    listing: Listing,
 }
 
 pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
-    let session = args.target.open(quiet || args.json)?;
+    let session = args.listing.open(quiet)?;
     let info = Info::of(&session.kernel);
-    if args.json {
+    if args.listing.json {
         out::json_lines([&info])?;
     } else {
         out::rendered(|text| render::info(text, &info))?;
     }
-    if args.stats {
-        out::notice(&session.stats());
-    }
+    args.listing.report(&session);
     Ok(Outcome::Done)
 }

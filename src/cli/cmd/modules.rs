@@ -1,7 +1,7 @@
 //! `modules`: loaded modules.
 
 use crate::{
-    cli::{Outcome, out, target::Target},
+    cli::{Outcome, out, target::Listing},
     kernel::module,
     render,
 };
@@ -9,20 +9,17 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
-    target: Target,
-
-    /// One JSON object per line
-    #[arg(long)]
-    json: bool,
+    listing: Listing,
 }
 
 pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
-    let session = args.target.open(quiet || args.json)?;
+    let session = args.listing.open(quiet)?;
     let modules = module::list(&session.kernel)?;
-    if args.json {
+    if args.listing.json {
         out::json_lines(&modules)?;
     } else {
         out::rendered(|text| render::modules(text, &modules))?;
     }
+    args.listing.report(&session);
     Ok(Outcome::Done)
 }

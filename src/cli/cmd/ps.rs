@@ -1,7 +1,7 @@
 //! `ps`: processes and threads.
 
 use crate::{
-    cli::{Outcome, out, target::Target},
+    cli::{Outcome, out, target::Listing},
     kernel::{
         KernelError, family,
         task::{Scope, Tasks},
@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
-    target: Target,
+    listing: Listing,
 
     /// Only tasks of this name
     #[arg(long, value_name = "NAME")]
@@ -30,14 +30,6 @@ pub(in crate::cli) struct Args {
     /// Columns of libtlp's process-list, depth first; states are those of ps (an idle kworker is I, not D)
     #[arg(long, value_enum, conflicts_with_all = ["json", "tree", "threads"])]
     format: Option<Format>,
-
-    /// One JSON object per line
-    #[arg(long)]
-    json: bool,
-
-    /// Also print on stderr what it cost
-    #[arg(long)]
-    stats: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -66,12 +58,10 @@ fn process_list(args: &Args, session: &Session) -> anyhow::Result<Option<KernelE
 }
 
 pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
-    let session = args.target.open(quiet || args.json)?;
+    let session = args.listing.open(quiet)?;
     if args.format.is_some() {
         let torn = process_list(args, &session)?;
-        if args.stats {
-            out::notice(&session.stats());
-        }
+        args.listing.report(&session);
         return Ok(finished(torn));
     }
     let scope = if args.threads { Scope::Threads } else { Scope::Processes };
@@ -79,16 +69,14 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     if let Some(name) = &args.comm {
         list.tasks.retain(|task| task.comm == *name);
     }
-    if args.json {
+    if args.listing.json {
         out::json_lines(&list.tasks)?;
     } else if args.tree {
         out::rendered(|text| render::task_tree(text, &list.tasks))?;
     } else {
         out::rendered(|text| render::tasks(text, &list.tasks))?;
     }
-    if args.stats {
-        out::notice(&session.stats());
-    }
+    args.listing.report(&session);
     Ok(finished(list.torn))
 }
 

@@ -4,7 +4,7 @@ use anyhow::ensure;
 
 use crate::{
     addr::{Hex, PhysAddr, VirtAddr, hex_bytes, parse_size},
-    cli::{Outcome, out, target::Target},
+    cli::{Outcome, out, target::Listing},
     mem::PhysMem,
     render,
 };
@@ -15,7 +15,7 @@ const MAX_LEN: u64 = 64 << 20;
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
-    target: Target,
+    listing: Listing,
 
     /// The address is physical
     #[arg(long)]
@@ -24,10 +24,6 @@ pub(in crate::cli) struct Args {
     /// Raw bytes instead of a dump
     #[arg(long, conflicts_with = "json")]
     raw: bool,
-
-    /// One JSON object
-    #[arg(long)]
-    json: bool,
 
     /// First address, or a symbol of the vmlinux
     addr: String,
@@ -39,7 +35,7 @@ pub(in crate::cli) struct Args {
 
 pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     ensure!((1..=MAX_LEN).contains(&args.len), "a read is of 1 byte to {} MiB", MAX_LEN >> 20);
-    let session = args.target.open(quiet || args.json)?;
+    let session = args.listing.open(quiet)?;
     let addr = match session.kernel.symbols.as_ref().and_then(|symbols| symbols.find(&args.addr)) {
         Some(symbol) if !args.phys => symbol.raw(),
         _ => parse_size(&args.addr)?,
@@ -52,12 +48,13 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     }
     if args.raw {
         out::bytes(&bytes)?;
-    } else if args.json {
+    } else if args.listing.json {
         out::json_lines([serde_json::json!({
             "addr": Hex(addr), "phys": args.phys, "len": args.len, "bytes": hex_bytes(&bytes),
         })])?;
     } else {
         out::rendered(|text| render::hex_dump(text, addr, &bytes))?;
     }
+    args.listing.report(&session);
     Ok(Outcome::Done)
 }

@@ -2,31 +2,27 @@
 
 use crate::{
     addr::{VirtAddr, parse_number},
-    cli::{Outcome, out, target::Target},
+    cli::{Outcome, out, target::Listing},
     render,
 };
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
-    target: Target,
-
-    /// One JSON object
-    #[arg(long)]
-    json: bool,
+    listing: Listing,
 
     /// A virtual address, or a symbol of the vmlinux
     addr: String,
 }
 
 pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
-    let session = args.target.open(quiet || args.json)?;
+    let session = args.listing.open(quiet)?;
     let addr = match session.kernel.symbols.as_ref().and_then(|symbols| symbols.find(&args.addr)) {
         Some(symbol) => symbol,
         None => VirtAddr::new(parse_number(&args.addr)?),
     };
     let found = session.kernel.memory.translate(addr)?;
-    if args.json {
+    if args.listing.json {
         out::json_lines([serde_json::json!({
             "virt": addr, "phys": found.phys, "page_size": found.page_size,
             "writable": found.writable, "user": found.user, "executable": found.executable,
@@ -34,5 +30,6 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     } else {
         out::rendered(|text| render::translation(text, addr, &found))?;
     }
+    args.listing.report(&session);
     Ok(Outcome::Done)
 }
