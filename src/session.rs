@@ -3,6 +3,8 @@
 //! Memory is a stack of wrappers over its source, read from the top: the guard (where reads may go), the cache
 //! (for how long an answer holds), the counts (what crosses the link), then the adapter or the image.
 
+pub mod debug_file;
+
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
@@ -22,6 +24,7 @@ use crate::{
     },
     paging::AddressSpace,
     symbols::{Relocated, SymbolTable, elf::ElfSymbols},
+    synth::SymbolFile,
     types::{TypeSource, dwarf::Dwarf},
     vmlinux::{Vmlinux, VmlinuxError},
 };
@@ -121,6 +124,8 @@ pub struct Session {
     pub kernel: Arc<Kernel>,
     /// Its physical memory, confined to its RAM.
     pub phys: Arc<dyn PhysMem>,
+    /// What a GDB is handed that comes without a file.
+    pub symbol_file: Option<SymbolFile>,
     cache: Arc<Cache<Counted>>,
     link: Option<Arc<Remote>>,
     attach: Counts,
@@ -158,7 +163,7 @@ impl Session {
         let symbols = symbols.zip(map.slide).map(|(symbols, slide)| Relocated::new(Box::new(symbols), slide));
         let kernel = Kernel { map, memory: Arc::new(memory), symbols, types };
         let attach = cache.inner().counts();
-        Ok(Self { kernel: Arc::new(kernel), phys, cache, link, attach })
+        Ok(Self { kernel: Arc::new(kernel), phys, symbol_file: None, cache, link, attach })
     }
 
     /// Forgets what was read, so that the next read sees the target as it is now.

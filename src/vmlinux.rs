@@ -23,7 +23,7 @@ use object::{
     LittleEndian as LE,
     elf::{
         ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_DYN, ET_EXEC, ET_REL, FileHeader64, NT_GNU_BUILD_ID,
-        SHF_ALLOC, SHF_COMPRESSED, SHT_SYMTAB, SectionHeader64,
+        SHF_ALLOC, SHF_COMPRESSED, SHF_EXECINSTR, SHT_SYMTAB, SectionHeader64,
     },
     read::elf::{FileHeader, SectionHeader, SectionTable, SymbolTable},
 };
@@ -119,10 +119,23 @@ pub struct Section {
     /// Whether its bytes in the file are compressed.
     pub compressed: bool,
     loaded: bool,
+    code: bool,
     file: Range<usize>,
 }
 
 impl Section {
+    /// Whether it is part of the running kernel.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.loaded
+    }
+
+    /// Whether it holds instructions.
+    #[must_use]
+    pub fn is_code(&self) -> bool {
+        self.code
+    }
+
     /// Whether `addr` is inside, of a section that is loaded.
     #[must_use]
     pub fn holds(&self, addr: LinkAddr) -> bool {
@@ -262,6 +275,12 @@ impl Vmlinux {
         self.relocatable
     }
 
+    /// Its entry point.
+    #[must_use]
+    pub fn entry(&self) -> u64 {
+        Header::parse(self.data()).map_or(0, |header| header.e_entry(LE))
+    }
+
     /// Its sections; the position is the ELF section index.
     #[must_use]
     pub fn sections(&self) -> &[Section] {
@@ -366,6 +385,7 @@ fn read_section(data: &[u8], table: &Sections<'_>, header: &SectionHeader64<LE>)
         size: header.sh_size(LE),
         compressed: header.sh_flags(LE).contains(SHF_COMPRESSED),
         loaded: header.sh_flags(LE).contains(SHF_ALLOC),
+        code: header.sh_flags(LE).contains(SHF_EXECINSTR),
         file,
     })
 }

@@ -12,6 +12,7 @@ use crate::{
     },
     paging::{Levels, VirtError, VirtOp},
     session::Session,
+    synth::SymbolFile,
 };
 
 /// Protected mode, write protection in kernel mode, paging: without these bits no kernel of 64 bits runs.
@@ -145,6 +146,10 @@ impl Host for Session {
         let array = symbols.table().lookup("__per_cpu_offset")?;
         let cpus = (array.size / 8).min(MOST_CPUS);
         Some(PercpuRebase { array: symbols.relocate(array.addr), cpus, slide: symbols.slide() })
+    }
+
+    fn symbol_file(&self) -> Option<SymbolFile> {
+        self.symbol_file.clone()
     }
 
     fn refresh(&self) {

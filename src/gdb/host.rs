@@ -3,13 +3,13 @@
 //! The seam between the protocol and everything behind it. Nothing in here knows a packet; nothing behind it
 //! knows GDB.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use super::{
     target::{PercpuRebase, Registers},
     tid::Tid,
 };
-use crate::{addr::VirtAddr, kernel::KernelError, paging::VirtError};
+use crate::{addr::VirtAddr, kernel::KernelError, paging::VirtError, synth::SymbolFile};
 
 /// A machine as GDB sees it.
 pub trait Host: Send + Sync {
@@ -47,15 +47,6 @@ pub trait Host: Send + Sync {
 
     /// The commands [`Host::monitor`] knows, for `monitor help`: usage and what it does.
     fn monitor_help(&self) -> Vec<(&'static str, &'static str)>;
-}
-
-/// The one file of the target's file system, as GDB sees that.
-#[derive(Clone)]
-pub struct SymbolFile {
-    /// Its absolute path there.
-    pub path: String,
-    /// What it holds.
-    pub bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
 }
 
 /// A thread as GDB is shown it.

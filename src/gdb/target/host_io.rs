@@ -21,8 +21,8 @@ use gdbstub::{
     },
 };
 
-use super::GdbTarget;
-use crate::gdb::host::SymbolFile;
+use super::{GdbTarget, RebaseState};
+use crate::synth::SymbolFile;
 
 /// Most descriptors one client has open; GDB uses one or two.
 const MOST_OPEN: usize = 16;
@@ -117,7 +117,11 @@ impl HostIoOpen for GdbTarget {
         if flags != HostIoOpenFlags::O_RDONLY {
             return Err(HostIoError::Errno(HostIoErrno::EROFS));
         }
-        self.files.open(name).map_err(HostIoError::Errno)
+        let fd = self.files.open(name).map_err(HostIoError::Errno)?;
+        if self.files.file.as_ref().is_some_and(|file| file.keeps_percpu) {
+            self.rebase = RebaseState::Off;
+        }
+        Ok(fd)
     }
 }
 
@@ -168,7 +172,11 @@ mod tests {
     use super::*;
 
     fn files() -> Files {
-        Files::new(Some(SymbolFile { path: "/vmlinux".to_owned(), bytes: Arc::new(*b"\x7fELF") }))
+        Files::new(Some(SymbolFile {
+            path: "/vmlinux".to_owned(),
+            bytes: Arc::new(*b"\x7fELF"),
+            keeps_percpu: false,
+        }))
     }
 
     #[test]

@@ -14,10 +14,10 @@ use std::{
 use nettlp_gdb::{
     addr::VirtAddr,
     gdb::{
-        self, Host, MonitorError, PercpuRebase, Register, Registers, ServeError, Server, Stopper, SymbolFile,
-        Thread, tid,
+        self, Host, MonitorError, PercpuRebase, Register, Registers, ServeError, Server, Stopper, Thread, tid,
     },
     paging::{VirtError, VirtFault},
+    synth::SymbolFile,
 };
 
 /// Where the fake kernel is linked; `vmlinux.s` and `vmlinux.lds` say the same.
@@ -70,7 +70,7 @@ impl FakeHost {
 
     /// The same machine with symbols to hand out.
     pub(super) fn with_symbols(bytes: Vec<u8>) -> Self {
-        let file = SymbolFile { path: SYMBOL_FILE.to_owned(), bytes: Arc::new(bytes) };
+        let file = SymbolFile { path: SYMBOL_FILE.to_owned(), bytes: Arc::new(bytes), keeps_percpu: false };
         Self { symbol_file: Some(file), ..Self::new() }
     }
 

@@ -30,6 +30,11 @@ fn vmlinux(directory: &Path) -> PathBuf {
 
 /// What GDB prints, standard error included, for `commands` after attaching.
 pub(super) fn gdb(file: Option<&Path>, target: &str, commands: &[&str]) -> String {
+    gdb_after(&[], file, target, commands)
+}
+
+/// As [`gdb`], with `first` run before it attaches.
+pub(super) fn gdb_after(first: &[&str], file: Option<&Path>, target: &str, commands: &[&str]) -> String {
     // GDB ends a batch at the first command that fails: here a failure is printed, and the next one run.
     let each = |line: &&str| {
         format!("try:\n  gdb.execute({line:?}, from_tty=True)\nexcept Exception as e: print(e, flush=True)\n")
@@ -39,6 +44,7 @@ pub(super) fn gdb(file: Option<&Path>, target: &str, commands: &[&str]) -> Strin
     file_of_commands.write_all(script.as_bytes()).unwrap();
     let mut command = Command::new("gdb");
     command.args(["-nx", "-batch", "-ex", "set confirm off", "-ex", "set debuginfod enabled off"]);
+    command.args(first.iter().flat_map(|line| ["-ex", line]));
     command.args(["-ex", &format!("target remote {target}"), "-x"]).arg(file_of_commands.path()).args(file);
     let Output { status, stdout, stderr } =
         command.output().expect("gdb must be installed to test a GDB server (apt install gdb)");

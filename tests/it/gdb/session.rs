@@ -6,10 +6,15 @@ use nettlp_gdb::{
     gdb::Server,
     machine::{Description, Machine, PerCpu},
     mem::{PhysMem as _, cache::Validity},
-    session::{Options, Session, Source},
+    session::{Options, Session, Source, debug_file},
+    synth::{SymbolFile, build_id},
+    vmlinux::Vmlinux,
 };
 
-use super::{fake, real_gdb::gdb};
+use super::{
+    fake,
+    real_gdb::{gdb, gdb_after},
+};
 
 fn write_vmlinux(machine: &Machine, path: &Path) {
     File::create(path).unwrap().write_all(&machine.vmlinux().unwrap()).unwrap();
@@ -27,11 +32,14 @@ fn debug(machine: &Machine, commands: &[&str]) -> String {
         force: false,
         validity: Validity::Stop,
     };
-    let session = Session::open(options, &|_| ()).unwrap();
+    debug_session(Session::open(options, &|_| ()).unwrap(), Some(&vmlinux), &[], commands)
+}
+
+fn debug_session(session: Session, file: Option<&Path>, first: &[&str], commands: &[&str]) -> String {
     let server = Server::bind(fake::options()).unwrap();
     let (address, stopper) = (server.tcp_address().unwrap(), server.stopper());
     let thread = std::thread::spawn(move || server.run(Arc::new(session)));
-    let text = gdb(Some(&vmlinux), &address.to_string(), commands);
+    let text = gdb_after(first, file, &address.to_string(), commands);
     stopper.stop();
     thread.join().unwrap().unwrap();
     text
@@ -85,6 +93,53 @@ fn a_machine_with_kaslr_and_percpu_symbols_of_either_kind() {
             expected.push(format!("\"{name}\\000"));
         }
         assert_prints(&text, &expected);
+    }
+}
+
+/// The debug file is found by build id on GDB's machine; per-CPU symbols stay where they were linked.
+#[test]
+fn a_gdb_that_finds_the_debug_file_itself() {
+    for percpu in [PerCpu::ZeroBased, PerCpu::Ordinary] {
+        let machine = Machine::build(&Description { percpu, ..Description::demo() }).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let full = Vmlinux::from_bytes("vmlinux", machine.vmlinux().unwrap()).unwrap();
+        let id: String = full.build_id().unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+        let file = directory.path().join(format!(".build-id/{}/{}.debug", &id[..2], &id[2..]));
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        write_vmlinux(&machine, &file);
+        let options = Options {
+            source: Source::Memory(machine.memory()),
+            vmlinux: debug_file::find(full.build_id().unwrap(), &[directory.path().to_owned()]),
+            ram: Vec::new(),
+            force: false,
+            validity: Validity::Stop,
+        };
+        let mut session = Session::open(options, &|_| ()).unwrap();
+        session.symbol_file = Some(SymbolFile {
+            path: "/vmlinux".to_owned(),
+            bytes: Arc::new(build_id::write(&full).unwrap()),
+            keeps_percpu: true,
+        });
+        let search = format!("set debug-file-directory {}", directory.path().display());
+        let (first, second) = (current_comm(0), current_comm(1));
+        let commands = ["p &init_task", "output init_task.comm", "x/s linux_banner", &first, &second];
+        let text = debug_session(session, None, &[&search], &commands);
+        let truth = machine.truth();
+        assert_prints(
+            &text,
+            &[format!("{:#x} <init_task>", truth.tasks[0].addr), truth.banner.trim_end().to_owned()],
+        );
+        for cpu in &truth.cpus {
+            let idle = truth.cpus.iter().map(|cpu| &cpu.idle);
+            let task = truth.tasks.iter().chain(idle).find(|task| task.addr == cpu.current).unwrap();
+            assert_prints(&text, &[format!("\"{}\\000", task.comm)]);
+        }
+        let warnings = text.matches("warning: ").count();
+        assert_eq!(
+            warnings,
+            text.matches("warning: File transfers from remote targets can be slow.").count(),
+            "{text}"
+        );
     }
 }
 
