@@ -117,7 +117,7 @@ impl Target {
         let ram = if self.ram.is_empty() { profile.memory.ram } else { self.ram.clone() };
         Ok(session::Options {
             source,
-            vmlinux: self.vmlinux.clone().or(profile.kernel.vmlinux),
+            vmlinux: self.vmlinux.clone().or(profile.kernel.file().cloned()),
             ram,
             force: self.force,
             validity,
