@@ -1,7 +1,8 @@
 //! The composition root: from options to a located kernel.
 //!
-//! Memory is a stack of wrappers over its source, read from the top: the guard (where reads may go), the cache
-//! (for how long an answer holds), the counts (what crosses the link), then the adapter or the image.
+//! Memory is a stack of wrappers over its source, read from the top: the guard (what is known to be RAM), the cache
+//! (for how long an answer holds), the fence (what is never asked for), the counts (what crosses the link), then the
+//! adapter or the image.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -15,6 +16,7 @@ use crate::{
     mem::{
         PhysMem,
         cache::{Cache, Validity},
+        fence::Fence,
         file::{ImageError, ImageFile, ImageSpec},
         guard::Guard,
         remote::Remote,
@@ -46,6 +48,8 @@ pub struct Options {
     pub vmlinux: Option<PathBuf>,
     /// The operator's RAM ranges; no bound when empty.
     pub ram: Vec<PhysRange>,
+    /// Ranges of which no byte is ever read.
+    pub forbidden: Vec<PhysRange>,
     /// Go on when the vmlinux is of another build.
     pub force: bool,
     /// How long what was read holds.
@@ -70,7 +74,7 @@ pub enum SessionError {
     Locate(#[from] LocateError),
 }
 
-type Counted = Stats<Arc<dyn PhysMem>>;
+type Fenced = Fence<Stats<Arc<dyn PhysMem>>>;
 
 /// An image has no requests: what it would cost over a link at the usual MRRS is counted.
 const USUAL_MRRS: u64 = 512;
@@ -121,7 +125,7 @@ pub struct Session {
     pub kernel: Arc<Kernel>,
     /// Its physical memory, confined to its RAM.
     pub phys: Arc<dyn PhysMem>,
-    cache: Arc<Cache<Counted>>,
+    cache: Arc<Cache<Fenced>>,
     link: Option<Arc<Remote>>,
     attach: Counts,
 }
@@ -135,7 +139,9 @@ impl Session {
     pub fn open(options: Options, progress: &dyn Fn(Progress)) -> Result<Self, SessionError> {
         let vmlinux = options.vmlinux.as_deref().map(Vmlinux::open).transpose()?;
         let Bottom { memory, link, request_bytes, ranges } = open_source(options.source)?;
-        let cache = Arc::new(Cache::new(Stats::new(memory, request_bytes), options.validity));
+        let counted = Stats::new(memory, request_bytes);
+        let fenced = Fence::new(counted, options.ram.clone(), options.forbidden);
+        let cache = Arc::new(Cache::new(fenced, options.validity));
         let below: Arc<dyn PhysMem> = cache.clone();
         let limits = [options.ram, ranges].into_iter().find(|ranges| !ranges.is_empty());
         let guard = Arc::new(Guard::new(below, limits));
@@ -157,7 +163,7 @@ impl Session {
         let memory = AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask);
         let symbols = symbols.zip(map.slide).map(|(symbols, slide)| Relocated::new(Box::new(symbols), slide));
         let kernel = Kernel { map, memory: Arc::new(memory), symbols, types };
-        let attach = cache.inner().counts();
+        let attach = cache.inner().inner().counts();
         Ok(Self { kernel: Arc::new(kernel), phys, cache, link, attach })
     }
 
@@ -168,7 +174,7 @@ impl Session {
 
     /// What crossed the link so far.
     pub fn counts(&self) -> Counts {
-        self.cache.inner().counts()
+        self.cache.inner().inner().counts()
     }
 
     /// What attaching took of [`Session::counts`].

@@ -119,6 +119,7 @@ impl Target {
             source,
             vmlinux: self.vmlinux.clone().or(profile.kernel.file().cloned()),
             ram,
+            forbidden: profile.memory.forbidden,
             force: self.force,
             validity,
         })

@@ -37,6 +37,7 @@ fn attach(machine: &Machine, source: Source, ram: &[PhysRange]) -> Session {
         source,
         vmlinux: Some(file.path().to_owned()),
         ram: ram.to_vec(),
+        forbidden: Vec::new(),
         force: false,
         validity: Validity::For(Duration::from_secs(60)),
     };

@@ -62,6 +62,7 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
             source: Source::Adapter(link),
             vmlinux: Some(vmlinux.clone()),
             ram: Vec::new(),
+            forbidden: Vec::new(),
             force: false,
             validity: Validity::Stop,
         },

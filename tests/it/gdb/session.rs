@@ -24,6 +24,7 @@ fn debug(machine: &Machine, commands: &[&str]) -> String {
         source: Source::Memory(machine.memory()),
         vmlinux: Some(vmlinux.clone()),
         ram: Vec::new(),
+        forbidden: Vec::new(),
         force: false,
         validity: Validity::Stop,
     };
