@@ -2,10 +2,14 @@
 //!
 //! The lowest layer that refuses: it stands below the cache, so that a line which reaches over the edge is not fetched
 //! either, and below everything that knows what it reads. The ranges are the operator's and never change while a
-//! target is open; what else is refused is the [`guard`](super::guard)'s, which learns as the kernel is found.
+//! target is open; a request over PCIe is of whole double words, so a double word with one forbidden byte is not asked
+//! for at all. What else is refused is the [`guard`](super::guard)'s, which learns as the kernel is found.
 
 use super::{Fault, PhysMem, ReadOp, guard};
 use crate::addr::{PhysAddr, PhysRange};
+
+/// The unit of a memory request's address and length (PCIe Base Specification, section 2.2.7, "Memory Requests").
+const DOUBLE_WORD: u64 = 4;
 
 /// Passes reads on to `M` unless the operator's ranges are against it.
 #[derive(Debug)]
@@ -28,10 +32,10 @@ impl<M> Fence<M> {
     }
 
     fn refusal(&self, addr: PhysAddr, len: u64) -> Option<Fault> {
-        let touched = |range: &&PhysRange| match addr.checked_add(len) {
-            Some(end) => addr < range.end && end > range.start,
-            None => addr < range.end,
-        };
+        let start = addr.align_down(DOUBLE_WORD);
+        let end = addr.raw().saturating_add(len);
+        let end = PhysAddr::new(end.checked_next_multiple_of(DOUBLE_WORD).unwrap_or(u64::MAX));
+        let touched = |range: &&PhysRange| start < range.end && end > range.start;
         if let Some(range) = self.forbidden.iter().find(touched) {
             return Some(Fault::Forbidden(*range));
         }
@@ -70,8 +74,10 @@ mod tests {
     fn a_line_over_the_edge_is_not_fetched() {
         let forbidden = range("0x10f0-0x1108");
         let asked = Asked::new(Sparse::new([range("0-1M")]));
-        let cache =
-            Cache::new(Fence::new(&asked, vec![range("0x1000-0x2100")], vec![forbidden]), Validity::Stop);
+        let cache = Cache::new(
+            Fence::new(&asked, vec![range("0x1000-0x2100")], vec![forbidden, range("0x1201-0x1203")]),
+            Validity::Stop,
+        );
         assert_eq!(outcome(&cache, 0x10e8, 8), "read", "beside it");
         assert_eq!(outcome(&cache, 0x1108, 8), "read", "behind it");
         assert_eq!(
@@ -85,6 +91,9 @@ mod tests {
         assert_eq!(outcome(&cache, 0x20f8, 8), "read", "in a line that the operator's RAM ends in");
         assert!(outcome(&cache, 0x20f9, 8).contains("`memory.ram`"));
         assert!(outcome(&cache, 0xff8, 16).contains("`memory.ram`"));
+        assert!(outcome(&cache, 0x1200, 1).contains("has 0x1201-0x1203"), "in the same double word");
+        assert_eq!(outcome(&cache, 0x11ff, 1), "read");
+        assert!(!asked.touches(range("0x1200-0x1204")));
         assert!(!asked.touches(forbidden) && asked.touches(range("0x10ef-0x10f0")));
         assert!(!asked.touches(range("0-0x1000")) && !asked.touches(range("0x2100-1M")));
     }

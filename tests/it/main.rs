@@ -9,6 +9,7 @@
 
 mod cli;
 mod dump;
+mod forbidden;
 mod gdb;
 mod hostile;
 mod kconfig;
