@@ -4,6 +4,7 @@ use std::{
     net::IpAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -12,9 +13,10 @@ use clap::Args;
 use super::UsageError;
 use crate::{
     addr::{PhysRange, parse_number},
+    audit::{Audit, Event, Trail},
     link::{self, Requester},
     mem::{cache::Validity, file::ImageSpec},
-    profile::{self, Profile},
+    profile::{self, Profile, ProfileError},
     session::{self, Session, Source},
 };
 
@@ -45,6 +47,14 @@ pub(super) struct Target {
     /// Go on when the vmlinux is of another build than the running kernel
     #[arg(long)]
     force: bool,
+
+    /// Append to FILE who looked at what and when, a JSON line each, before the answer is given
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
+
+    /// This program's lines in that file.
+    #[arg(skip)]
+    trail: OnceLock<Arc<Trail>>,
 
     #[command(flatten)]
     link: LinkArgs,
@@ -103,12 +113,13 @@ fn mrrs(text: &str) -> Result<u32, String> {
 }
 
 impl Target {
+    fn profile(&self) -> Result<Profile, ProfileError> {
+        self.profile.as_deref().map_or_else(|| Ok(Profile::default()), Profile::load)
+    }
+
     /// What the arguments and the profile say together.
     pub(super) fn options(&self, validity: Validity) -> anyhow::Result<session::Options> {
-        let profile = match &self.profile {
-            Some(path) => Profile::load(path)?,
-            None => Profile::default(),
-        };
+        let profile = self.profile()?;
         let source = if self.image.is_empty() {
             Source::Adapter(self.link_config(profile.link)?)
         } else {
@@ -161,14 +172,58 @@ impl Target {
 
     /// Opens the host; what is read holds for `validity`.
     pub(super) fn open_with(&self, validity: Validity, quiet: bool) -> anyhow::Result<Session> {
+        self.trail()?;
         let progress = super::progress::Scan::new(quiet);
         Ok(Session::open(self.options(validity)?, &|step| progress.show(&step))?)
+    }
+
+    /// This program's lines in the audit file, the command line being the first; `None` without `--audit`.
+    fn trail(&self) -> anyhow::Result<Option<&Trail>> {
+        let Some(path) = &self.audit else { return Ok(None) };
+        if self.trail.get().is_none() {
+            let trail = Audit::open(path, self.description()?)?.begin(None)?;
+            trail.append(&Event::Command { command: &command_line() })?;
+            // Whoever came first; there is one thread yet.
+            let _ = self.trail.set(Arc::new(trail));
+        }
+        Ok(self.trail.get().map(|trail| &**trail))
+    }
+
+    /// The audit file, for a server's clients.
+    pub(super) fn audit(&self) -> anyhow::Result<Option<Audit>> {
+        Ok(self.trail()?.map(|trail| trail.audit().clone()))
+    }
+
+    /// Writes down what is about to happen.
+    pub(super) fn note(&self, event: &Event<'_>) -> anyhow::Result<()> {
+        self.trail()?.map_or(Ok(()), |trail| Ok(trail.append(event)?))
+    }
+
+    /// Which target this is, for people who were not there.
+    fn description(&self) -> anyhow::Result<String> {
+        let profile = self.profile()?;
+        let place = match (self.image.is_empty(), self.adapter.or(profile.link.map(|link| link.adapter))) {
+            (true, Some(adapter)) => format!("adapter {adapter}"),
+            (true, None) => "none".to_owned(),
+            (false, _) => {
+                let path = |image: &ImageSpec| {
+                    let path = std::path::absolute(&image.path).unwrap_or_else(|_| image.path.clone());
+                    path.display().to_string()
+                };
+                format!("image {}", self.image.iter().map(path).collect::<Vec<_>>().join(", "))
+            }
+        };
+        Ok(profile.name.map_or(place.clone(), |name| format!("{name} ({place})")))
     }
 
     /// Whether `path` is one of the files the target is read from.
     pub(super) fn names(&self, path: &Path) -> bool {
         let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
-        let sources = self.image.iter().map(|image| &image.path).chain(&self.vmlinux).chain(&self.profile);
+        let sources = self
+            .image
+            .iter()
+            .map(|image| &image.path)
+            .chain([&self.vmlinux, &self.profile, &self.audit].into_iter().flatten());
         identity(path).is_some_and(|wanted| sources.filter_map(|path| identity(path)).any(|it| it == wanted))
     }
 
@@ -176,6 +231,16 @@ impl Target {
     pub(super) fn vmlinux(&self) -> Option<&std::path::Path> {
         self.vmlinux.as_deref()
     }
+}
+
+/// The command line as one line of text; arguments that would not be read as they were are quoted.
+fn command_line() -> String {
+    let quoted = |argument: String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+        if argument.chars().all(plain) && !argument.is_empty() { argument } else { format!("{argument:?}") }
+    };
+    let arguments = std::env::args_os().map(|argument| quoted(argument.to_string_lossy().into_owned()));
+    arguments.collect::<Vec<_>>().join(" ")
 }
 
 /// What every command takes that reads a host and prints something about it.
@@ -197,6 +262,11 @@ impl Listing {
     /// Opens the host.
     pub(super) fn open(&self, quiet: bool) -> anyhow::Result<Session> {
         self.target.open(quiet || self.json)
+    }
+
+    /// Writes down in the audit file what is about to happen.
+    pub(super) fn note(&self, event: &Event<'_>) -> anyhow::Result<()> {
+        self.target.note(event)
     }
 
     /// Prints what reading it cost, if that was asked for.

@@ -1,164 +1,25 @@
 //! No byte of a forbidden range is ever asked for, by whatever command: the program as a user runs it, against an
 //! adapter that remembers every address.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader},
-    net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
-    process::{Child, Command, Output, Stdio},
-    sync::{Arc, Mutex},
-};
+use std::fs;
 
 use nettlp_gdb::{
-    addr::{PhysAddr, PhysRange},
+    addr::PhysRange,
     dump::unreadable,
-    emulator::{self, Backing, Emulator},
     gdb::Host,
     kernel::{
         dmesg,
         task::{Scope, Tasks},
     },
-    machine::{Description, Machine},
-    mem::{PhysMem, ReadOp, cache::Validity},
+    machine::Machine,
     session::{Options, Session, Source},
 };
 use tempfile::TempDir;
 
-use crate::gdb::client::Client;
-
-/// The machine's memory, remembering what was asked of it.
-struct Asked {
-    memory: Arc<dyn PhysMem>,
-    reads: Mutex<Vec<(PhysAddr, u64)>>,
-}
-
-impl Asked {
-    fn of(machine: &Machine) -> Arc<Self> {
-        Arc::new(Self { memory: machine.memory(), reads: Mutex::default() })
-    }
-
-    fn touches(&self, range: PhysRange) -> bool {
-        let reads = self.reads.lock().unwrap();
-        reads.iter().any(|(addr, len)| *addr < range.end && addr.raw() + len > range.start.raw())
-    }
-}
-
-impl PhysMem for Asked {
-    fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
-        self.reads.lock().unwrap().extend(ops.iter().map(|op| (op.addr, op.buf.len() as u64)));
-        self.memory.read_batch(ops);
-    }
-}
-
-impl Backing for Asked {}
-
-fn range(text: &str) -> PhysRange {
-    text.parse().unwrap()
-}
-
-/// `len` bytes from `addr`.
-fn bytes(addr: u64, len: u64) -> PhysRange {
-    PhysRange::with_len(PhysAddr::new(addr), len).unwrap()
-}
-
-fn small() -> Machine {
-    let description = Description {
-        ram: ["0-0x9fc00", "1M-48M"].map(range).to_vec(),
-        text_phys: PhysAddr::new(16 << 20),
-        ..Description::demo()
-    };
-    Machine::build(&description).unwrap()
-}
-
-fn options(machine: &Machine, memory: Arc<dyn PhysMem>, directory: &TempDir) -> Options {
-    let vmlinux = directory.path().join("vmlinux");
-    fs::write(&vmlinux, machine.vmlinux().unwrap()).unwrap();
-    Options {
-        source: Source::Memory(memory),
-        vmlinux: Some(vmlinux),
-        ram: Vec::new(),
-        forbidden: Vec::new(),
-        force: false,
-        validity: Validity::Stop,
-    }
-}
-
-/// A machine behind an adapter, and a profile of it.
-struct Bench {
-    asked: Arc<Asked>,
-    adapter: Emulator,
-    directory: TempDir,
-    profile: PathBuf,
-    forbidden: Vec<PhysRange>,
-}
-
-impl Bench {
-    fn new(machine: &Machine, number: u8, directory: TempDir, forbidden: Vec<PhysRange>) -> Self {
-        let [ip, local] = [number, number + 1].map(|last| IpAddr::from(Ipv4Addr::new(127, 73, 0, last)));
-        let asked = Asked::of(machine);
-        let config = emulator::Config { ip, ..emulator::Config::default() };
-        let adapter = Emulator::start(config, asked.clone()).unwrap();
-        let profile = directory.path().join("host.toml");
-        let quoted: Vec<String> = forbidden.iter().map(|range| format!("'{range}'")).collect();
-        let text = format!(
-            "[link]\nadapter = '{ip}'\nlocal = '{local}'\nrequester = '1b:00.0'\ntags = 64\n\
-             [memory]\nforbidden = [{}]\n[kernel]\nvmlinux = 'vmlinux'\n",
-            quoted.join(", ")
-        );
-        fs::write(&profile, text).unwrap();
-        Self { asked, adapter, directory, profile, forbidden }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nettlp-gdb"));
-        command.env_remove("RUST_LOG").arg(arguments[0]).arg("--profile").arg(&self.profile);
-        command.args(&arguments[1..]);
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// Runs a command that must end with `code`; returns what it said on stderr.
-    #[track_caller]
-    fn ends(&self, code: i32, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
-        stderr
-    }
-
-    #[track_caller]
-    fn nothing_forbidden_was_asked_for(self) {
-        self.adapter.stop();
-        for range in &self.forbidden {
-            assert!(!self.asked.touches(*range), "{range} was asked for");
-        }
-    }
-}
-
-/// `serve` on a port of its own.
-struct Serving(Child, std::net::SocketAddr);
-
-impl Serving {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.args(["--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim_end().trim_end_matches('\'').rsplit(' ').next().unwrap();
-        let address = address.parse().unwrap_or_else(|_| panic!("no address in: {line}"));
-        Self(child, address)
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::{
+    gdb::client::Client,
+    recording::{Asked, Bench, Serving, bytes, options, range, small},
+};
 
 /// What the tests forbid: part of a task, part of the log, a stretch of free memory that ends within a line of the
 /// cache, and a whole MiB. Found in a session of its own.

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod audit;
 mod cli;
 mod dump;
 mod forbidden;
@@ -15,5 +16,6 @@ mod hostile;
 mod kconfig;
 mod link;
 mod machine;
+mod recording;
 mod tidy;
 mod types_only;

@@ -10,6 +10,7 @@ use std::{
 const LAYERS: &[(&str, &[&str])] = &[
     ("addr", &[]),
     ("profile", &["addr"]),
+    ("audit", &["addr"]),
     ("vmlinux", &["addr"]),
     ("link", &["addr"]),
     ("mem", &["addr", "link"]),
@@ -22,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("dump", &["addr", "mem", "paging", "kernel"]),
     ("render", &["addr", "paging", "kernel"]),
     ("session", &["addr", "link", "mem", "paging", "vmlinux", "symbols", "types", "kernel"]),
-    ("gdb", &["addr", "link", "mem", "paging", "symbols", "types", "kernel", "render", "session"]),
+    ("gdb", &["addr", "audit", "link", "mem", "paging", "symbols", "types", "kernel", "render", "session"]),
 ];
 
 const MAX_CODE_LINES: usize = 500;

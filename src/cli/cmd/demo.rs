@@ -42,7 +42,8 @@ pub(in crate::cli) struct Args {
 }
 
 pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let options = gdb::Options { listen: args.listen.clone(), once: args.once, percpu_rebase: true };
+    let options =
+        gdb::Options { listen: args.listen.clone(), once: args.once, percpu_rebase: true, audit: None };
     let server = Server::bind(options)?;
     let machine = Machine::demo()?;
     let vmlinux =

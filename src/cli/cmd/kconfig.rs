@@ -14,6 +14,8 @@ use anyhow::Context;
 use signal_hook::{consts::SIGINT, flag};
 
 use crate::{
+    addr::PhysRange,
+    audit::{Event, Space},
     cli::{Outcome, UsageError, out, progress, target::Target},
     kernel::kconfig::{self, Report, order},
     render,
@@ -53,6 +55,9 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let names = args.source.as_deref().map(names).transpose()?.unwrap_or_default();
     let quiet = quiet || args.json;
     let session = args.target.open(quiet)?;
+
+    let ranges: Vec<String> = session.kernel.map.ram.iter().map(PhysRange::to_string).collect();
+    args.target.note(&Event::Read { space: Space::Physical, ranges: &ranges })?;
 
     let stop = Arc::new(AtomicBool::new(false));
     // The second Ctrl-C ends the program.
