@@ -9,6 +9,7 @@ mod schema;
 mod written;
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
@@ -48,8 +49,7 @@ impl Profile {
     /// # Errors
     /// [`ProfileError`] naming the file and the key.
     pub fn load(path: &Path) -> Result<Self, ProfileError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ProfileError::Read { path: path.to_owned(), source })?;
+        let text = read(path)?;
         let mut profile =
             Self::parse(&text).map_err(|reason| ProfileError::Invalid { path: path.to_owned(), reason })?;
         if let Some(directory) = path.parent() {
@@ -59,6 +59,18 @@ impl Profile {
             }
         }
         Ok(profile)
+    }
+
+    /// The line of the file at `path` that each of its keys stands in, by the key's full name (`link.tags`).
+    ///
+    /// # Errors
+    /// [`ProfileError`] naming the file.
+    pub fn lines(path: &Path) -> Result<BTreeMap<String, usize>, ProfileError> {
+        let text = read(path)?;
+        let table = DeTable::parse(&text)
+            .map_err(|error| ProfileError::Invalid { path: path.to_owned(), reason: place(&error, &text) })?;
+        let places = keys::places(table.get_ref());
+        Ok(places.into_iter().map(|(key, at)| (key, line(&text, at))).collect())
     }
 
     /// The profile that `text` is; files in it are as written.
@@ -103,6 +115,10 @@ impl Kernel {
         }
         Ok(())
     }
+}
+
+fn read(path: &Path) -> Result<String, ProfileError> {
+    std::fs::read_to_string(path).map_err(|source| ProfileError::Read { path: path.to_owned(), source })
 }
 
 /// Ranges of the two lists that have a byte in common.

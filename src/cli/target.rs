@@ -1,5 +1,7 @@
 //! The arguments that say which host, and what is known of it.
 
+mod effective;
+
 use std::{
     net::IpAddr,
     os::unix::fs::MetadataExt,
@@ -10,10 +12,13 @@ use std::{
 
 use clap::Args;
 
+pub(super) use effective::Setting;
+
 use super::UsageError;
 use crate::{
-    addr::{PhysRange, parse_number},
+    addr::{PhysRange, hex_bytes, parse_number},
     audit::{Audit, Event, Trail},
+    kernel::KernelMap,
     link::{self, Requester},
     mem::{cache::Validity, file::ImageSpec},
     profile::{self, Profile, ProfileError},
@@ -112,6 +117,18 @@ fn mrrs(text: &str) -> Result<u32, String> {
     }
 }
 
+/// The kernel in memory is not the profile's.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`kernel.{key}` of the profile is {expected}, the kernel in memory has {found}: correct the profile, or --force to \
+     go on"
+)]
+struct OtherKernel {
+    key: &'static str,
+    expected: String,
+    found: String,
+}
+
 impl Target {
     fn profile(&self) -> Result<Profile, ProfileError> {
         self.profile.as_deref().map_or_else(|| Ok(Profile::default()), Profile::load)
@@ -174,7 +191,34 @@ impl Target {
     pub(super) fn open_with(&self, validity: Validity, quiet: bool) -> anyhow::Result<Session> {
         self.trail()?;
         let progress = super::progress::Scan::new(quiet);
-        Ok(Session::open(self.options(validity)?, &|step| progress.show(&step))?)
+        let session = Session::open(self.options(validity)?, &|step| progress.show(&step))?;
+        self.check_kernel(&session.kernel.map)?;
+        Ok(session)
+    }
+
+    /// Refuses a kernel that is not the one the profile is of.
+    fn check_kernel(&self, map: &KernelMap) -> anyhow::Result<()> {
+        let expected = self.profile()?.kernel;
+        let checks = [
+            ("release", expected.release, map.release.clone()),
+            ("build-id", expected.build_id.as_deref().map(hex_bytes), map.build_id.as_deref().map(hex_bytes)),
+        ];
+        for (key, expected, found) in checks {
+            match (expected, found) {
+                (Some(expected), Some(found)) if expected != found => {
+                    let error = OtherKernel { key, expected, found };
+                    if !self.force {
+                        return Err(error.into());
+                    }
+                    log::warn!("{error}");
+                }
+                (Some(expected), None) => {
+                    log::warn!("the target does not say whether its {key} is {expected}")
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// This program's lines in the audit file, the command line being the first; `None` without `--audit`.
@@ -214,6 +258,11 @@ impl Target {
             }
         };
         Ok(profile.name.map_or(place.clone(), |name| format!("{name} ({place})")))
+    }
+
+    /// Whether the arguments name a target.
+    pub(super) fn is_given(&self) -> bool {
+        self.profile.is_some() || self.adapter.is_some() || !self.image.is_empty()
     }
 
     /// Whether `path` is one of the files the target is read from.

@@ -1,5 +1,7 @@
 //! Every key there is, and what is said of a key that there is not.
 
+use std::collections::BTreeMap;
+
 use toml::de::{DeTable, DeValue};
 
 /// Every key as `target-profiles/README.md` writes it; a word in capitals stands for any name.
@@ -42,6 +44,25 @@ pub(super) struct Unknown {
 /// The first key of `table`, or of the tables in it, that [`KEYS`] does not have.
 pub(super) fn unknown(table: &DeTable<'_>) -> Option<Unknown> {
     below(table, &mut Vec::new())
+}
+
+/// The byte at which each key stands, by its full name.
+pub(super) fn places(table: &DeTable<'_>) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    let mut pending = vec![(String::new(), table)];
+    while let Some((path, table)) = pending.pop() {
+        for (key, value) in table.iter() {
+            let name = match path.as_str() {
+                "" => key.get_ref().to_string(),
+                path => format!("{path}.{}", key.get_ref()),
+            };
+            found.insert(name.clone(), key.span().start);
+            if let DeValue::Table(table) = value.get_ref() {
+                pending.push((name, table));
+            }
+        }
+    }
+    found
 }
 
 fn below<'t>(table: &'t DeTable<'_>, path: &mut Vec<&'t str>) -> Option<Unknown> {

@@ -74,6 +74,18 @@ fn a_profile_names_link_memory_and_kernel() {
 }
 
 #[test]
+fn every_key_has_its_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("host.toml");
+    std::fs::write(&path, ALL).unwrap();
+    let lines = Profile::lines(&path).unwrap();
+    let line = |key: &str| ALL.lines().nth(lines[key] - 1).unwrap().split(' ').next().unwrap();
+    assert_eq!((line("name"), line("link.mrrs"), line("memory.ram")), ("name", "mrrs", "ram"));
+    assert_eq!(line("kernel.structs.task_struct.pid.size"), "pid");
+    assert_eq!(lines.get("kernel.types"), None);
+}
+
+#[test]
 fn what_is_printed_is_read_again() {
     let profile = Profile::parse(ALL).unwrap();
     let printed = toml::to_string(&profile).unwrap();
