@@ -96,6 +96,11 @@ impl Profile {
         if let Some((write, forbidden)) = overlap(&self.memory.write, &self.memory.forbidden) {
             return Err(format!("`memory.write` has {write}, of which `memory.forbidden` has {forbidden}"));
         }
+        let ram = &self.memory.ram;
+        let outside = |range: &&PhysRange| !ram.iter().any(|ram| ram.contains(range.start, range.len()));
+        if let Some(write) = self.memory.write.iter().find(outside).filter(|_| !ram.is_empty()) {
+            return Err(format!("`memory.write` has {write}, which no range of `memory.ram` holds"));
+        }
         self.kernel.check()
     }
 }

@@ -144,6 +144,15 @@ fn mistakes_are_named_with_their_line() {
 }
 
 #[test]
+fn what_may_be_written_is_ram() {
+    mistake(
+        "[memory]\nram = ['1M-2M']\nwrite = ['1M-0x101000', '0x1ff000-0x201000']",
+        "`memory.write` has 0x1ff000-0x201000, which no range of `memory.ram` holds",
+    );
+    load("[memory]\nwrite = ['1M-2M']").unwrap();
+}
+
+#[test]
 fn an_unknown_key_names_the_nearest() {
     mistake(
         "[link]\nadapter = '1.2.3.4'\ntag = 3\n",

@@ -116,17 +116,3 @@ fn help_has_examples_and_a_closed_pipe_is_no_failure() {
     let man = String::from_utf8(program(&["man"]).output().unwrap().stdout).unwrap();
     assert!(man.starts_with(".ie") && man.contains("NETTLP\\-GDB") || man.contains("nettlp\\-gdb"));
 }
-
-#[test]
-fn shipped_profiles_are_valid() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target-profiles");
-    let profiles: Vec<_> = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .collect();
-    assert!(profiles.len() >= 3);
-    for profile in profiles {
-        program(&["profile", "check", profile.to_str().unwrap()]).assert().success();
-    }
-}

@@ -16,6 +16,7 @@ mod hostile;
 mod kconfig;
 mod link;
 mod machine;
+mod profiles;
 mod recording;
 mod tidy;
 mod types_only;
