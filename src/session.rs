@@ -157,7 +157,12 @@ impl Session {
             force: options.force,
             progress: Some(progress),
         };
-        let map = locate::locate(&guard, &hints)?;
+        let map = locate::locate(&guard, &hints).inspect_err(|_| {
+            let refused = cache.inner().refused();
+            if refused > 0 {
+                log::warn!("{refused} reads on the way were refused by `memory.forbidden` of the profile");
+            }
+        })?;
 
         let phys: Arc<dyn PhysMem> = guard;
         let memory = AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask);

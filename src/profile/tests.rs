@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// Every key there is.
@@ -175,4 +177,15 @@ fn an_unknown_key_names_the_nearest() {
     );
     mistake("[link]\nadapter = '1.2.3.4'\nentirely-else = 3\n", "line 3: unknown key `link.entirely-else` (");
     mistake("memory.write.x = 1", "unknown key `memory.write.x`");
+}
+
+proptest! {
+    #[test]
+    fn any_text(text: String, at in 0..ALL.len(), other in any::<char>()) {
+        let _ = Profile::parse(&text);
+        let mut damaged: String = ALL.chars().take(at).collect();
+        damaged.push(other);
+        damaged.extend(ALL.chars().skip(at + 1));
+        let _ = Profile::parse(&damaged);
+    }
 }

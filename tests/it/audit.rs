@@ -1,7 +1,17 @@
 //! `--audit`: what was looked at is in the file before the answer is out, and nothing is done that is not there.
 
-use std::{fs, fs::File, io::Read, path::Path, process::Command, thread, time::Duration};
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::{fs::MetadataExt, net::UnixStream},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
+use nettlp_gdb::gdb::packet::frame;
 use serde_json::Value;
 
 use crate::{
@@ -101,6 +111,12 @@ fn a_debugger_leaves_pages_commands_and_attempts_to_write() {
     assert!(client.ask("P0=0000000000000000").starts_with('E'));
     assert_eq!(last(&file, "write")["space"], "registers");
 
+    let mut second = TcpStream::connect(serving.1).unwrap();
+    second.write_all(&frame(b"qSupported")).unwrap();
+    let mut told = String::new();
+    second.read_to_string(&mut told).unwrap();
+    assert_eq!(last(&file, "turned-away")["peer"], second.local_addr().unwrap().to_string(), "{told}");
+
     drop(client);
     // The server notices in its own time.
     while lines(&file).last().unwrap()["event"] != "session-end" {
@@ -110,6 +126,30 @@ fn a_debugger_leaves_pages_commands_and_attempts_to_write() {
     let lines = lines(&file);
     assert_eq!(events(&lines)[..3], ["session-start", "command", "session-start"]);
     assert_eq!(lines.last().unwrap()["session"], start["session"]);
+}
+
+/// A process on this machine is named by the system, whatever it says of itself.
+#[test]
+fn a_debugger_on_a_unix_socket_is_a_user_and_a_process() {
+    let bench = bench(29);
+    let [file, socket] = ["audit.jsonl", "socket"].map(|name| bench.directory.path().join(name));
+    let mut command = bench.command(&["serve", "--once", "--audit", file.to_str().unwrap()]);
+    command.args(["--listen", &format!("unix:{}", socket.display())]).stderr(Stdio::null());
+    let mut serving = command.spawn().unwrap();
+    let mut client = loop {
+        match UnixStream::connect(&socket) {
+            Ok(client) => break client,
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+        assert!(serving.try_wait().unwrap().is_none(), "the server ended");
+    };
+    client.write_all(&frame(b"qC")).unwrap();
+    assert!(client.read(&mut [0; 100]).unwrap() > 0);
+    let uid = fs::metadata("/proc/self").unwrap().uid();
+    assert_eq!(last(&file, "session-start")["peer"], format!("uid {uid}, pid {}", std::process::id()));
+    drop(client);
+    assert!(serving.wait().unwrap().success());
+    assert_eq!(events(&lines(&file))[2..], ["session-start", "session-end", "session-end"]);
 }
 
 /// A pipe takes lines as long as somebody reads them.

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use signal_hook::{consts::SIGINT, flag};
 
 use crate::{
@@ -51,6 +51,10 @@ pub(in crate::cli) struct Args {
 pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     if args.json && args.output.is_none() {
         return Err(UsageError("--json needs -o FILE: both would go to standard output".to_owned()).into());
+    }
+    if let Some(output) = &args.output {
+        let taken = args.target.names(output);
+        ensure!(!taken, "{} is what the target is read from: choose another file", output.display());
     }
     let names = args.source.as_deref().map(names).transpose()?.unwrap_or_default();
     let quiet = quiet || args.json;
