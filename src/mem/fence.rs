@@ -3,7 +3,7 @@
 //! The lowest layer that refuses: it stands below the cache, so that a line which reaches over the edge is not fetched
 //! either, and below everything that knows what it reads. The ranges are the operator's and never change while a
 //! target is open; a request over PCIe is of whole double words, so a double word with one forbidden byte is not asked
-//! for at all. What else is refused is the [`guard`](super::guard)'s, which learns as the kernel is found.
+//! for at all. What else is refused is the [`guard`]'s, which learns as the kernel is found.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
