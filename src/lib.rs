@@ -1,6 +1,7 @@
 //! A GDB server for a Linux machine you cannot log in to.
 
 pub mod addr;
+pub mod audit;
 pub mod cli;
 pub mod dump;
 pub mod emulator;

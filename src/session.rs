@@ -1,7 +1,8 @@
 //! The composition root: from options to a located kernel.
 //!
-//! Memory is a stack of wrappers over its source, read from the top: the guard (where reads may go), the cache
-//! (for how long an answer holds), the counts (what crosses the link), then the adapter or the image.
+//! Memory is a stack of wrappers over its source, read from the top: the guard (what is known to be RAM), the cache
+//! (for how long an answer holds), the fence (what is never asked for), the counts (what crosses the link), then the
+//! adapter or the image.
 
 pub mod debug_file;
 
@@ -17,6 +18,7 @@ use crate::{
     mem::{
         PhysMem,
         cache::{Cache, Validity},
+        fence::Fence,
         file::{ImageError, ImageFile, ImageSpec},
         guard::Guard,
         remote::Remote,
@@ -49,6 +51,8 @@ pub struct Options {
     pub vmlinux: Option<PathBuf>,
     /// The operator's RAM ranges; no bound when empty.
     pub ram: Vec<PhysRange>,
+    /// Ranges of which no byte is ever read.
+    pub forbidden: Vec<PhysRange>,
     /// Go on when the vmlinux is of another build.
     pub force: bool,
     /// How long what was read holds.
@@ -73,7 +77,7 @@ pub enum SessionError {
     Locate(#[from] LocateError),
 }
 
-type Counted = Stats<Arc<dyn PhysMem>>;
+type Fenced = Fence<Stats<Arc<dyn PhysMem>>>;
 
 /// An image has no requests: what it would cost over a link at the usual MRRS is counted.
 const USUAL_MRRS: u64 = 512;
@@ -126,7 +130,7 @@ pub struct Session {
     pub phys: Arc<dyn PhysMem>,
     /// What a GDB is handed that comes without a file.
     pub symbol_file: Option<SymbolFile>,
-    cache: Arc<Cache<Counted>>,
+    cache: Arc<Cache<Fenced>>,
     link: Option<Arc<Remote>>,
     attach: Counts,
 }
@@ -140,7 +144,9 @@ impl Session {
     pub fn open(options: Options, progress: &dyn Fn(Progress)) -> Result<Self, SessionError> {
         let vmlinux = options.vmlinux.as_deref().map(Vmlinux::open).transpose()?;
         let Bottom { memory, link, request_bytes, ranges } = open_source(options.source)?;
-        let cache = Arc::new(Cache::new(Stats::new(memory, request_bytes), options.validity));
+        let counted = Stats::new(memory, request_bytes);
+        let fenced = Fence::new(counted, options.ram.clone(), options.forbidden);
+        let cache = Arc::new(Cache::new(fenced, options.validity));
         let below: Arc<dyn PhysMem> = cache.clone();
         let limits = [options.ram, ranges].into_iter().find(|ranges| !ranges.is_empty());
         let guard = Arc::new(Guard::new(below, limits));
@@ -156,13 +162,18 @@ impl Session {
             force: options.force,
             progress: Some(progress),
         };
-        let map = locate::locate(&guard, &hints)?;
+        let map = locate::locate(&guard, &hints).inspect_err(|_| {
+            let refused = cache.inner().refused();
+            if refused > 0 {
+                log::warn!("{refused} reads on the way were refused by `memory.forbidden` of the profile");
+            }
+        })?;
 
         let phys: Arc<dyn PhysMem> = guard;
         let memory = AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask);
         let symbols = symbols.zip(map.slide).map(|(symbols, slide)| Relocated::new(Box::new(symbols), slide));
         let kernel = Kernel { map, memory: Arc::new(memory), symbols, types };
-        let attach = cache.inner().counts();
+        let attach = cache.inner().inner().counts();
         Ok(Self { kernel: Arc::new(kernel), phys, symbol_file: None, cache, link, attach })
     }
 
@@ -173,7 +184,7 @@ impl Session {
 
     /// What crossed the link so far.
     pub fn counts(&self) -> Counts {
-        self.cache.inner().counts()
+        self.cache.inner().inner().counts()
     }
 
     /// What attaching took of [`Session::counts`].

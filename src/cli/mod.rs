@@ -132,7 +132,7 @@ enum Command {
     Emulate(cmd::emulate::Args),
     /// Serve a synthetic machine: nothing else is needed to try gdb on it
     Demo(cmd::demo::Args),
-    /// Check a target profile, or print it with what it leaves to defaults
+    /// Write a target profile, check it, or print it with what it leaves to defaults
     Profile(cmd::profile::Args),
     /// Print a completion script for a shell
     Completions(cmd::completions::Args),
@@ -157,7 +157,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Dump(args) => cmd::dump::run(args, cli.quiet),
         Command::Emulate(args) => cmd::emulate::run(args),
         Command::Demo(args) => cmd::demo::run(args),
-        Command::Profile(args) => cmd::profile::run(args),
+        Command::Profile(args) => cmd::profile::run(args, cli.quiet),
         Command::Completions(args) => cmd::completions::run(args),
         Command::Man => cmd::man::run(),
     }

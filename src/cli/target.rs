@@ -1,20 +1,27 @@
 //! The arguments that say which host, and what is known of it.
 
+mod effective;
+
 use std::{
     net::IpAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use clap::Args;
 
+pub(super) use effective::Setting;
+
 use super::UsageError;
 use crate::{
-    addr::{PhysRange, parse_number},
+    addr::{PhysRange, hex_bytes, parse_number},
+    audit::{Audit, Event, Trail},
+    kernel::KernelMap,
     link::{self, Requester},
     mem::{cache::Validity, file::ImageSpec},
-    profile::{self, Profile},
+    profile::{self, Profile, ProfileError},
     session::{self, Session, Source},
 };
 
@@ -45,6 +52,14 @@ pub(super) struct Target {
     /// Go on when the vmlinux is of another build than the running kernel
     #[arg(long)]
     force: bool,
+
+    /// Append to FILE who looked at what and when, a JSON line each, before the answer is given
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
+
+    /// This program's lines in that file.
+    #[arg(skip)]
+    trail: OnceLock<Arc<Trail>>,
 
     #[command(flatten)]
     link: LinkArgs,
@@ -102,13 +117,26 @@ fn mrrs(text: &str) -> Result<u32, String> {
     }
 }
 
+/// The kernel in memory is not the profile's.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`kernel.{key}` of the profile is {expected}, the kernel in memory has {found}: correct the profile, or --force to \
+     go on"
+)]
+struct OtherKernel {
+    key: &'static str,
+    expected: String,
+    found: String,
+}
+
 impl Target {
+    fn profile(&self) -> Result<Profile, ProfileError> {
+        self.profile.as_deref().map_or_else(|| Ok(Profile::default()), Profile::load)
+    }
+
     /// What the arguments and the profile say together.
     pub(super) fn options(&self, validity: Validity) -> anyhow::Result<session::Options> {
-        let profile = match &self.profile {
-            Some(path) => Profile::load(path)?,
-            None => Profile::default(),
-        };
+        let profile = self.profile()?;
         let source = if self.image.is_empty() {
             Source::Adapter(self.link_config(profile.link)?)
         } else {
@@ -117,8 +145,9 @@ impl Target {
         let ram = if self.ram.is_empty() { profile.memory.ram } else { self.ram.clone() };
         Ok(session::Options {
             source,
-            vmlinux: self.vmlinux.clone().or(profile.kernel.vmlinux),
+            vmlinux: self.vmlinux.clone().or(profile.kernel.file().cloned()),
             ram,
+            forbidden: profile.memory.forbidden,
             force: self.force,
             validity,
         })
@@ -160,14 +189,90 @@ impl Target {
 
     /// Opens the host; what is read holds for `validity`.
     pub(super) fn open_with(&self, validity: Validity, quiet: bool) -> anyhow::Result<Session> {
+        self.trail()?;
         let progress = super::progress::Scan::new(quiet);
-        Ok(Session::open(self.options(validity)?, &|step| progress.show(&step))?)
+        let session = Session::open(self.options(validity)?, &|step| progress.show(&step))?;
+        self.check_kernel(&session.kernel.map)?;
+        Ok(session)
+    }
+
+    /// Refuses a kernel that is not the one the profile is of.
+    fn check_kernel(&self, map: &KernelMap) -> anyhow::Result<()> {
+        let expected = self.profile()?.kernel;
+        let checks = [
+            ("release", expected.release, map.release.clone()),
+            ("build-id", expected.build_id.as_deref().map(hex_bytes), map.build_id.as_deref().map(hex_bytes)),
+        ];
+        for (key, expected, found) in checks {
+            match (expected, found) {
+                (Some(expected), Some(found)) if expected != found => {
+                    let error = OtherKernel { key, expected, found };
+                    if !self.force {
+                        return Err(error.into());
+                    }
+                    log::warn!("{error}");
+                }
+                (Some(expected), None) => {
+                    log::warn!("the target does not say whether its {key} is {expected}")
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// This program's lines in the audit file, the command line being the first; `None` without `--audit`.
+    fn trail(&self) -> anyhow::Result<Option<&Trail>> {
+        let Some(path) = &self.audit else { return Ok(None) };
+        if self.trail.get().is_none() {
+            let trail = Audit::open(path, self.description()?)?.begin(None)?;
+            trail.append(&Event::Command { command: &command_line() })?;
+            // Whoever came first; there is one thread yet.
+            let _ = self.trail.set(Arc::new(trail));
+        }
+        Ok(self.trail.get().map(|trail| &**trail))
+    }
+
+    /// The audit file, for a server's clients.
+    pub(super) fn audit(&self) -> anyhow::Result<Option<Audit>> {
+        Ok(self.trail()?.map(|trail| trail.audit().clone()))
+    }
+
+    /// Writes down what is about to happen.
+    pub(super) fn note(&self, event: &Event<'_>) -> anyhow::Result<()> {
+        self.trail()?.map_or(Ok(()), |trail| Ok(trail.append(event)?))
+    }
+
+    /// Which target this is, for people who were not there.
+    fn description(&self) -> anyhow::Result<String> {
+        let profile = self.profile()?;
+        let place = match (self.image.is_empty(), self.adapter.or(profile.link.map(|link| link.adapter))) {
+            (true, Some(adapter)) => format!("adapter {adapter}"),
+            (true, None) => "none".to_owned(),
+            (false, _) => {
+                let path = |image: &ImageSpec| {
+                    let path = std::path::absolute(&image.path).unwrap_or_else(|_| image.path.clone());
+                    path.display().to_string()
+                };
+                format!("image {}", self.image.iter().map(path).collect::<Vec<_>>().join(", "))
+            }
+        };
+        Ok(profile.name.map_or(place.clone(), |name| format!("{name} ({place})")))
+    }
+
+    /// Whether the arguments name a target.
+    pub(super) fn is_given(&self) -> bool {
+        self.profile.is_some() || self.adapter.is_some() || !self.image.is_empty()
     }
 
     /// Whether `path` is one of the files the target is read from.
     pub(super) fn names(&self, path: &Path) -> bool {
         let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
-        let sources = self.image.iter().map(|image| &image.path).chain(&self.vmlinux).chain(&self.profile);
+        let sources = self
+            .image
+            .iter()
+            .map(|image| &image.path)
+            .chain([&self.vmlinux, &self.profile, &self.audit].into_iter().flatten());
         identity(path).is_some_and(|wanted| sources.filter_map(|path| identity(path)).any(|it| it == wanted))
     }
 
@@ -175,6 +280,16 @@ impl Target {
     pub(super) fn vmlinux(&self) -> Option<&std::path::Path> {
         self.vmlinux.as_deref()
     }
+}
+
+/// The command line as one line of text; arguments that would not be read as they were are quoted.
+fn command_line() -> String {
+    let quoted = |argument: String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+        if argument.chars().all(plain) && !argument.is_empty() { argument } else { format!("{argument:?}") }
+    };
+    let arguments = std::env::args_os().map(|argument| quoted(argument.to_string_lossy().into_owned()));
+    arguments.collect::<Vec<_>>().join(" ")
 }
 
 /// What every command takes that reads a host and prints something about it.
@@ -196,6 +311,11 @@ impl Listing {
     /// Opens the host.
     pub(super) fn open(&self, quiet: bool) -> anyhow::Result<Session> {
         self.target.open(quiet || self.json)
+    }
+
+    /// Writes down in the audit file what is about to happen.
+    pub(super) fn note(&self, event: &Event<'_>) -> anyhow::Result<()> {
+        self.target.note(event)
     }
 
     /// Prints what reading it cost, if that was asked for.

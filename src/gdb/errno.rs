@@ -31,7 +31,7 @@ pub fn of(error: &VirtError) -> u8 {
 
 fn of_physical(error: &MemError) -> u8 {
     match error.fault {
-        Fault::Refused(_) => EPERM,
+        Fault::Refused(_) | Fault::Forbidden(_) => EPERM,
         Fault::Hole => EFAULT,
         Fault::NotAttempted | Fault::Link(_) | Fault::Io(_) => EIO,
     }

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use super::{
+    audited::Audited,
     connection::{Connection, Input, is_hang_up},
     extras::{Answer, Extras},
     host::Host,
@@ -10,6 +11,7 @@ use super::{
     stub::{Mode, Stub},
     target::GdbTarget,
 };
+use crate::audit::Trail;
 
 /// How often a target that GDB thinks is running is looked at.
 const POLL: Duration = Duration::from_millis(50);
@@ -30,21 +32,35 @@ struct Session {
     target: GdbTarget,
     stub: Stub,
     extras: Extras,
+    audited: Audited,
     /// Packets are acknowledged until the client asks not to.
     acks: bool,
     /// The last reply, for a client that did not get it.
     last: Vec<u8>,
 }
 
-/// Serves `connection` until the client closes it or is gone.
+/// Serves `connection` until the client closes it or is gone; what it asks for goes to `trail` first.
 ///
 /// # Errors
 /// [`SessionError`] when the session ends otherwise.
-pub fn run(connection: Connection, host: Arc<dyn Host>, percpu_rebase: bool) -> Result<(), SessionError> {
+pub fn run(
+    connection: Connection,
+    host: Arc<dyn Host>,
+    percpu_rebase: bool,
+    trail: Option<Trail>,
+) -> Result<(), SessionError> {
+    let audited = Audited::new(trail);
     let mut target = GdbTarget::new(host, percpu_rebase);
     let stub = Stub::new(&mut target).map_err(SessionError::Stub)?;
-    let mut session =
-        Session { connection, target, stub, extras: Extras::default(), acks: true, last: Vec::new() };
+    let mut session = Session {
+        connection,
+        target,
+        stub,
+        extras: Extras::default(),
+        audited,
+        acks: true,
+        last: Vec::new(),
+    };
     match session.run() {
         Err(SessionError::Io(error)) if is_hang_up(&error) => Ok(()),
         outcome => outcome,
@@ -91,6 +107,10 @@ impl Session {
 
     fn packet(&mut self, body: &[u8]) -> Result<(), SessionError> {
         log::trace!("<- {}", body.escape_ascii());
+        if let Err(error) = self.audited.packet(body) {
+            log::error!("{error}");
+            return self.send(packet::frame(&packet::error_text(&error.to_string())));
+        }
         let reply = match self.extras.answer(&self.target, body) {
             Answer::Reply(body) => packet::frame(&body),
             Answer::Forward(body) => self.stub.packet(&mut self.target, &body).map_err(SessionError::Stub)?,

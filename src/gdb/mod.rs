@@ -9,6 +9,7 @@
 //! in [`Listen::Stdio`] mode. Source: GDB manual, appendix "GDB Remote Serial Protocol".
 
 mod attached;
+mod audited;
 mod commands;
 pub mod connection;
 pub mod errno;
@@ -22,6 +23,8 @@ pub mod stub;
 pub mod target;
 pub mod tid;
 mod turn_away;
+
+use crate::audit::Audit;
 
 pub use self::{
     host::{Host, MonitorError, Thread},
@@ -39,4 +42,6 @@ pub struct Options {
     pub once: bool,
     /// Keep zero-based per-CPU symbols right in a GDB that moved the kernel (`--percpu-rebase`).
     pub percpu_rebase: bool,
+    /// Where each client, what it reads and what it tries to write is written down.
+    pub audit: Option<Audit>,
 }

@@ -132,6 +132,14 @@ pub fn hex(data: &[u8]) -> Vec<u8> {
     data.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
 }
 
+/// The bytes that pairs of hexadecimal digits stand for; `None` when they do not.
+#[must_use]
+pub fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let byte = |[high, low]: &[u8; 2]| Some(hex_value(*high)? << 4 | hex_value(*low)?);
+    rest.is_empty().then(|| pairs.iter().map(byte).collect())?
+}
+
 /// Framed `O` packets that print `text` on GDB's console, each small enough for any client.
 #[must_use]
 pub fn console(text: &str) -> Vec<u8> {

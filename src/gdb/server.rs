@@ -137,7 +137,7 @@ impl Server {
 async fn serve_stdio(mut sessions: Sessions, stopper: &Stopper) -> Result<(), ServeError> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    sessions.start(Connection::stdio()?)?;
+    sessions.start(Connection::stdio()?, "standard input".to_owned())?;
     loop {
         tokio::select! {
             () = sessions.end() => return Ok(()),
@@ -170,23 +170,31 @@ impl Sessions {
     /// and attaches again at once must not be told that it stands in its own way.
     async fn welcome(&mut self, client: Client, room: &Arc<Semaphore>) {
         if self.active.is_some() && timeout(GRACE, self.end()).await.is_err() {
+            if let Some(audit) = &self.options.audit
+                && let Err(error) = audit.turned_away(&client.peer())
+            {
+                log::error!("{error}");
+            }
             client.turn_away(room);
         } else if !self.are_over() {
-            let started = client.into_connection().and_then(|connection| self.start(connection));
+            let peer = client.peer();
+            let started = client.into_connection().and_then(|connection| self.start(connection, peer));
             if let Err(error) = started {
                 log::warn!("a client could not be served: {error}");
             }
         }
     }
 
-    fn start(&mut self, connection: Connection) -> io::Result<()> {
+    fn start(&mut self, connection: Connection, peer: String) -> io::Result<()> {
+        let begun = self.options.audit.as_ref().map(|audit| audit.begin(Some(peer))).transpose();
+        let trail = begun.map_err(io::Error::other)?;
         let hang_up = connection.hang_up()?;
         let (alive, done) = oneshot::channel();
         let (host, percpu_rebase) = (Arc::clone(&self.host), self.options.percpu_rebase);
         thread::Builder::new().name(format!("gdb:{}", self.port)).spawn(move || {
             let _alive: oneshot::Sender<()> = alive;
             log::info!("a debugger attached");
-            match event_loop::run(connection, host, percpu_rebase) {
+            match event_loop::run(connection, host, percpu_rebase, trail) {
                 Ok(()) => log::info!("the debugger left"),
                 Err(error) => log::warn!("a session ended: {error}"),
             }
@@ -252,6 +260,22 @@ impl Acceptor {
 }
 
 impl Client {
+    /// Who it is: an address, or the process on this machine that connected.
+    fn peer(&self) -> String {
+        match self {
+            Self::Tcp(stream) => {
+                stream.peer_addr().map_or_else(|_| "unknown".to_owned(), |addr| addr.to_string())
+            }
+            Self::Unix(stream) => stream.peer_cred().map_or_else(
+                |_| "unknown".to_owned(),
+                |peer| match peer.pid() {
+                    Some(pid) => format!("uid {}, pid {pid}", peer.uid()),
+                    None => format!("uid {}", peer.uid()),
+                },
+            ),
+        }
+    }
+
     fn into_connection(self) -> io::Result<Connection> {
         match self {
             Self::Tcp(stream) => Connection::tcp(stream.into_std()?),

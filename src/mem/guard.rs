@@ -13,6 +13,9 @@ use crate::addr::{PhysAddr, PhysRange};
 /// The legacy video and firmware window: never RAM on a PC, and the one place where reads have side effects.
 const LEGACY_HOLE: PhysRange = PhysRange { start: PhysAddr::new(0xa_0000), end: PhysAddr::new(0x10_0000) };
 
+/// Why a read that leaves the operator's ranges is refused.
+pub(super) const OUTSIDE: &str = "outside the RAM ranges given by the operator (--ram, `memory.ram`)";
+
 /// Physical addresses have at most 52 bits (Intel SDM volume 3, section 4.1.4, MAXPHYADDR).
 const MAX_PHYS: PhysAddr = PhysAddr::new(1 << 52);
 
@@ -72,27 +75,8 @@ impl Guard {
             return Some("inside 0xa0000-0x100000, which is never RAM");
         }
         match &self.limits {
-            Some(limits) if !covered(limits, addr, len) => {
-                Some("outside the RAM ranges given by the operator")
-            }
+            Some(limits) if !covered(limits, addr, len) => Some(OUTSIDE),
             _ => None,
-        }
-    }
-
-    fn pass(&self, ops: &mut [ReadOp<'_>], refusal: impl Fn(PhysAddr, u64) -> Option<&'static str>) {
-        let mut allowed: Vec<&mut ReadOp<'_>> = Vec::with_capacity(ops.len());
-        for op in ops {
-            match refusal(op.addr, op.buf.len() as u64) {
-                Some(reason) => op.fail(Fault::Refused(reason)),
-                None => allowed.push(op),
-            }
-        }
-        let mut inner: Vec<ReadOp<'_>> =
-            allowed.iter_mut().map(|op| ReadOp::new(op.addr, &mut *op.buf)).collect();
-        self.inner.read_batch(&mut inner);
-        let results: Vec<_> = inner.into_iter().map(|op| op.result).collect();
-        for (op, result) in allowed.into_iter().zip(results) {
-            op.result = result;
         }
     }
 }
@@ -100,9 +84,10 @@ impl Guard {
 impl PhysMem for Guard {
     fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
         let permitted = self.permitted();
-        self.pass(ops, |addr, len| {
-            self.beyond_limits(addr, len)
-                .or_else(|| (!covered(&permitted, addr, len)).then_some("not known to be RAM of the target"))
+        let unknown =
+            |addr, len| (!covered(&permitted, addr, len)).then_some("not known to be RAM of the target");
+        pass(&self.inner, ops, |addr, len| {
+            self.beyond_limits(addr, len).or_else(|| unknown(addr, len)).map(Fault::Refused)
         });
     }
 }
@@ -111,17 +96,39 @@ struct LedByTables(Arc<Guard>);
 
 impl PhysMem for LedByTables {
     fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
-        self.0.pass(ops, |addr, len| self.0.beyond_limits(addr, len));
+        pass(&self.0.inner, ops, |addr, len| self.0.beyond_limits(addr, len).map(Fault::Refused));
+    }
+}
+
+/// Reads from `inner` what `refusal` has nothing against.
+pub(super) fn pass(
+    inner: &dyn PhysMem,
+    ops: &mut [ReadOp<'_>],
+    refusal: impl Fn(PhysAddr, u64) -> Option<Fault>,
+) {
+    let mut allowed: Vec<&mut ReadOp<'_>> = Vec::with_capacity(ops.len());
+    for op in ops {
+        match refusal(op.addr, op.buf.len() as u64) {
+            Some(fault) => op.fail(fault),
+            None => allowed.push(op),
+        }
+    }
+    let mut passed: Vec<ReadOp<'_>> =
+        allowed.iter_mut().map(|op| ReadOp::new(op.addr, &mut *op.buf)).collect();
+    inner.read_batch(&mut passed);
+    let results: Vec<_> = passed.into_iter().map(|op| op.result).collect();
+    for (op, result) in allowed.into_iter().zip(results) {
+        op.result = result;
     }
 }
 
 /// Whether one of the merged `ranges` holds all `len` bytes from `addr`.
-fn covered(ranges: &[PhysRange], addr: PhysAddr, len: u64) -> bool {
+pub(super) fn covered(ranges: &[PhysRange], addr: PhysAddr, len: u64) -> bool {
     ranges.iter().any(|range| range.contains(addr, len))
 }
 
 /// Sorts, and joins ranges that touch or overlap, so that a read across a seam is inside one range.
-fn merge(ranges: &mut Vec<PhysRange>) {
+pub(super) fn merge(ranges: &mut Vec<PhysRange>) {
     ranges.sort_by_key(|range| range.start);
     let mut merged: Vec<PhysRange> = Vec::with_capacity(ranges.len());
     for range in ranges.drain(..) {

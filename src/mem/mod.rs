@@ -1,21 +1,27 @@
 //! Physical memory: one batched, synchronous read, whatever stands behind it.
 //!
 //! Every layer here implements [`PhysMem`] over another one: [`remote`] (the adapter), [`mod@file`] (images),
-//! then [`stats`], [`guard`] (where reads may go at all) and [`cache`]. Concurrency comes from the batch:
+//! then [`stats`], [`fence`] (what is never asked for), [`cache`] and [`guard`] (what is known to be RAM). Concurrency comes from the batch:
 //! a caller that knows several addresses asks for them together and the link overlaps them.
 //! Nothing here knows what a page table or a kernel is.
 
 pub mod cache;
 mod elfcore;
+pub mod fence;
 pub mod file;
 pub mod guard;
 pub mod remote;
 pub mod sparse;
 pub mod stats;
+#[cfg(test)]
+mod testing;
 
 use std::{io, sync::Arc};
 
-use crate::{addr::PhysAddr, link};
+use crate::{
+    addr::{PhysAddr, PhysRange},
+    link,
+};
 
 /// Why some bytes could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -30,6 +36,9 @@ pub enum Fault {
     /// The guard refused to send the read: the address is not known to be RAM.
     #[error("refused: {0}")]
     Refused(&'static str),
+    /// The operator forbade a range that the read touches.
+    #[error("refused: `memory.forbidden` of the profile has {0}")]
+    Forbidden(PhysRange),
     /// The link answered with an error, or not at all.
     #[error(transparent)]
     Link(#[from] link::LinkError),

@@ -60,7 +60,7 @@ fn the_profile_has_an_unknown_key() {
     let directory = tempfile::tempdir().unwrap();
     let profile = file(directory.path(), "host.toml", b"[link]\nadapter = '127.0.0.1'\nspeed = 3\n");
     let said = complaint(1, &["info", "--profile", &profile]);
-    assert_says(&said, &["host.toml", "line 3", "`speed`", "expected one of"]);
+    assert_says(&said, &["host.toml", "line 3", "`link.speed`"]);
 }
 
 #[test]
@@ -115,18 +115,4 @@ fn help_has_examples_and_a_closed_pipe_is_no_failure() {
     }
     let man = String::from_utf8(program(&["man"]).output().unwrap().stdout).unwrap();
     assert!(man.starts_with(".ie") && man.contains("NETTLP\\-GDB") || man.contains("nettlp\\-gdb"));
-}
-
-#[test]
-fn shipped_profiles_are_valid() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target-profiles");
-    let profiles: Vec<_> = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .collect();
-    assert!(profiles.len() >= 3);
-    for profile in profiles {
-        program(&["profile", "check", profile.to_str().unwrap()]).assert().success();
-    }
 }

@@ -115,6 +115,7 @@ fn open(source: Source, vmlinux: &Path) -> Session {
         source,
         vmlinux: Some(vmlinux.to_owned()),
         ram: Vec::new(),
+        forbidden: Vec::new(),
         force: false,
         validity: Validity::Stop,
     };

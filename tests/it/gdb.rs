@@ -8,7 +8,7 @@
     reason = "a test helper that fails is a failed test"
 )]
 
-mod client;
+pub(crate) mod client;
 mod fake;
 mod lifecycle;
 mod protocol;

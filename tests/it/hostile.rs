@@ -28,6 +28,7 @@ impl Victim {
             source: Source::Memory(machine.memory()),
             vmlinux: Some(file.path().to_owned()),
             ram: Vec::new(),
+            forbidden: Vec::new(),
             force: false,
             validity: Validity::Stop,
         };

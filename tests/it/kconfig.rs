@@ -16,8 +16,14 @@ use nettlp_gdb::{
 };
 
 fn open(source: Source, ram: &[PhysRange]) -> Session {
-    let options =
-        Options { source, vmlinux: None, ram: ram.to_vec(), force: false, validity: Validity::Stop };
+    let options = Options {
+        source,
+        vmlinux: None,
+        ram: ram.to_vec(),
+        forbidden: Vec::new(),
+        force: false,
+        validity: Validity::Stop,
+    };
     Session::open(options, &|_| ()).unwrap()
 }
 

@@ -37,6 +37,7 @@ fn attach(machine: &Machine, source: Source, ram: &[PhysRange]) -> Session {
         source,
         vmlinux: Some(file.path().to_owned()),
         ram: ram.to_vec(),
+        forbidden: Vec::new(),
         force: false,
         validity: Validity::For(Duration::from_secs(60)),
     };
@@ -304,7 +305,7 @@ fn gdb_session(machine: &Machine, number: u8, commands: &[&str]) -> String {
     let file = vmlinux(machine);
     let (adapter, session) = over_link(machine, number);
     let listen = "127.0.0.1:0".parse().unwrap();
-    let server = Server::bind(gdb::Options { listen, once: true, percpu_rebase: true }).unwrap();
+    let server = Server::bind(gdb::Options { listen, once: true, percpu_rebase: true, audit: None }).unwrap();
     let (address, stopper) = (server.tcp_address().unwrap(), server.stopper());
     let serving = thread::spawn(move || server.run(Arc::new(session)));
     let mut gdb = Command::new("gdb");

@@ -7,12 +7,16 @@
     reason = "a test fails by panicking"
 )]
 
+mod audit;
 mod cli;
 mod dump;
+mod forbidden;
 mod gdb;
 mod hostile;
 mod kconfig;
 mod link;
 mod machine;
+mod profiles;
+mod recording;
 mod tidy;
 mod types_only;

@@ -10,6 +10,7 @@ use std::{
 const LAYERS: &[(&str, &[&str])] = &[
     ("addr", &[]),
     ("profile", &["addr"]),
+    ("audit", &["addr"]),
     ("vmlinux", &["addr"]),
     ("link", &["addr"]),
     ("mem", &["addr", "link"]),
@@ -23,7 +24,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("synth", &["addr", "vmlinux", "symbols", "types"]),
     ("render", &["addr", "paging", "kernel"]),
     ("session", &["addr", "link", "mem", "paging", "vmlinux", "symbols", "types", "kernel", "synth"]),
-    ("gdb", &["addr", "link", "mem", "paging", "symbols", "types", "kernel", "synth", "render", "session"]),
+    (
+        "gdb",
+        &[
+            "addr", "audit", "link", "mem", "paging", "symbols", "types", "kernel", "synth", "render",
+            "session",
+        ],
+    ),
 ];
 
 const MAX_CODE_LINES: usize = 500;

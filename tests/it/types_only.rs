@@ -171,6 +171,7 @@ fn open(machine: &Machine, ram: &[PhysRange]) -> Result<Session, SessionError> {
         source: Source::Memory(machine.memory()),
         vmlinux: Some(file.path().to_owned()),
         ram: ram.to_vec(),
+        forbidden: Vec::new(),
         force: false,
         validity: Validity::Stop,
     };

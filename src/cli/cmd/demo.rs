@@ -42,7 +42,8 @@ pub(in crate::cli) struct Args {
 }
 
 pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let options = gdb::Options { listen: args.listen.clone(), once: args.once, percpu_rebase: true };
+    let options =
+        gdb::Options { listen: args.listen.clone(), once: args.once, percpu_rebase: true, audit: None };
     let server = Server::bind(options)?;
     let machine = Machine::demo()?;
     let vmlinux =
@@ -62,6 +63,7 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
             source: Source::Adapter(link),
             vmlinux: Some(vmlinux.clone()),
             ram: Vec::new(),
+            forbidden: Vec::new(),
             force: false,
             validity: Validity::Stop,
         },

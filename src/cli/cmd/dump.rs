@@ -14,6 +14,8 @@ use signal_hook::{
 };
 
 use crate::{
+    addr::PhysRange,
+    audit::{Event, Space},
     cli::{Outcome, out, progress::Bytes, target::Target},
     dump::{self, Dump, Existing, Report, unreadable},
     session::Session,
@@ -103,6 +105,8 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         _ => Existing::Refuse,
     };
     let dump = Dump::open(&args.output, format, &session.kernel.map, existing)?;
+    let ranges: Vec<String> = session.kernel.map.ram.iter().map(PhysRange::to_string).collect();
+    args.target.note(&Event::Read { space: Space::Physical, ranges: &ranges })?;
     let (before, start) = (session.counts(), Instant::now());
     let (ram, progress) = (dump.ram(), Bytes::new(quiet, "copying RAM", dump.kept()));
     let report = dump.run(&*session.phys, &stop, &|done| progress.show(done, ram))?;

@@ -10,10 +10,12 @@ use std::{
     },
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use signal_hook::{consts::SIGINT, flag};
 
 use crate::{
+    addr::PhysRange,
+    audit::{Event, Space},
     cli::{Outcome, UsageError, out, progress, target::Target},
     kernel::kconfig::{self, Report, order},
     render,
@@ -50,9 +52,16 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     if args.json && args.output.is_none() {
         return Err(UsageError("--json needs -o FILE: both would go to standard output".to_owned()).into());
     }
+    if let Some(output) = &args.output {
+        let taken = args.target.names(output);
+        ensure!(!taken, "{} is what the target is read from: choose another file", output.display());
+    }
     let names = args.source.as_deref().map(names).transpose()?.unwrap_or_default();
     let quiet = quiet || args.json;
     let session = args.target.open(quiet)?;
+
+    let ranges: Vec<String> = session.kernel.map.ram.iter().map(PhysRange::to_string).collect();
+    args.target.note(&Event::Read { space: Space::Physical, ranges: &ranges })?;
 
     let stop = Arc::new(AtomicBool::new(false));
     // The second Ctrl-C ends the program.

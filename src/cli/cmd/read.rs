@@ -4,6 +4,7 @@ use anyhow::ensure;
 
 use crate::{
     addr::{Hex, PhysAddr, VirtAddr, hex_bytes, parse_size},
+    audit::{Event, Space},
     cli::{Outcome, out, target::Listing},
     mem::PhysMem,
     render,
@@ -40,6 +41,9 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         Some(symbol) if !args.phys => symbol.raw(),
         _ => parse_size(&args.addr)?,
     };
+    let space = if args.phys { Space::Physical } else { Space::Virtual };
+    let range = format!("{}-{}", Hex(addr), Hex(addr.saturating_add(args.len)));
+    args.listing.note(&Event::Read { space, ranges: &[range] })?;
     let mut bytes = vec![0; usize::try_from(args.len)?];
     if args.phys {
         session.phys.read(PhysAddr::new(addr), &mut bytes)?;

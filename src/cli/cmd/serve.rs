@@ -48,6 +48,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         listen: if args.stdio { Listen::Stdio } else { args.listen.clone() },
         once: args.once,
         percpu_rebase: args.percpu_rebase == PercpuRebase::Auto,
+        audit: args.target.audit()?,
     };
     let server = Server::bind(options)?;
     let validity = Validity::For(Duration::from_millis(args.cache_ms));

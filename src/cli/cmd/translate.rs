@@ -2,6 +2,7 @@
 
 use crate::{
     addr::{VirtAddr, parse_number},
+    audit::Event,
     cli::{Outcome, out, target::Listing},
     render,
 };
@@ -21,6 +22,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         Some(symbol) => symbol,
         None => VirtAddr::new(parse_number(&args.addr)?),
     };
+    args.listing.note(&Event::Translate { address: &addr.to_string() })?;
     let found = session.kernel.memory.translate(addr)?;
     if args.listing.json {
         out::json_lines([serde_json::json!({

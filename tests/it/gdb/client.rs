@@ -8,14 +8,14 @@ use std::{
 
 use nettlp_gdb::gdb::packet::{Decoder, Event, frame};
 
-pub(super) struct Client {
-    pub(super) stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
     decoder: Decoder,
     pending: Vec<Event>,
 }
 
 impl Client {
-    pub(super) fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         // Only so that a server that never answers fails a test instead of hanging it.
@@ -23,12 +23,12 @@ impl Client {
         Self { stream, decoder: Decoder::default(), pending: Vec::new() }
     }
 
-    pub(super) fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
     /// The next thing the server says; `None` when it hung up.
-    pub(super) fn event(&mut self) -> Option<Event> {
+    pub(crate) fn event(&mut self) -> Option<Event> {
         let mut buffer = [0; 4096];
         while self.pending.is_empty() {
             let len = self.stream.read(&mut buffer).unwrap();
@@ -41,7 +41,7 @@ impl Client {
     }
 
     /// The next packet, as text.
-    pub(super) fn reply(&mut self) -> Option<String> {
+    pub(crate) fn reply(&mut self) -> Option<String> {
         loop {
             match self.event()? {
                 Event::Packet(body) => return Some(String::from_utf8_lossy(&body).into_owned()),
@@ -52,20 +52,20 @@ impl Client {
     }
 
     /// Sends a packet and returns the reply to it.
-    pub(super) fn ask(&mut self, body: &str) -> String {
+    pub(crate) fn ask(&mut self, body: &str) -> String {
         self.raw(&frame(body.as_bytes()));
         self.reply().unwrap_or_else(|| panic!("the server hung up on `{body}`"))
     }
 
     /// Sends a `monitor` command and returns what it printed.
-    pub(super) fn monitor(&mut self, line: &str) -> String {
+    pub(crate) fn monitor(&mut self, line: &str) -> String {
         let hex: String = line.bytes().map(|byte| format!("{byte:02x}")).collect();
         self.raw(&frame(format!("qRcmd,{hex}").as_bytes()));
         self.console_until("OK")
     }
 
     /// Console text up to the reply `end`.
-    pub(super) fn console_until(&mut self, end: &str) -> String {
+    pub(crate) fn console_until(&mut self, end: &str) -> String {
         let mut text = Vec::new();
         loop {
             let reply = self.reply().unwrap();
@@ -80,12 +80,12 @@ impl Client {
     }
 
     /// Reads memory: the bytes, or the error reply.
-    pub(super) fn memory(&mut self, addr: u64, len: usize) -> Result<Vec<u8>, String> {
+    pub(crate) fn memory(&mut self, addr: u64, len: usize) -> Result<Vec<u8>, String> {
         let reply = self.ask(&format!("m{addr:x},{len:x}"));
         if reply.starts_with('E') { Err(reply) } else { Ok(unhex(&reply)) }
     }
 }
 
-pub(super) fn unhex(digits: &str) -> Vec<u8> {
+pub(crate) fn unhex(digits: &str) -> Vec<u8> {
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
 }

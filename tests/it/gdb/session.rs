@@ -29,6 +29,7 @@ fn debug(machine: &Machine, commands: &[&str]) -> String {
         source: Source::Memory(machine.memory()),
         vmlinux: Some(vmlinux.clone()),
         ram: Vec::new(),
+        forbidden: Vec::new(),
         force: false,
         validity: Validity::Stop,
     };
@@ -111,6 +112,7 @@ fn a_gdb_that_finds_the_debug_file_itself() {
             source: Source::Memory(machine.memory()),
             vmlinux: debug_file::find(full.build_id().unwrap(), &[directory.path().to_owned()]),
             ram: Vec::new(),
+            forbidden: Vec::new(),
             force: false,
             validity: Validity::Stop,
         };

@@ -1,0 +1,94 @@
+//! What a client asks for, written down before it is answered.
+//!
+//! One place sees every packet. Memory is written down by page, and a page once per client: GDB reads the same
+//! structures again and again, and a line per packet would say nothing more.
+
+use std::collections::HashSet;
+
+use super::packet::unhex;
+use crate::{
+    addr::{PAGE_SIZE, VirtAddr},
+    audit::{AuditError, Event, Space, Trail},
+};
+
+/// Pages remembered as written down; more than these are written down again.
+const MOST_PAGES: usize = 1 << 20;
+
+/// The audit of one client; does nothing where none was asked for.
+#[derive(Debug, Default)]
+pub(super) struct Audited {
+    trail: Option<Trail>,
+    pages: HashSet<u64>,
+}
+
+impl Audited {
+    pub(super) fn new(trail: Option<Trail>) -> Self {
+        Self { trail, pages: HashSet::new() }
+    }
+
+    /// Writes down what the packet `body` asks for.
+    ///
+    /// # Errors
+    /// [`AuditError`]: the packet must not be answered.
+    pub(super) fn packet(&mut self, body: &[u8]) -> Result<(), AuditError> {
+        let Some(trail) = &self.trail else { return Ok(()) };
+        match body.split_first() {
+            Some((b'm' | b'x', place)) => match extent(place) {
+                Some((addr, len)) => self.read(addr, len),
+                None => Ok(()),
+            },
+            Some((b'M' | b'X', place)) => match extent(place) {
+                // GDB asks in this way whether binary writes are known.
+                Some((_, 0)) => Ok(()),
+                place => {
+                    let ranges: Vec<String> = place.map(|(addr, len)| shown(addr, len)).into_iter().collect();
+                    trail.append(&Event::Write { space: Space::Virtual, ranges: &ranges, allowed: false })
+                }
+            },
+            Some((b'G' | b'P', _)) => {
+                trail.append(&Event::Write { space: Space::Registers, ranges: &[], allowed: false })
+            }
+            _ => match body.strip_prefix(b"qRcmd,").and_then(unhex) {
+                Some(line) => {
+                    let command = format!("monitor {}", String::from_utf8_lossy(&line));
+                    trail.append(&Event::Command { command: &command })
+                }
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Writes down the pages that are not yet.
+    fn read(&mut self, addr: u64, len: u64) -> Result<(), AuditError> {
+        let Some(trail) = &self.trail else { return Ok(()) };
+        let last = addr.saturating_add(len.saturating_sub(1)) / PAGE_SIZE;
+        // No reply holds more than a packet.
+        let pages = (addr / PAGE_SIZE..=last).take(super::packet::PACKET_SIZE / PAGE_SIZE as usize + 2);
+        let new: Vec<u64> = pages.filter(|page| !self.pages.contains(page)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let runs = new.chunk_by(|page, next| page + 1 == *next);
+        let ranges: Vec<String> = runs
+            .filter_map(|run| Some(shown(run.first()? * PAGE_SIZE, run.len() as u64 * PAGE_SIZE)))
+            .collect();
+        trail.append(&Event::Read { space: Space::Virtual, ranges: &ranges })?;
+        if self.pages.len() + new.len() > MOST_PAGES {
+            self.pages.clear();
+        }
+        self.pages.extend(new);
+        Ok(())
+    }
+}
+
+fn shown(addr: u64, len: u64) -> String {
+    format!("{}-{}", VirtAddr::new(addr), VirtAddr::new(addr.saturating_add(len)))
+}
+
+/// `HEX,HEX`, up to a colon.
+fn extent(place: &[u8]) -> Option<(u64, u64)> {
+    let place = place.split(|byte| *byte == b':').next()?;
+    let (addr, len) = std::str::from_utf8(place).ok()?.split_once(',')?;
+    let number = |digits| u64::from_str_radix(digits, 16).ok();
+    Some((number(addr)?, number(len)?))
+}

@@ -1,0 +1,152 @@
+//! A machine behind an adapter that remembers every address it was asked for, and the program run against it.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use nettlp_gdb::{
+    addr::{PhysAddr, PhysRange},
+    emulator::{self, Backing, Emulator},
+    machine::{Description, Machine},
+    mem::{PhysMem, ReadOp, cache::Validity},
+    session::{Options, Source},
+};
+use tempfile::TempDir;
+
+/// The machine's memory, remembering what was asked of it.
+pub(crate) struct Asked {
+    memory: Arc<dyn PhysMem>,
+    reads: Mutex<Vec<(PhysAddr, u64)>>,
+}
+
+impl Asked {
+    pub(crate) fn of(machine: &Machine) -> Arc<Self> {
+        Arc::new(Self { memory: machine.memory(), reads: Mutex::default() })
+    }
+
+    pub(crate) fn touches(&self, range: PhysRange) -> bool {
+        let reads = self.reads.lock().unwrap();
+        reads.iter().any(|(addr, len)| *addr < range.end && addr.raw() + len > range.start.raw())
+    }
+}
+
+impl PhysMem for Asked {
+    fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
+        self.reads.lock().unwrap().extend(ops.iter().map(|op| (op.addr, op.buf.len() as u64)));
+        self.memory.read_batch(ops);
+    }
+}
+
+impl Backing for Asked {}
+
+pub(crate) fn range(text: &str) -> PhysRange {
+    text.parse().unwrap()
+}
+
+/// `len` bytes from `addr`.
+pub(crate) fn bytes(addr: u64, len: u64) -> PhysRange {
+    PhysRange::with_len(PhysAddr::new(addr), len).unwrap()
+}
+
+pub(crate) fn small() -> Machine {
+    let description = Description {
+        ram: ["0-0x9fc00", "1M-48M"].map(range).to_vec(),
+        text_phys: PhysAddr::new(16 << 20),
+        ..Description::demo()
+    };
+    Machine::build(&description).unwrap()
+}
+
+pub(crate) fn options(machine: &Machine, memory: Arc<dyn PhysMem>, directory: &TempDir) -> Options {
+    let vmlinux = directory.path().join("vmlinux");
+    fs::write(&vmlinux, machine.vmlinux().unwrap()).unwrap();
+    Options {
+        source: Source::Memory(memory),
+        vmlinux: Some(vmlinux),
+        ram: Vec::new(),
+        forbidden: Vec::new(),
+        force: false,
+        validity: Validity::Stop,
+    }
+}
+
+/// A machine behind an adapter, and a profile of it.
+pub(crate) struct Bench {
+    pub(crate) asked: Arc<Asked>,
+    pub(crate) adapter: Emulator,
+    pub(crate) directory: TempDir,
+    pub(crate) profile: PathBuf,
+    pub(crate) forbidden: Vec<PhysRange>,
+}
+
+impl Bench {
+    pub(crate) fn new(machine: &Machine, number: u8, directory: TempDir, forbidden: Vec<PhysRange>) -> Self {
+        let [ip, local] = [number, number + 1].map(|last| IpAddr::from(Ipv4Addr::new(127, 73, 0, last)));
+        let asked = Asked::of(machine);
+        let config = emulator::Config { ip, ..emulator::Config::default() };
+        let adapter = Emulator::start(config, asked.clone()).unwrap();
+        let profile = directory.path().join("host.toml");
+        let quoted: Vec<String> = forbidden.iter().map(|range| format!("'{range}'")).collect();
+        let text = format!(
+            "[link]\nadapter = '{ip}'\nlocal = '{local}'\nrequester = '1b:00.0'\ntags = 64\n\
+             [memory]\nforbidden = [{}]\n[kernel]\nvmlinux = 'vmlinux'\n",
+            quoted.join(", ")
+        );
+        fs::write(&profile, text).unwrap();
+        Self { asked, adapter, directory, profile, forbidden }
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nettlp-gdb"));
+        command.env_remove("RUST_LOG").arg(arguments[0]).arg("--profile").arg(&self.profile);
+        command.args(&arguments[1..]);
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must end with `code`; returns what it said on stderr.
+    #[track_caller]
+    pub(crate) fn ends(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+        stderr
+    }
+
+    #[track_caller]
+    pub(crate) fn nothing_forbidden_was_asked_for(self) {
+        self.adapter.stop();
+        for range in &self.forbidden {
+            assert!(!self.asked.touches(*range), "{range} was asked for");
+        }
+    }
+}
+
+/// `serve` on a port of its own.
+pub(crate) struct Serving(Child, pub(crate) SocketAddr);
+
+impl Serving {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.args(["--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim_end().trim_end_matches('\'').rsplit(' ').next().unwrap();
+        let address = address.parse().unwrap_or_else(|_| panic!("no address in: {line}"));
+        Self(child, address)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
