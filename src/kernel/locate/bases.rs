@@ -37,8 +37,7 @@ pub(super) fn find(mem: &dyn PhysMem, proof: &Proof<'_>, evidence: &mut Vec<Evid
     let read = read_all(&*proof.space, &wanted);
     let mut values = NAMES.into_iter().zip(read).map(|(name, bytes)| {
         let value = VirtAddr::new(u64::from_le_bytes(*bytes?.first_chunk()?));
-        let in_kernel_half = value.raw() >> 63 == 1 && value.offset_in(PAGE_SIZE) == 0;
-        in_kernel_half.then(|| {
+        in_kernel_half(value).then(|| {
             evidence.push(Evidence {
                 what: name,
                 method: "variable",
@@ -73,8 +72,9 @@ pub(super) fn find(mem: &dyn PhysMem, proof: &Proof<'_>, evidence: &mut Vec<Evid
         Some(base)
     });
     let vmemmap = vmemmap.or_else(|| {
-        let noted = proof.identity.vmcoreinfo.as_ref()?;
-        let base = VirtAddr::new(noted.number("vmemmap").or_else(|| Some(noted.symbol("vmemmap")?.raw()))?);
+        let info = &proof.identity.vmcoreinfo.as_ref()?.info;
+        let base = info.number("vmemmap").or_else(|| Some(info.symbol("vmemmap")?.raw()));
+        let base = base.map(VirtAddr::new).filter(|base| in_kernel_half(*base))?;
         evidence.push(Evidence {
             what: "vmemmap_base",
             method: "VMCOREINFO",
@@ -84,6 +84,10 @@ pub(super) fn find(mem: &dyn PhysMem, proof: &Proof<'_>, evidence: &mut Vec<Evid
         Some(base)
     });
     Bases { page_offset, vmalloc, vmemmap }
+}
+
+fn in_kernel_half(base: VirtAddr) -> bool {
+    base.raw() >> 63 == 1 && base.offset_in(PAGE_SIZE) == 0
 }
 
 /// Whether `base` maps the kernel image where a direct map does.

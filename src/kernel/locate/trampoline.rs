@@ -124,15 +124,11 @@ fn sighting(page: PhysAddr, bytes: &[u8; PAGE_SIZE as usize], header: Option<Hea
     let last = bytes.last_chunk().map_or(0, |entry| u64::from_le_bytes(*entry));
     let sme = header.is_some_and(|header| header.sme_active);
     Sighting {
-        method: "real-mode trampoline",
-        place: page,
-        root: page,
         copied_root: Some(Arc::new(*bytes)),
         levels: header.map(|header| header.levels),
         encryption_mask: if sme { last & ENCRYPTION_BITS } else { 0 },
         entry: header.map(|header| header.start),
-        text_phys: None,
-        vmcoreinfo: None,
+        ..Sighting::new("real-mode trampoline", page, page)
     }
 }
 
