@@ -336,8 +336,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_text(release: String, builder: String, version: String) {
-            distribution(&plain(&release, &builder, &version));
-            distribution(&version);
+            let _ = distribution(&plain(&release, &builder, &version));
+            let _ = distribution(&version);
         }
     }
 }

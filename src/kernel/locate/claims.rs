@@ -15,7 +15,7 @@ use super::{
     Target,
     image::{Image, TEXT_ALIGN},
     proof::read_all,
-    slide,
+    slide::{self, Slide},
     vmcoreinfo::{self, Damage, VmcoreInfo},
 };
 
@@ -27,6 +27,8 @@ const NEIGHBOURS: u64 = 64;
 pub(super) struct Noted {
     pub(super) info: VmcoreInfo,
     pub(super) source: &'static str,
+    /// The slide, as it is settled with this copy.
+    pub(super) slide: Slide,
 }
 
 /// A copy that is not believed.
@@ -52,35 +54,41 @@ pub(super) struct Seen<'s, 'a> {
 }
 
 impl Seen<'_, '_> {
-    /// What in `info` cannot be so.
-    fn contradiction(&self, info: &VmcoreInfo) -> Option<String> {
+    /// Holds `info` against what is known; the error says what in it cannot be so.
+    fn check(&self, info: &VmcoreInfo) -> Result<Slide, String> {
         let Self { image, tables, .. } = self;
-        let (noted, known) = (info.release(), self.release.as_deref());
+        let (noted, known) = (info.get("OSRELEASE"), self.release.as_deref());
         if let Some((noted, known)) = noted.zip(known).filter(|(noted, known)| noted != known) {
-            return Some(format!("it says {noted}, the kernel says {known}"));
+            return Err(format!("it says {noted}, the kernel says {known}"));
         }
         let numbers = [
             ("phys_base", image.phys_base()),
             ("pgtable_l5_enabled", u64::from(tables.levels == Levels::Five)),
             ("sme_mask", tables.encryption_mask),
         ];
-        let wrong = numbers.into_iter().find_map(|(name, known)| {
-            let noted = info.number(name).filter(|noted| *noted != known)?;
-            Some(format!("its {name} is {noted:#x}, by the page tables it is {known:#x}"))
-        });
-        if wrong.is_some() {
-            return wrong;
+        for (name, known) in numbers {
+            let Some(text) = info.get(&format!("NUMBER({name})")) else { continue };
+            match info.number(name) {
+                Some(noted) if noted == known => {}
+                Some(noted) => {
+                    return Err(format!("its {name} is {noted:#x}, by the page tables it is {known:#x}"));
+                }
+                None => return Err(format!("its {name} is {text:?}, no number")),
+            }
         }
         let starts_text =
             |addr: VirtAddr| addr >= image.text && addr.wrapping_offset_from(image.text) < TEXT_ALIGN;
         if let Some(addr) = info.symbol("_stext").filter(|addr| !starts_text(*addr)) {
-            return Some(format!("its _stext is {addr}, the text begins at {}", image.text));
+            return Err(format!("its _stext is {addr}, the text begins at {}", image.text));
         }
         let table = info.top_level_table();
         if let Some(addr) = table.filter(|addr| !self.is_top_level(*addr)) {
-            return Some(format!("its swapper_pg_dir {addr} is not the kernel's page table"));
+            return Err(format!("its swapper_pg_dir {addr} is not the kernel's page table"));
         }
-        slide::settle(self.target, image, self.slide, info.slide()).contradiction
+        if let Some(text) = info.get("KERNELOFFSET").filter(|_| info.slide().is_none()) {
+            return Err(format!("its KERNELOFFSET is {text:?}, no number"));
+        }
+        slide::settle(self.target, image, self.slide, info.slide())
     }
 
     /// Whether the table at `addr` maps the image as the one the kernel was seen through does.
@@ -96,9 +104,9 @@ impl Seen<'_, '_> {
         refused: &mut Vec<Refused>,
     ) -> Option<Noted> {
         let (reason, contradicts) = match found {
-            Ok(info) => match self.contradiction(&info) {
-                None => return Some(Noted { info, source }),
-                Some(reason) => (reason, true),
+            Ok(info) => match self.check(&info) {
+                Ok(slide) => return Some(Noted { info, source, slide }),
+                Err(reason) => (reason, true),
             },
             Err(reason) => (reason, false),
         };

@@ -132,8 +132,9 @@ fn place(sighting: &Sighting, proof: &Proof<'_>, evidence: &mut Vec<Evidence>) {
 
 /// VMCOREINFO, and the copies of it that were not believed.
 fn vmcoreinfo(proof: &Proof<'_>, evidence: &mut Vec<Evidence>) {
-    if let Some(Noted { info, source }) = &proof.identity.vmcoreinfo {
-        let detail = format!("{} bytes, nothing in it contradicts the kernel", info.text().len());
+    if let Some(Noted { info, source, .. }) = &proof.identity.vmcoreinfo {
+        let detail =
+            format!("{} bytes, at one with the page tables and the kernel's own strings", info.text().len());
         add(evidence, "VMCOREINFO", source, detail, Confidence::Proved);
     }
     for refused in &proof.identity.refused {

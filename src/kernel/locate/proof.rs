@@ -111,8 +111,10 @@ fn prove_depth<'a>(target: &Target<'a>, sighting: &Sighting, levels: Levels) -> 
     if identity.release().is_none() {
         return Err("no linux_banner can be read".to_owned());
     }
-    let noted = identity.vmcoreinfo.as_ref().and_then(|noted| noted.info.slide());
-    let slide = slide::settle(target, &image, by_vmlinux, noted);
+    let slide = match &identity.vmcoreinfo {
+        Some(noted) => noted.slide.clone(),
+        None => slide::alone(&image, by_vmlinux.map(|(slide, _)| slide)),
+    };
     let root = live_root(target, sighting, &image, &names, &identity);
     Ok(Proof { image, space, tables, root, names, identity, by_vmlinux: by_vmlinux.is_some(), slide })
 }

@@ -39,59 +39,64 @@ pub(super) struct Slide {
     pub(super) method: &'static str,
     pub(super) detail: String,
     pub(super) confidence: Confidence,
-    /// What VMCOREINFO has wrong.
-    pub(super) contradiction: Option<String>,
 }
 
-/// Settles it between a vmlinux (trusted, or forced) and VMCOREINFO.
+impl Slide {
+    fn new(value: u64, method: &'static str, confidence: Confidence) -> Self {
+        Self { value: Some(value), method, detail: format!("{value:#x}"), confidence }
+    }
+}
+
+/// The slide of a kernel linked at `__START_KERNEL_map` plus `start`.
+fn linked_at(image: &Image, start: u64) -> u64 {
+    image.text.raw().wrapping_sub(START_KERNEL_MAP.wrapping_add(start).raw())
+}
+
+/// The slide without VMCOREINFO.
+pub(super) fn alone(image: &Image, by_vmlinux: Option<u64>) -> Slide {
+    const USUAL: &str = "_text is usually linked at 0xffffffff81000000";
+    match by_vmlinux {
+        Some(value) => Slide::new(value, "vmlinux", Confidence::Found),
+        None => Slide::new(linked_at(image, USUAL_START), USUAL, Confidence::Guessed),
+    }
+}
+
+/// Settles it between a vmlinux, with whether that is this kernel's own, and VMCOREINFO; the error says that
+/// VMCOREINFO is wrong, and why.
 pub(super) fn settle(
     target: &Target<'_>,
     image: &Image,
     by_vmlinux: Option<(u64, bool)>,
     noted: Option<u64>,
-) -> Slide {
-    let linked_at = |start: u64| image.text.raw().wrapping_sub(START_KERNEL_MAP.wrapping_add(start).raw());
-    let usual = linked_at(USUAL_START);
-    let slide = |value: u64, method, confidence| Slide {
-        value: Some(value),
-        method,
-        detail: format!("{value:#x}"),
-        confidence,
-        contradiction: None,
+) -> Result<Slide, String> {
+    let Some(noted) = noted else { return Ok(alone(image, by_vmlinux.map(|(slide, _)| slide))) };
+    let wrong = |known: u64, source: &str| {
+        Err(format!("its KERNELOFFSET is {noted:#x}, by the {source} it is {known:#x}"))
     };
-    let wrong = |noted: u64, known: u64, source: &str| {
-        Some(format!("its KERNELOFFSET is {noted:#x}, by {source} it is {known:#x}"))
-    };
-    match (by_vmlinux, noted) {
-        (Some((value, _)), Some(noted)) if value == noted => slide(value, "vmlinux", Confidence::Proved),
-        (Some((value, trusted)), noted) => Slide {
-            contradiction: noted.filter(|_| trusted).and_then(|noted| wrong(noted, value, "the vmlinux")),
-            ..slide(value, "vmlinux", Confidence::Found)
-        },
-        (None, Some(noted)) if noted == usual => slide(usual, "VMCOREINFO", Confidence::Proved),
-        (None, Some(noted)) => match preferred_start(target, image).map(linked_at) {
-            Some(value) if value == noted => slide(value, "VMCOREINFO", Confidence::Proved),
-            Some(value) => Slide {
-                contradiction: wrong(noted, value, "the link address in boot_params"),
-                ..slide(value, "boot_params", Confidence::Found)
-            },
-            None if !is_link_address(image.text.wrapping_sub(noted), image.text) => Slide {
-                contradiction: Some(format!("by its KERNELOFFSET {noted:#x} no kernel can be linked")),
-                ..slide(usual, USUAL, Confidence::Guessed)
-            },
-            None => Slide {
-                value: None,
-                method: "VMCOREINFO, against the usual link address",
-                detail: format!("{noted:#x} by the one, {usual:#x} by the other: a vmlinux would decide"),
-                confidence: Confidence::Dropped,
-                contradiction: None,
-            },
-        },
-        (None, None) => slide(usual, USUAL, Confidence::Guessed),
+    let usual = linked_at(image, USUAL_START);
+    match by_vmlinux {
+        Some((slide, true)) if slide != noted => return wrong(slide, "vmlinux"),
+        Some((slide, _)) if slide == noted => return Ok(Slide::new(slide, "vmlinux", Confidence::Proved)),
+        Some((slide, _)) => return Ok(Slide::new(slide, "vmlinux", Confidence::Found)),
+        None if noted == usual => return Ok(Slide::new(noted, "VMCOREINFO", Confidence::Proved)),
+        None if !is_link_address(image.text.wrapping_sub(noted), image.text) => {
+            return Err(format!("by its KERNELOFFSET {noted:#x} no kernel can be linked"));
+        }
+        None => {}
+    }
+    match preferred_start(target, image).map(|start| linked_at(image, start)) {
+        Some(slide) if slide == noted => {
+            Ok(Slide::new(noted, "VMCOREINFO and boot_params", Confidence::Proved))
+        }
+        Some(slide) => wrong(slide, "link address in boot_params"),
+        None => Ok(Slide {
+            value: None,
+            method: "VMCOREINFO, against the usual link address",
+            detail: format!("{noted:#x} by the one, {usual:#x} by the other: a vmlinux would decide"),
+            confidence: Confidence::Dropped,
+        }),
     }
 }
-
-const USUAL: &str = "_text is usually linked at 0xffffffff81000000";
 
 fn is_link_address(linked: VirtAddr, text: VirtAddr) -> bool {
     START_KERNEL_MAP <= linked && linked <= text && linked.offset_in(TEXT_ALIGN) == 0

@@ -19,6 +19,7 @@ use super::{
     banner::{BANNER_PREFIX, BANNER_START, holds_banner},
     image::{START_KERNEL_MAP, TEXT_ALIGN},
     image_tables,
+    trampoline::ENCRYPTION_BITS,
     vmcoreinfo::{self, VmcoreInfo},
 };
 
@@ -90,7 +91,7 @@ pub(super) fn by_vmcoreinfo<'t>(
         target.tables.read(page, &mut bytes).ok()?;
         let info = VmcoreInfo::parse_note(&bytes).or_else(|_| VmcoreInfo::parse_text(&bytes));
         match info {
-            Ok(info) => from_vmcoreinfo(page, info),
+            Ok(info) => from_vmcoreinfo(target, page, info),
             Err(damage) => {
                 log::info!("VMCOREINFO at {page}: {damage}");
                 None
@@ -99,12 +100,14 @@ pub(super) fn by_vmcoreinfo<'t>(
     })))
 }
 
-fn from_vmcoreinfo(page: PhysAddr, info: VmcoreInfo) -> Option<Sighting> {
+fn from_vmcoreinfo(target: &Target<'_>, page: PhysAddr, info: VmcoreInfo) -> Option<Sighting> {
     let linear = info.top_level_table()?.raw().wrapping_sub(START_KERNEL_MAP.raw());
     let root = PhysAddr::new(linear.wrapping_add(info.number("phys_base")?));
     let levels =
         info.number("pgtable_l5_enabled").map(|l5| if l5 == 1 { Levels::Five } else { Levels::Four });
-    let encryption_mask = info.number("sme_mask").unwrap_or(0);
+    // A bit that the entry for the image does not have encrypts nothing.
+    let entry = target.tables.read_u64(root.wrapping_add(PAGE_SIZE - 8)).ok()?;
+    let encryption_mask = info.number("sme_mask").unwrap_or(0) & entry & ENCRYPTION_BITS;
     Some(Sighting {
         levels,
         encryption_mask,

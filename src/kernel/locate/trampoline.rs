@@ -33,7 +33,7 @@ const CR4_LA57: u32 = 1 << 12;
 const FLAG_SME_ACTIVE: u32 = 1 << 0;
 
 /// Where AMD puts the encryption bit: 47 up to Zen 2, 51 from Zen 3 on (CPUID 0x8000001f EBX).
-const ENCRYPTION_BITS: u64 = 1 << 47 | 1 << 51;
+pub(super) const ENCRYPTION_BITS: u64 = 1 << 47 | 1 << 51;
 
 /// `struct trampoline_header`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
