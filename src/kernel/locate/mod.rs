@@ -30,7 +30,7 @@ pub mod vmcoreinfo;
 #[cfg(test)]
 mod tests;
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{cell::RefCell, cmp::Ordering, sync::Arc};
 
 pub use error::{Attempt, LocateError};
 
@@ -51,6 +51,9 @@ use bases::Bases;
 use proof::{Names, Proof};
 use ram::RamMap;
 use vmcoreinfo::VmcoreInfo;
+
+/// Damaged places told of; memory may be full of them.
+const MAX_DAMAGED: usize = 8;
 
 /// What is known beforehand, all of it optional.
 #[derive(Clone, Copy, Default)]
@@ -140,9 +143,18 @@ struct Target<'a> {
     /// The same, keeping what was read: one search reads the same tables again and again.
     tables: Arc<dyn PhysMem>,
     hints: &'a Hints<'a>,
+    /// What the search under way met and could not even sight a kernel by.
+    damaged: RefCell<Vec<(PhysAddr, String)>>,
 }
 
 impl Target<'_> {
+    fn note_damage(&self, place: PhysAddr, reason: String) {
+        let mut damaged = self.damaged.borrow_mut();
+        if damaged.len() < MAX_DAMAGED {
+            damaged.push((place, reason));
+        }
+    }
+
     fn progress(&self, progress: Progress) {
         if let Some(report) = self.hints.progress {
             report(progress);
@@ -157,12 +169,12 @@ impl Target<'_> {
 pub fn locate(guard: &Arc<Guard>, hints: &Hints<'_>) -> Result<KernelMap, LocateError> {
     let led = guard.led_by_tables();
     let tables: Arc<dyn PhysMem> = Arc::new(Cache::new(Arc::clone(&led), Validity::Stop));
-    let target = Target { guard, led, tables, hints };
+    let target = Target { guard, led, tables, hints, damaged: RefCell::default() };
     let mut attempts = Vec::new();
 
     let sightings = trampoline::sightings(&target)?;
     if let Some(proved) = prove_all(&target, &sightings, &mut attempts)? {
-        return finish(&target, proved);
+        return finish(&target, proved, &attempts);
     }
     let Some(ram) = guard.limits() else {
         attempts.push(Attempt::skipped("searches of RAM", "what is RAM is not known: give --ram START-END"));
@@ -175,7 +187,7 @@ pub fn locate(guard: &Arc<Guard>, hints: &Hints<'_>) -> Result<KernelMap, Locate
             Err(lacks) => attempts.push(Attempt::skipped(method, lacks)),
             Ok(hits) => {
                 if let Some(proved) = prove_first(&target, method, hits, &mut attempts) {
-                    return finish(&target, proved);
+                    return finish(&target, proved, &attempts);
                 }
             }
         }
@@ -230,26 +242,36 @@ fn prove_all<'a>(
 fn prove_first<'a>(
     target: &Target<'a>,
     method: &'static str,
-    sightings: impl Iterator<Item = Sighting>,
+    sightings: Sightings<'_>,
     attempts: &mut Vec<Attempt>,
 ) -> Option<(Sighting, Proof<'a>)> {
     let mut attempt = Attempt::new(method);
+    let mut proved = None;
     for sighting in sightings {
         match proof::prove(target, &sighting) {
-            Ok(proof) => return Some((sighting, proof)),
+            Ok(proof) => {
+                proved = Some((sighting, proof));
+                break;
+            }
             Err(reason) => attempt.refuse(sighting.place, reason),
         }
     }
+    target.damaged.take().into_iter().for_each(|(place, reason)| attempt.refuse(place, reason));
     attempts.push(attempt);
-    None
+    proved
 }
 
 /// Refuses another build's vmlinux, reads what is left, confines the guard.
-fn finish(target: &Target<'_>, (sighting, proof): (Sighting, Proof<'_>)) -> Result<KernelMap, LocateError> {
+fn finish(
+    target: &Target<'_>,
+    (sighting, proof): (Sighting, Proof<'_>),
+    attempts: &[Attempt],
+) -> Result<KernelMap, LocateError> {
     let Target { hints, tables, guard, .. } = target;
     check_build(hints, &proof)?;
     let mut evidence = Vec::new();
     evidence::describe(&sighting, &proof, hints, &mut evidence);
+    evidence.extend(attempts.iter().flat_map(Attempt::evidence));
     let bases = bases::find(&**tables, &proof, &mut evidence);
     let ram = confine(guard, target, &proof, &bases, &mut evidence)?;
     let init_task = match hints.symbols {

@@ -89,14 +89,13 @@ pub(super) fn by_vmcoreinfo<'t>(
         let len = vmcoreinfo::text_len(&header).map_or(PAGE_SIZE as usize, |len| LEN + len);
         let mut bytes = vec![0; len];
         target.tables.read(page, &mut bytes).ok()?;
-        let info = VmcoreInfo::parse_note(&bytes).or_else(|_| VmcoreInfo::parse_text(&bytes));
-        match info {
-            Ok(info) => from_vmcoreinfo(target, page, info),
-            Err(damage) => {
-                log::info!("VMCOREINFO at {page}: {damage}");
-                None
-            }
-        }
+        let is_text = bytes.starts_with(vmcoreinfo::BEGINNING);
+        let info = if is_text { VmcoreInfo::parse_text(&bytes) } else { VmcoreInfo::parse_note(&bytes) };
+        let sighting = info.map_err(|damage| damage.to_string()).and_then(|info| {
+            from_vmcoreinfo(target, page, info)
+                .ok_or_else(|| "it does not say where the tables are".to_owned())
+        });
+        sighting.map_err(|reason| target.note_damage(page, reason)).ok()
     })))
 }
 
@@ -106,7 +105,7 @@ fn from_vmcoreinfo(target: &Target<'_>, page: PhysAddr, info: VmcoreInfo) -> Opt
     let levels =
         info.number("pgtable_l5_enabled").map(|l5| if l5 == 1 { Levels::Five } else { Levels::Four });
     // A bit that the entry for the image does not have encrypts nothing.
-    let entry = target.tables.read_u64(root.wrapping_add(PAGE_SIZE - 8)).ok()?;
+    let entry = target.tables.read_u64(root.wrapping_add(PAGE_SIZE - 8)).unwrap_or(0);
     let encryption_mask = info.number("sme_mask").unwrap_or(0) & entry & ENCRYPTION_BITS;
     Some(Sighting {
         levels,
