@@ -19,7 +19,7 @@ BANNER = b"Linux version "
 
 # With the trampoline in place. Two slides that contradict each other are settled by boot_params, which is searched for.
 MOST_REQUESTS = 1000
-MOST_TO_SETTLE = 60_000
+MOST_TO_SETTLE = 40_000
 
 # Found without one, all that is damaged being a note.
 SAME = ["release", "banner", "distribution", "build_id", "text", "text_phys", "phys_base", "slide", "root", "levels",

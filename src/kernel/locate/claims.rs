@@ -5,6 +5,8 @@
 //! with the reason kept for whoever reads the evidence.
 //! Source: `kernel/vmcore_info.c` (`vmcoreinfo_note`, `vmcoreinfo_data`), `arch/x86/kernel/vmcore_info_64.c`.
 
+use std::cell::OnceCell;
+
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     mem::PhysMem,
@@ -51,6 +53,8 @@ pub(super) struct Seen<'s, 'a> {
     pub(super) release: Option<String>,
     /// By a vmlinux, and whether that is this kernel's.
     pub(super) slide: Option<(u64, bool)>,
+    /// What `boot_params` says of the link address, once it was looked for.
+    pub(super) start: OnceCell<Option<u64>>,
 }
 
 impl Seen<'_, '_> {
@@ -88,7 +92,8 @@ impl Seen<'_, '_> {
         if let Some(text) = info.get("KERNELOFFSET").filter(|_| info.slide().is_none()) {
             return Err(format!("its KERNELOFFSET is {text:?}, no number"));
         }
-        slide::settle(self.target, image, self.slide, info.slide())
+        let start = || *self.start.get_or_init(|| slide::preferred_start(self.target, image));
+        slide::settle(image, self.slide, info.slide(), start)
     }
 
     /// Whether the table at `addr` maps the image as the one the kernel was seen through does.
@@ -126,18 +131,18 @@ impl Seen<'_, '_> {
         if let Some(noted) = seen.and_then(|info| self.judge("page scan", Ok(info.clone()), refused)) {
             return Some(noted);
         }
-        for variable in variables {
-            let Ok(pointer) = self.space.read_ptr(*variable) else { continue };
+        let mut pointers: Vec<VirtAddr> =
+            variables.iter().filter_map(|variable| self.space.read_ptr(*variable).ok()).collect();
+        pointers.dedup();
+        for pointer in pointers {
             let Some(found) = note_at(self.space, pointer) else { continue };
             if let Some(noted) = self.judge(source, found, refused) {
                 return Some(noted);
             }
         }
         // Looked at only now: where the note is whole, one read of it is enough.
-        variables.iter().find_map(|variable| {
-            let copies = copies_near(self.space, *variable);
-            copies.into_iter().find_map(|found| self.judge("vmcoreinfo_data", found, refused))
-        })
+        let copies = copies_near(self.space, variables);
+        copies.into_iter().find_map(|found| self.judge("vmcoreinfo_data", found, refused))
     }
 }
 
@@ -158,10 +163,13 @@ fn note_at(space: &dyn VirtMem, addr: VirtAddr) -> Option<Result<VmcoreInfo, Str
     Some(note.and_then(|note| VmcoreInfo::parse_note(&note).map_err(|damage| damage.to_string())))
 }
 
-/// The texts that the neighbours of a variable point to: pages that begin as VMCOREINFO's text does.
-fn copies_near(space: &dyn VirtMem, variable: VirtAddr) -> Vec<Result<VmcoreInfo, String>> {
-    let around =
-        space.read_vec(variable.wrapping_sub(NEIGHBOURS), 2 * NEIGHBOURS as usize).unwrap_or_default();
+/// The texts that the variables' neighbours point to: pages that begin as VMCOREINFO's text does.
+fn copies_near(space: &dyn VirtMem, variables: &[VirtAddr]) -> Vec<Result<VmcoreInfo, String>> {
+    let wanted: Vec<_> = variables
+        .iter()
+        .map(|variable| (Some(variable.wrapping_sub(NEIGHBOURS)), 2 * NEIGHBOURS as usize))
+        .collect();
+    let around: Vec<u8> = read_all(space, &wanted).into_iter().flatten().flatten().collect();
     let (words, _) = around.as_chunks::<8>();
     let pointers = words.iter().map(|word| VirtAddr::new(u64::from_le_bytes(*word)));
     let mut pages: Vec<VirtAddr> =

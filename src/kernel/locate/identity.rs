@@ -128,6 +128,7 @@ pub(super) fn without_names(
     );
     if seen.release.is_none() && vmcoreinfo.is_some() {
         // Now that the banner was read, once more.
+        refused.clear();
         seen.release = banner.as_ref().and_then(Banner::release).map(str::to_owned);
         vmcoreinfo = believed(&seen, &mut refused);
     }

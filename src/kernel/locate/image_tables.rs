@@ -24,6 +24,9 @@ const MAX_DISTANCE: u64 = 64 << 20;
 /// Pages asked for one word each at once.
 const PAGES_AT_ONCE: usize = 1024;
 
+/// Tables that are looked through. A host has some ten such pages; memory may be full of what only looks like them.
+const MAX_DIRECTORIES: usize = 4096;
+
 const LAST_SLOT: u64 = PAGE_SIZE - 8;
 
 /// Kernels whose top-level table maps the image that holds it, anywhere in `ram`.
@@ -35,8 +38,9 @@ pub(super) fn sightings<'t>(
     let hits = search::<8>(target, "searching for page tables", pages, LAST_SLOT, |word| {
         leads_to_table(u64::from_le_bytes(*word))
     });
-    Ok(Box::new(hits.filter_map(|(page, _)| {
-        let (levels, _) = kernel_table(target, page, |_| true)?;
+    let pages = hits.map(|(page, _)| page).filter(|page| is_directory(target, *page));
+    Ok(Box::new(pages.take(MAX_DIRECTORIES).filter_map(|page| {
+        let levels = depth(target, page, |_| true)?;
         Some(Sighting { levels: Some(levels), ..Sighting::new("page tables", page, page) })
     })))
 }
@@ -48,23 +52,15 @@ pub(super) fn root_of_rodata(
     ram: &[PhysRange],
 ) -> Option<(PhysAddr, Levels)> {
     let begins_there = |image: &Image| image.rodata().is_some_and(|run| run.phys == rodata);
-    root_near(target, ram, rodata, |root| kernel_table(target, root, begins_there).map(|(levels, _)| levels))
+    root_near(target, ram, rodata, |root| depth(target, root, begins_there))
 }
 
-/// The depth and the image of a table inside the image it maps, if that image is as wanted.
-fn kernel_table(
-    target: &Target<'_>,
-    root: PhysAddr,
-    wanted: impl Fn(&Image) -> bool,
-) -> Option<(Levels, Image)> {
-    if !is_directory(target, root) {
-        return None;
-    }
-    [Levels::Five, Levels::Four].into_iter().find_map(|levels| {
-        let tables = Tables { root, levels, encryption_mask: 0 };
-        let image = Image::survey(&*target.tables, tables).ok()?;
-        let inside = image.phys_range().is_some_and(|range| range.contains(root, PAGE_SIZE));
-        (inside && wanted(&image)).then_some((levels, image))
+/// The depth of a table inside the image it maps, if that image is as wanted.
+fn depth(target: &Target<'_>, root: PhysAddr, wanted: impl Fn(&Image) -> bool) -> Option<Levels> {
+    [Levels::Five, Levels::Four].into_iter().find(|levels| {
+        let tables = Tables { root, levels: *levels, encryption_mask: 0 };
+        let Ok(image) = Image::survey(&*target.tables, tables) else { return false };
+        image.phys_range().is_some_and(|range| range.contains(root, PAGE_SIZE)) && wanted(&image)
     })
 }
 
@@ -86,9 +82,10 @@ pub(super) fn root_near<T>(
         .flat_map(|distance| [page.checked_add(distance), page.checked_sub(distance)])
         .flatten()
         .filter(|page| ram.iter().any(|range| range.contains(*page, PAGE_SIZE)));
+    let mut left = MAX_DIRECTORIES;
     loop {
         let batch: Vec<PhysAddr> = pages.by_ref().take(PAGES_AT_ONCE).collect();
-        if batch.is_empty() {
+        if batch.is_empty() || left == 0 {
             return None;
         }
         let mut words = vec![[0; 8]; batch.len()];
@@ -102,8 +99,9 @@ pub(super) fn root_near<T>(
         drop(ops);
         let tables = batch.into_iter().zip(words).zip(read);
         let tables = tables.filter(|((_, word), read)| *read && leads_to_table(u64::from_le_bytes(*word)));
-        let mut tables = tables.filter(|((page, _), _)| is_directory(target, *page));
-        let found = tables.find_map(|((page, _), _)| Some((page, accept(page)?)));
+        let tables = tables.map(|((page, _), _)| page).filter(|page| is_directory(target, *page));
+        let mut tables = tables.take(left).inspect(|_| left -= 1);
+        let found = tables.find_map(|page| Some((page, accept(page)?)));
         if found.is_some() {
             return found;
         }

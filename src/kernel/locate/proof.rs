@@ -4,7 +4,7 @@
 //! kernel must say who it is through those very tables, in its banner, and VMCOREINFO, `.notes` and the entry
 //! point in the trampoline must not contradict it.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
@@ -106,7 +106,15 @@ fn prove_depth<'a>(target: &Target<'a>, sighting: &Sighting, levels: Levels) -> 
     let space: Arc<dyn VirtMem> =
         Arc::new(AddressSpace::new(mem, sighting.root, levels, sighting.encryption_mask));
 
-    let seen = Seen { target, space: &*space, image: &image, tables, release: None, slide: None };
+    let seen = Seen {
+        target,
+        space: &*space,
+        image: &image,
+        tables,
+        release: None,
+        slide: None,
+        start: OnceCell::new(),
+    };
     let (names, identity, by_vmlinux) = identify(sighting, seen, (&space, &image));
     if identity.release().is_none() {
         return Err("no linux_banner can be read".to_owned());

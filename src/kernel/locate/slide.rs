@@ -62,12 +62,12 @@ pub(super) fn alone(image: &Image, by_vmlinux: Option<u64>) -> Slide {
 }
 
 /// Settles it between a vmlinux, with whether that is this kernel's own, and VMCOREINFO; the error says that
-/// VMCOREINFO is wrong, and why.
+/// VMCOREINFO is wrong, and why. `preferred_start` is asked only where the two leave it open.
 pub(super) fn settle(
-    target: &Target<'_>,
     image: &Image,
     by_vmlinux: Option<(u64, bool)>,
     noted: Option<u64>,
+    preferred_start: impl Fn() -> Option<u64>,
 ) -> Result<Slide, String> {
     let Some(noted) = noted else { return Ok(alone(image, by_vmlinux.map(|(slide, _)| slide))) };
     let wrong = |known: u64, source: &str| {
@@ -84,7 +84,7 @@ pub(super) fn settle(
         }
         None => {}
     }
-    match preferred_start(target, image).map(|start| linked_at(image, start)) {
+    match preferred_start().map(|start| linked_at(image, start)) {
         Some(slide) if slide == noted => {
             Ok(Slide::new(noted, "VMCOREINFO and boot_params", Confidence::Proved))
         }
@@ -103,7 +103,7 @@ fn is_link_address(linked: VirtAddr, text: VirtAddr) -> bool {
 }
 
 /// `LOAD_PHYSICAL_ADDR` from the setup header in the image's data.
-fn preferred_start(target: &Target<'_>, image: &Image) -> Option<u64> {
+pub(super) fn preferred_start(target: &Target<'_>, image: &Image) -> Option<u64> {
     let data: Vec<PhysRange> = image.data_ranges().collect();
     let total = data.iter().map(PhysRange::len).sum();
     let mut done = 0;
