@@ -42,6 +42,9 @@ pub enum Damage {
         /// `n_type`.
         kind: u32,
     },
+    /// The header would do, its name is another's.
+    #[error("its note is not named VMCOREINFO")]
+    Name,
     /// The bytes end before the note does.
     #[error("it is cut off after {0} bytes")]
     Short(usize),
@@ -80,10 +83,12 @@ fn checked_text_len(header: &[u8]) -> Result<usize, Damage> {
         return Err(Damage::Wiped);
     }
     let len = text as usize;
-    let named =
-        header.get(NAME_AT..).is_some_and(|rest| rest.starts_with(NAME)) && name as usize == NAME.len();
-    let whole = named && kind == 0 && (1..=MAX_TEXT_LEN).contains(&len);
-    whole.then_some(len).ok_or(Damage::Header { name, text, kind })
+    let plausible = name as usize == NAME.len() && kind == 0 && (1..=MAX_TEXT_LEN).contains(&len);
+    match header.get(NAME_AT..).is_some_and(|rest| rest.starts_with(NAME)) {
+        _ if !plausible => Err(Damage::Header { name, text, kind }),
+        true => Ok(len),
+        false => Err(Damage::Name),
+    }
 }
 
 /// The text of a VMCOREINFO note.
@@ -257,6 +262,7 @@ mod tests {
             assert!(header(at, value).starts_with("its note header"), "{at} {value}");
         }
         assert_eq!(header(4, TEXT.len() as u32 - 3), "its last line does not end");
+        assert_eq!(header(12, 0), "its note is not named VMCOREINFO");
         assert_eq!(said(&note("KERNELOFFSET=0\n")).unwrap_err(), "its text does not begin with OSRELEASE=");
         assert!(said(&note("OSRELEASE=6\x07\n")).unwrap_err().starts_with("byte 11 of its text is 0x07"));
         let huge = format!("OSRELEASE={}\n", "6".repeat(4000));
