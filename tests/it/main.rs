@@ -11,6 +11,7 @@ mod cli;
 mod dump;
 mod gdb;
 mod hostile;
+mod identity;
 mod kconfig;
 mod link;
 mod machine;

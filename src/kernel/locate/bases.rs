@@ -4,12 +4,14 @@
 //! Otherwise the direct map is the first thing its tables map in the kernel half.
 //! Source: `arch/x86/mm/kaslr.c`, `Documentation/arch/x86/x86_64/mm.rst`.
 
+use std::sync::Arc;
+
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     kernel::{Confidence, Evidence},
     mem::PhysMem,
     paging::{
-        VirtMem,
+        AddressSpace, VirtMem,
         runs::{Tables, runs},
     },
 };
@@ -88,6 +90,14 @@ pub(super) fn find(mem: &dyn PhysMem, proof: &Proof<'_>, evidence: &mut Vec<Evid
 
 fn in_kernel_half(base: VirtAddr) -> bool {
     base.raw() >> 63 == 1 && base.offset_in(PAGE_SIZE) == 0
+}
+
+/// Whether `tables` have a direct map, which maps the image at `text_phys` a second time. A kernel's top-level table
+/// has; the table below it, which maps the image as a top-level table of a lesser depth would, has not.
+pub(super) fn have_direct_map(mem: &Arc<dyn PhysMem>, tables: Tables, text_phys: PhysAddr) -> bool {
+    let Tables { root, levels, encryption_mask } = tables;
+    let space = AddressSpace::new(Arc::clone(mem), root, levels, encryption_mask);
+    first_mapped(&**mem, tables).is_some_and(|base| maps_image(&space, base, text_phys))
 }
 
 /// Whether `base` maps the kernel image where a direct map does.

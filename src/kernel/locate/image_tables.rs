@@ -1,8 +1,9 @@
 //! The kernel's top-level page table by what it is, for when nothing says where it stands.
 //!
-//! `init_top_pgt` is a page of the image's data, its user half is empty, and it maps the image, itself included: no
-//! process' table and no copy is inside the image it maps. That is looked for near a place in the image, or, when
-//! all else is gone, in all RAM at one word per page. What is found still has to prove itself (`proof`).
+//! `init_top_pgt` is a page of the image's data, its user half is empty, it maps the image, itself included, and has
+//! the direct map: no process' table and no copy is inside the image it maps, and no table of a lower level has the
+//! direct map. That is looked for near a place in the image, or, when all else is gone, in all RAM at one word per
+//! page. What is found still has to prove itself (`proof`).
 //! Source: `arch/x86/kernel/head_64.S` (`init_top_pgt`), `arch/x86/kernel/vmlinux.lds.S`.
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    Sighting, Sightings, Target,
+    Sighting, Sightings, Target, bases,
     image::Image,
     slots::{pages_from_the_ends, search},
     trampoline::{is_page_directory, leads_to_table},
@@ -60,7 +61,8 @@ fn depth(target: &Target<'_>, root: PhysAddr, wanted: impl Fn(&Image) -> bool) -
     [Levels::Five, Levels::Four].into_iter().find(|levels| {
         let tables = Tables { root, levels: *levels, encryption_mask: 0 };
         let Ok(image) = Image::survey(&*target.tables, tables) else { return false };
-        image.phys_range().is_some_and(|range| range.contains(root, PAGE_SIZE)) && wanted(&image)
+        let inside = image.phys_range().is_some_and(|range| range.contains(root, PAGE_SIZE));
+        inside && wanted(&image) && bases::have_direct_map(&target.tables, tables, image.text_phys)
     })
 }
 
