@@ -35,8 +35,9 @@ pub fn info(out: &mut dyn fmt::Write, info: &Info) -> fmt::Result {
     let text = |value: &Option<String>| value.as_deref().map_or_else(unknown, printable);
     let number = |value: &Option<Hex>| value.map_or_else(unknown, |value| value.to_string());
     let ram = info.ram.iter().map(|[start, end]| format!("{start}-{end}")).collect::<Vec<_>>().join(" ");
-    let rows: [(&str, String); 13] = [
+    let rows: [(&str, String); 14] = [
         ("release", text(&info.release)),
+        ("distribution", text(&info.distribution)),
         ("banner", text(&info.banner).trim_end_matches("\\n").to_owned()),
         ("build id", text(&info.build_id)),
         ("_text", format!("{} at physical {}", info.text, info.text_phys)),

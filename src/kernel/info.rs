@@ -1,8 +1,12 @@
 //! Everything that identifies a kernel and says where it is, gathered for `info`.
 
+mod distribution;
+
 use serde::Serialize;
 
-use super::{Evidence, Kernel, percpu};
+pub use distribution::{Distribution, distribution};
+
+use super::{Confidence, Evidence, Kernel, percpu};
 use crate::addr::{Hex, PhysRange, VirtAddr, hex_bytes};
 
 /// What `info` shows; in JSON addresses are `"0x..."` strings and unknown values `null`.
@@ -12,6 +16,8 @@ pub struct Info {
     pub release: Option<String>,
     /// `linux_banner`.
     pub banner: Option<String>,
+    /// The distribution whose kernel it is, by the marks in the banner.
+    pub distribution: Option<String>,
     /// GNU build id, hexadecimal.
     pub build_id: Option<String>,
     /// Run-time address of `_text`.
@@ -69,9 +75,31 @@ impl Info {
             per_cpu_offset: Hex(cpu.offset),
             current: Hex(cpu.current.raw()),
         };
+        let distribution = map.banner.as_deref().and_then(distribution);
+        let init_task = kernel.init_task("info").ok();
+        let cpus: Vec<CpuInfo> =
+            percpu::cpus(kernel).map(|cpus| cpus.into_iter().map(cpu).collect()).unwrap_or_default();
+        let mut evidence = map.evidence.clone();
+        evidence.extend(distribution.as_ref().map(|found| Evidence {
+            what: "distribution",
+            method: "banner",
+            detail: format!("{:?} in its {}", found.mark, found.part),
+            confidence: found.confidence,
+        }));
+        if let (Some(symbols), Some(addr)) = (&kernel.symbols, init_task) {
+            let (method, confidence) = ("symbol init_task", Confidence::Found);
+            let detail = format!("{addr}, by {}", symbols.table().table_name());
+            evidence.push(Evidence { what: "init_task", method, detail, confidence });
+        }
+        if !cpus.is_empty() {
+            let (method, confidence) = ("per-CPU data", Confidence::Found);
+            let detail = format!("{} in the masks, each with its __per_cpu_offset", cpus.len());
+            evidence.push(Evidence { what: "cpus", method, detail, confidence });
+        }
         Self {
             release: map.release.clone(),
             banner: map.banner.clone(),
+            distribution: distribution.map(|found| found.name),
             build_id: map.build_id.as_deref().map(hex_bytes),
             text: Hex(map.text.raw()),
             text_phys: Hex(map.text_phys.raw()),
@@ -83,10 +111,10 @@ impl Info {
             vmalloc_base: optional(map.vmalloc_base),
             vmemmap_base: optional(map.vmemmap_base),
             sme_mask: Hex(map.sme_mask),
-            init_task: optional(kernel.init_task("info").ok()),
-            cpus: percpu::cpus(kernel).map(|cpus| cpus.into_iter().map(cpu).collect()).unwrap_or_default(),
+            init_task: optional(init_task),
+            cpus,
             ram: map.ram.iter().map(|PhysRange { start, end }| [Hex(start.raw()), Hex(end.raw())]).collect(),
-            evidence: map.evidence.clone(),
+            evidence,
         }
     }
 }

@@ -33,7 +33,8 @@ pub struct KernelMap {
     pub text_phys: PhysAddr,
     /// What the kernel calls `phys_base`: physical = virtual - 0xffffffff80000000 + phys_base, modulo 2^64.
     pub phys_base: u64,
-    /// KASLR slide: run-time minus link address, modulo 2^64; `None` until a vmlinux or VMCOREINFO says it.
+    /// KASLR slide: run-time minus link address, modulo 2^64; `None` where sources contradict each other and nothing
+    /// decides.
     pub slide: Option<u64>,
     /// Physical address of the live top-level page table (`init_top_pgt`).
     pub root: PhysAddr,
@@ -59,7 +60,7 @@ pub struct KernelMap {
     pub vmcoreinfo: Option<locate::vmcoreinfo::VmcoreInfo>,
     /// RAM, ascending and disjoint.
     pub ram: Vec<PhysRange>,
-    /// Run-time address of `init_task`, found by what it is; sought only where there are types and no symbols.
+    /// Run-time address of `init_task`, exported or found by what it is; sought only where there are no symbols.
     pub init_task: Option<VirtAddr>,
     /// How each of these was found, in the order it was.
     pub evidence: Vec<Evidence>,
@@ -74,7 +75,7 @@ pub struct Evidence {
     pub method: &'static str,
     /// Details for a person: addresses, counts.
     pub detail: String,
-    /// `proved` by a second, independent source; `found`; or `guessed`.
+    /// `proved` by a second, independent source; `found`; `guessed`; or `dropped`, a damaged or foreign source.
     pub confidence: Confidence,
 }
 
@@ -88,6 +89,8 @@ pub enum Confidence {
     Found,
     /// Derived from a convention, checked by nothing.
     Guessed,
+    /// Seen, contradicted by what is better known, and not used.
+    Dropped,
 }
 
 /// A located kernel and what is known to read it with.

@@ -13,6 +13,7 @@ mod dump;
 mod forbidden;
 mod gdb;
 mod hostile;
+mod identity;
 mod kconfig;
 mod link;
 mod machine;

@@ -49,7 +49,7 @@ NEEDS_SYMBOLS = {"init_task", "cpus", "ram"}
 
 
 @pytest.mark.parametrize(
-    ("method", "symbols", "beyond"), [("2 MiB slots", True, set()), ("VMCOREINFO", False, NEEDS_SYMBOLS)]
+    ("method", "symbols", "beyond"), [("2 MiB slots", True, set()), ("banner at 2 MiB", False, NEEDS_SYMBOLS)]
 )
 def test_fallbacks_find_what_the_trampoline_tells(method, symbols, beyond, at_rest, wiped, binary, kernel, figure):
     rest, vmlinux = at_rest(GIB), kernel.vmlinux if symbols else None

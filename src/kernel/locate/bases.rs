@@ -4,12 +4,14 @@
 //! Otherwise the direct map is the first thing its tables map in the kernel half.
 //! Source: `arch/x86/mm/kaslr.c`, `Documentation/arch/x86/x86_64/mm.rst`.
 
+use std::sync::Arc;
+
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     kernel::{Confidence, Evidence},
     mem::PhysMem,
     paging::{
-        VirtMem,
+        AddressSpace, VirtMem,
         runs::{Tables, runs},
     },
 };
@@ -37,8 +39,7 @@ pub(super) fn find(mem: &dyn PhysMem, proof: &Proof<'_>, evidence: &mut Vec<Evid
     let read = read_all(&*proof.space, &wanted);
     let mut values = NAMES.into_iter().zip(read).map(|(name, bytes)| {
         let value = VirtAddr::new(u64::from_le_bytes(*bytes?.first_chunk()?));
-        let in_kernel_half = value.raw() >> 63 == 1 && value.offset_in(PAGE_SIZE) == 0;
-        in_kernel_half.then(|| {
+        in_kernel_half(value).then(|| {
             evidence.push(Evidence {
                 what: name,
                 method: "variable",
@@ -73,8 +74,9 @@ pub(super) fn find(mem: &dyn PhysMem, proof: &Proof<'_>, evidence: &mut Vec<Evid
         Some(base)
     });
     let vmemmap = vmemmap.or_else(|| {
-        let noted = proof.identity.vmcoreinfo.as_ref()?;
-        let base = VirtAddr::new(noted.number("vmemmap").or_else(|| Some(noted.symbol("vmemmap")?.raw()))?);
+        let info = &proof.identity.vmcoreinfo.as_ref()?.info;
+        let base = info.number("vmemmap").or_else(|| Some(info.symbol("vmemmap")?.raw()));
+        let base = base.map(VirtAddr::new).filter(|base| in_kernel_half(*base))?;
         evidence.push(Evidence {
             what: "vmemmap_base",
             method: "VMCOREINFO",
@@ -84,6 +86,18 @@ pub(super) fn find(mem: &dyn PhysMem, proof: &Proof<'_>, evidence: &mut Vec<Evid
         Some(base)
     });
     Bases { page_offset, vmalloc, vmemmap }
+}
+
+fn in_kernel_half(base: VirtAddr) -> bool {
+    base.raw() >> 63 == 1 && base.offset_in(PAGE_SIZE) == 0
+}
+
+/// Whether `tables` have a direct map, which maps the image at `text_phys` a second time. A kernel's top-level table
+/// has; the table below it, which maps the image as a top-level table of a lesser depth would, has not.
+pub(super) fn have_direct_map(mem: &Arc<dyn PhysMem>, tables: Tables, text_phys: PhysAddr) -> bool {
+    let Tables { root, levels, encryption_mask } = tables;
+    let space = AddressSpace::new(Arc::clone(mem), root, levels, encryption_mask);
+    first_mapped(&**mem, tables).is_some_and(|base| maps_image(&space, base, text_phys))
 }
 
 /// Whether `base` maps the kernel image where a direct map does.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::{
     addr::{PhysAddr, hex_bytes},
+    kernel::{Confidence, Evidence},
     mem::MemError,
 };
 
@@ -35,6 +36,17 @@ impl Attempt {
         } else {
             self.more += 1;
         }
+    }
+
+    /// What was refused on the way to a kernel that was found.
+    pub(super) fn evidence(&self) -> impl Iterator<Item = Evidence> {
+        let what = if self.method == "VMCOREINFO" { "VMCOREINFO" } else { "elsewhere" };
+        self.refused.iter().map(move |(place, reason)| Evidence {
+            what,
+            method: self.method,
+            detail: format!("at {place}: {reason}"),
+            confidence: Confidence::Dropped,
+        })
     }
 }
 

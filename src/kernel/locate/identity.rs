@@ -1,34 +1,22 @@
-//! Which kernel it is, asked of its own memory: `linux_banner`, the build id in `.notes`, VMCOREINFO.
+//! Which kernel it is, asked of its own memory: `linux_banner`, `init_uts_ns`, the build id in `.notes`, VMCOREINFO.
 //!
-//! With the kernel's vmlinux these are four reads. Without one they are searched for, cheapest first: the exported
-//! `paddr_vmcoreinfo_note()` loads the pointer to VMCOREINFO; the banner stands where read-only data begins or,
-//! since `init/version-timestamp.c` is linked last (6.2 and its stable backports), before the kallsyms tables;
-//! `.notes` follows the exports' names.
+//! With the kernel's vmlinux these are four reads. Without one they are searched for, cheapest first: the exports
+//! name `init_uts_ns`; the exported `paddr_vmcoreinfo_note()` loads the pointer to VMCOREINFO; `.notes` follows the
+//! exports' names.
 
-use std::sync::Arc;
-
-use crate::{
-    addr::{PAGE_SIZE, VirtAddr},
-    paging::VirtMem,
-};
+use crate::{addr::VirtAddr, paging::VirtMem};
 
 use super::{
-    Progress, Target,
-    exports::{Exports, read_each},
-    image::{BANNER_PREFIX, Image, MAX_BANNER, build_id, find_build_id, parse_banner},
+    Progress, Sighting, Target,
+    banner::{self, Banner, MAX_BANNER, UTS_LEN, Uts, parse_banner},
+    claims::{Noted, Refused, Seen},
+    exports::Exports,
+    image::{Image, build_id, build_ids, find_build_id},
     proof::{Names, read_all},
-    vmcoreinfo::{self, VmcoreInfo},
 };
 
 /// Xen's notes included, `.notes` has some 512 bytes.
 const MAX_NOTES: u64 = 4096;
-
-/// The first read-only data searched for the banner, then the stretch before kallsyms.
-const BANNER_START: u64 = 4 << 10;
-const BANNER_BEFORE_KALLSYMS: u64 = 2 << 10;
-
-/// Bytes searched at a time where nothing says where the banner is.
-const BANNER_STEP: usize = 16 << 10;
 
 /// From the end of the names to `.notes` lie parameters and the exception table.
 const NOTES_SEARCH: u64 = 256 << 10;
@@ -37,89 +25,129 @@ const NOTES_STEP: u64 = 4 << 10;
 /// `__ksymtab_strings` of a large configuration.
 const MAX_STRINGS: u64 = 1 << 20;
 
+/// Bytes of read-only data searched at a time for a build id.
+const SEARCH_STEP: u64 = 64 << 10;
+
+/// The vDSO is an ELF image in the kernel's data with a build id of its own, within its first pages.
+const VDSO_PAGES: u64 = 2;
+
+/// A build id and what it is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BuildId {
+    pub(super) id: Vec<u8>,
+    pub(super) source: &'static str,
+}
+
 /// What a kernel says about itself.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Identity {
-    /// `linux_banner`.
-    pub(super) banner: Option<String>,
-    /// `uname -r` from `init_uts_ns`, asked where there is no vmlinux.
-    pub(super) uts_release: Option<String>,
-    /// The build id.
-    pub(super) build_id: Option<Vec<u8>>,
-    /// What the build id is from: `.notes` or VMCOREINFO.
-    pub(super) build_id_source: &'static str,
-    /// VMCOREINFO.
-    pub(super) vmcoreinfo: Option<VmcoreInfo>,
-    /// How VMCOREINFO was found.
-    pub(super) vmcoreinfo_source: &'static str,
+    pub(super) banner: Option<Banner>,
+    pub(super) uts: Option<Uts>,
+    pub(super) build_id: Option<BuildId>,
+    /// VMCOREINFO, when nothing contradicts it.
+    pub(super) vmcoreinfo: Option<Noted>,
+    /// The copies of it that were not believed.
+    pub(super) refused: Vec<Refused>,
 }
 
-const NOTES: &str = ".notes";
+impl Identity {
+    /// `uname -r`.
+    pub(super) fn release(&self) -> Option<&str> {
+        let by_banner = self.banner.as_ref().and_then(Banner::release);
+        by_banner.or_else(|| Some(self.uts.as_ref()?.release.as_str()))
+    }
+
+    /// Whether VMCOREINFO tells of another kernel, or another boot.
+    pub(super) fn is_contradicted(&self) -> bool {
+        self.vmcoreinfo.is_none() && self.refused.iter().any(|refused| refused.contradicts)
+    }
+}
+
+/// How the build id is known that stands among the image's notes.
+pub(super) const NOTES: &str = ".notes";
+/// How it is known where there are no notes.
+pub(super) const NOTED: &str = "VMCOREINFO";
 
 /// Asks at the places a vmlinux names.
-pub(super) fn with_names(space: &dyn VirtMem, names: &Names<'_>) -> Identity {
+pub(super) fn with_names(names: &Names<'_>, sighting: &Sighting, mut seen: Seen<'_, '_>) -> Identity {
+    let space = seen.space;
     let notes = names.addr("__start_notes").zip(names.addr("__stop_notes"));
     let notes_len = notes.map_or(0, |(start, end)| end.wrapping_offset_from(start).min(MAX_NOTES));
     let wanted = [
         (names.addr("linux_banner"), MAX_BANNER),
+        (names.addr("init_uts_ns"), UTS_LEN),
         (notes.map(|(start, _)| start), notes_len as usize),
-        (names.addr("vmcoreinfo_note"), 8),
     ];
     let mut read = read_all(space, &wanted).into_iter();
     let mut next = || read.next().flatten();
     let banner = next().and_then(|bytes| parse_banner(&bytes));
-    let build_id = next().and_then(|bytes| build_id(&bytes));
-    let pointer = next().and_then(|bytes| bytes.first_chunk().map(|word| u64::from_le_bytes(*word)));
-    let vmcoreinfo = pointer.and_then(|pointer| note_at(space, VirtAddr::new(pointer)));
-    let vmcoreinfo_source = "symbol vmcoreinfo_note";
-    Identity { banner, uts_release: None, build_id, build_id_source: NOTES, vmcoreinfo, vmcoreinfo_source }
+    let banner = banner.map(|text| Banner { text, method: "symbol linux_banner" });
+    let uts = next().and_then(|bytes| Uts::parse(&bytes));
+    let id = next().and_then(|bytes| build_id(&bytes));
+    let mut found = Identity { banner, uts, ..Identity::default() };
+    if found.banner.is_none() {
+        return found;
+    }
+    let mut refused = Vec::new();
+    let variables: Vec<VirtAddr> = names.addr("vmcoreinfo_note").into_iter().collect();
+    seen.release = found.release().map(str::to_owned);
+    let noted =
+        seen.believed(sighting.vmcoreinfo.as_ref(), (&variables, "symbol vmcoreinfo_note"), &mut refused);
+    found.build_id = id.map(|id| BuildId { id, source: NOTES });
+    found.vmcoreinfo = noted;
+    found.refused = refused;
+    found
 }
 
-/// Searches; `seen` is a VMCOREINFO already found.
+/// Searches, with what the kernel exports.
 pub(super) fn without_names(
-    target: &Target<'_>,
-    space: &Arc<dyn VirtMem>,
-    image: &Image,
     exports: Option<&Exports>,
-    seen: Option<VmcoreInfo>,
+    sighting: &Sighting,
+    mut seen: Seen<'_, '_>,
 ) -> Identity {
-    let vmcoreinfo_source = if seen.is_some() { "page scan" } else { "export paddr_vmcoreinfo_note" };
-    let vmcoreinfo = seen.or_else(|| exported_note(&**space, image, exports?));
-    let uts = || {
-        let addr = exports?.lookup("init_uts_ns")?;
-        uts_release(&space.read_vec(addr, 512).ok()?)
+    let (target, space, image) = (seen.target, seen.space, seen.image);
+    let uts = exports.and_then(|exports| {
+        let addr = exports.lookup("init_uts_ns")?;
+        Uts::parse(&space.read_vec(addr, UTS_LEN).ok()?)
+    });
+    let start = banner::start_of_rodata(space, image);
+    let variables = exports.map_or_else(Vec::new, |exports| note_pointers(space, image, exports));
+    let source = "export paddr_vmcoreinfo_note";
+    let mut refused = Vec::new();
+    let believed = |seen: &Seen<'_, '_>, refused: &mut Vec<Refused>| {
+        seen.believed(sighting.vmcoreinfo.as_ref(), (&variables, source), refused)
     };
-    let mut banner = near_banner(&**space, image, vmcoreinfo.as_ref());
-    let uts_release = if banner.is_none() { uts() } else { None };
-    if banner.is_none() && (uts_release.is_none() || vmcoreinfo.is_none()) {
-        banner = far_banner(target, &**space, image);
+    seen.release = uts.as_ref().map(|uts| uts.release.clone());
+    let mut vmcoreinfo = believed(&seen, &mut refused);
+    let banner = banner::find(
+        target,
+        space,
+        image,
+        &start,
+        (uts.as_ref(), vmcoreinfo.as_ref().map(|noted| &noted.info)),
+    );
+    if seen.release.is_none() && vmcoreinfo.is_some() {
+        // Now that the banner was read, once more.
+        refused.clear();
+        seen.release = banner.as_ref().and_then(Banner::release).map(str::to_owned);
+        vmcoreinfo = believed(&seen, &mut refused);
     }
-    let build_id = exports.and_then(|exports| notes_after(&**space, exports));
-    let build_id_source = if build_id.is_some() { NOTES } else { "VMCOREINFO" };
-    let build_id = build_id.or_else(|| vmcoreinfo.as_ref()?.build_id());
-    Identity { banner, uts_release, build_id, build_id_source, vmcoreinfo, vmcoreinfo_source }
+    let build_id = exports.and_then(|exports| notes_after(space, exports));
+    let build_id =
+        build_id.or_else(|| exports.is_none().then(|| own_build_id(target, space, image)).flatten());
+    let noted = || vmcoreinfo.as_ref()?.info.build_id().map(|id| BuildId { id, source: NOTED });
+    let build_id = build_id.map(|id| BuildId { id, source: NOTES }).or_else(noted);
+    Identity { banner, uts, build_id, vmcoreinfo, refused }
 }
 
-/// The VMCOREINFO note at `addr`.
-fn note_at(space: &dyn VirtMem, addr: VirtAddr) -> Option<VmcoreInfo> {
-    if addr.offset_in(PAGE_SIZE) != 0 {
-        return None;
-    }
-    let header = space.read_vec(addr, vmcoreinfo::HEADER_LEN).ok()?;
-    let len = vmcoreinfo::HEADER_LEN + vmcoreinfo::text_len(&header)?;
-    VmcoreInfo::from_note(&space.read_vec(addr, len).ok()?)
-}
-
-/// The note whose pointer `paddr_vmcoreinfo_note()` loads.
-fn exported_note(space: &dyn VirtMem, image: &Image, exports: &Exports) -> Option<VmcoreInfo> {
+/// The variables that `paddr_vmcoreinfo_note()` loads: one of them points to the note.
+fn note_pointers(space: &dyn VirtMem, image: &Image, exports: &Exports) -> Vec<VirtAddr> {
     const CODE: usize = 128;
-    let function = exports.lookup("paddr_vmcoreinfo_note").filter(|addr| image.is_text(*addr))?;
-    let code = space.read_vec(function, CODE).ok()?;
-    let mut variables = loads(function, &code);
+    let function = exports.lookup("paddr_vmcoreinfo_note").filter(|addr| image.is_text(*addr));
+    let code = function.and_then(|function| Some((function, space.read_vec(function, CODE).ok()?)));
+    let mut variables = code.map_or_else(Vec::new, |(function, code)| loads(function, &code));
     variables.retain(|addr| image.phys(*addr).is_some());
-    let pointers = read_each::<8>(space, &variables);
-    let mut pointers = pointers.into_iter().flatten().map(|word| VirtAddr::new(u64::from_le_bytes(word)));
-    pointers.find_map(|pointer| note_at(space, pointer))
+    variables
 }
 
 /// Addresses that `mov` and `add DISPLACEMENT(%rip), %REG` instructions take 64 bits from (Intel SDM volume 2: REX.W
@@ -137,52 +165,36 @@ fn loads(function: VirtAddr, code: &[u8]) -> Vec<VirtAddr> {
     load.collect()
 }
 
-/// `release` in the bytes of `init_uts_ns`: the third of `struct new_utsname`'s fields of 65 bytes.
-fn uts_release(uts: &[u8]) -> Option<String> {
-    const FIELD: usize = 65;
-    let start = memchr::memmem::find(uts, b"Linux\0").filter(|at| *at < 64)?;
-    let release = uts.get(start + 2 * FIELD..start + 3 * FIELD)?.split(|byte| *byte == 0).next()?;
-    let readable = release.first()?.is_ascii_digit() && release.iter().all(u8::is_ascii_graphic);
-    readable.then(|| String::from_utf8(release.to_vec()).ok()).flatten()
-}
-
-/// The banner, where linkers are known to put it.
-fn near_banner(space: &dyn VirtMem, image: &Image, info: Option<&VmcoreInfo>) -> Option<String> {
-    let kallsyms = info.and_then(|info| {
-        let tables = ["kallsyms_offsets", "kallsyms_num_syms", "kallsyms_names", "kallsyms_addresses"];
-        tables.iter().filter_map(|name| info.symbol(name)).min()
-    });
-    let before = kallsyms.and_then(|addr| addr.checked_sub(BANNER_BEFORE_KALLSYMS));
-    let start = image.rodata().map(|run| run.virt);
-    let windows = [before.zip(Some(BANNER_BEFORE_KALLSYMS)), start.zip(Some(BANNER_START))];
-    windows.iter().flatten().find_map(|(addr, len)| first_banner(&space.read_vec(*addr, *len as usize).ok()?))
-}
-
-/// The banner anywhere in the read-only data.
-fn far_banner(target: &Target<'_>, space: &dyn VirtMem, image: &Image) -> Option<String> {
-    let rodata = image.rodata()?;
-    (0..rodata.len).step_by(BANNER_STEP).find_map(|done| {
-        target.progress(Progress { step: "searching for linux_banner", done, total: rodata.len });
-        let left = usize::try_from(rodata.len - done).unwrap_or(usize::MAX);
-        let len = left.min(BANNER_STEP + MAX_BANNER);
-        first_banner(&space.read_vec(rodata.virt.wrapping_add(done), len).ok()?)
-    })
-}
-
-/// The first banner with a build number: the weak one that `init/version.c` leaves behind says "# SMP".
-fn first_banner(bytes: &[u8]) -> Option<String> {
-    let numbered = |banner: &String| !banner.contains("# ");
-    let banners =
-        memchr::memmem::find_iter(bytes, BANNER_PREFIX).map(|at| bytes.get(at..).and_then(parse_banner));
-    banners.flatten().find(numbered)
-}
-
 /// The build id in `.notes`, which is not far behind the exports' names.
 fn notes_after(space: &dyn VirtMem, exports: &Exports) -> Option<Vec<u8>> {
     let start = end_of_strings(space, exports.a_name()?)?;
     (0..NOTES_SEARCH).step_by(NOTES_STEP as usize).find_map(|done| {
         let bytes = space.read_vec(start.wrapping_add(done), NOTES_STEP as usize + 64).ok()?;
         find_build_id(&bytes)
+    })
+}
+
+/// The build id anywhere in the read-only data, for a kernel without exports: the vDSOs' are passed over.
+fn own_build_id(target: &Target<'_>, space: &dyn VirtMem, image: &Image) -> Option<Vec<u8>> {
+    const ELF: &[u8] = b"\x7fELF";
+    const PAGE: u64 = crate::addr::PAGE_SIZE;
+    let rodata = image.rodata()?;
+    let mut vdso_until = 0;
+    (0..rodata.len).step_by(SEARCH_STEP as usize).find_map(|done| {
+        target.progress(Progress { step: "searching for .notes", done, total: rodata.len });
+        let len = (rodata.len - done).min(SEARCH_STEP + 64);
+        let bytes = space.read_vec(rodata.virt.wrapping_add(done), usize::try_from(len).ok()?).ok()?;
+        let mut found: Vec<(u64, Vec<u8>)> =
+            build_ids(&bytes).map(|(at, id)| (done + at as u64, id)).collect();
+        for (page, bytes) in (0_u64..).zip(bytes.chunks(PAGE as usize)) {
+            let start = done + page * PAGE;
+            if bytes.starts_with(ELF) {
+                vdso_until = start + VDSO_PAGES * PAGE;
+            }
+            let inside = |at: u64| at >= start && at < start + PAGE && at < vdso_until;
+            found.retain(|(at, _)| !inside(*at));
+        }
+        found.into_iter().next().map(|(_, id)| id)
     })
 }
 
@@ -226,21 +238,10 @@ mod tests {
         assert_eq!(loads(function, &code), wanted);
     }
 
-    #[test]
-    fn release_of_a_uts_namespace() {
-        let mut uts = vec![0; 400];
-        uts[4..9].copy_from_slice(b"Linux");
-        uts[134..140].copy_from_slice(b"5.10.0");
-        assert_eq!(uts_release(&uts).as_deref(), Some("5.10.0"));
-        assert_eq!(uts_release(&uts[..150]), None);
-    }
-
     proptest! {
         #[test]
         fn any_bytes(bytes: Vec<u8>) {
             loads(VirtAddr::new(u64::MAX), &bytes);
-            uts_release(&bytes);
-            first_banner(&bytes);
         }
     }
 }

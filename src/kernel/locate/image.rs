@@ -2,8 +2,8 @@
 //!
 //! `_text` is the first address mapped from 0xffffffff80000000 on: `cleanup_highmap()` unmaps what lies outside
 //! the image, and `mark_rodata_ro()` leaves executable text, read-only data, then writable data, which is how
-//! they are told apart without symbols. Source: `arch/x86/mm/init_64.c`, `init/version.c`,
-//! `include/asm-generic/vmlinux.lds.h` (`NOTES`).
+//! they are told apart without symbols. Source: `arch/x86/mm/init_64.c`, `include/asm-generic/vmlinux.lds.h`
+//! (`NOTES`).
 
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr},
@@ -110,29 +110,6 @@ impl Image {
     }
 }
 
-/// What every `linux_banner` begins with.
-pub(super) const BANNER_PREFIX: &[u8] = b"Linux version ";
-
-/// A banner is a line of some 200 bytes.
-pub(super) const MAX_BANNER: usize = 512;
-
-/// The banner that `bytes` begin with, without its newline.
-pub(super) fn parse_banner(bytes: &[u8]) -> Option<String> {
-    let line = bytes.get(..MAX_BANNER.min(bytes.len()))?.split(|byte| matches!(byte, b'\n' | 0)).next()?;
-    let ended = line.len() < bytes.len();
-    let readable = line.iter().all(|byte| matches!(byte, b' '..=b'~'));
-    // linux_proc_banner begins alike, followed by a format: "%s version %s" or "Linux version %s".
-    let formatted = line.contains(&b'%');
-    let banner = (ended && readable && !formatted && line.starts_with(BANNER_PREFIX)).then_some(line)?;
-    banner_release(std::str::from_utf8(banner).ok()?)?;
-    String::from_utf8(banner.to_vec()).ok()
-}
-
-/// `uname -r` in a banner: its third word.
-pub(super) fn banner_release(banner: &str) -> Option<&str> {
-    banner.split(' ').nth(2).filter(|release| release.starts_with(|first: char| first.is_ascii_digit()))
-}
-
 const NT_GNU_BUILD_ID: u32 = 3;
 const GNU: &[u8] = b"GNU\0";
 
@@ -154,7 +131,13 @@ pub(super) fn build_id(notes: &[u8]) -> Option<Vec<u8>> {
 
 /// A build id among other bytes: the place of its note is not known.
 pub(super) fn find_build_id(bytes: &[u8]) -> Option<Vec<u8>> {
-    memchr::memmem::find_iter(bytes, GNU).find_map(|at| build_id(bytes.get(at.checked_sub(12)?..)?))
+    build_ids(bytes).next().map(|(_, id)| id)
+}
+
+/// The build ids among other bytes, each with the offset of its note's name.
+pub(super) fn build_ids(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> {
+    let names = memchr::memmem::find_iter(bytes, GNU);
+    names.filter_map(|at| Some((at, build_id(bytes.get(at.checked_sub(12)?..)?)?)))
 }
 
 fn is_build_id(desc: &[u8]) -> bool {
@@ -199,17 +182,6 @@ mod tests {
         assert_eq!(find_build_id(&bytes), Some(id));
     }
 
-    #[test]
-    fn banners_and_what_only_looks_like_one() {
-        let banner = "Linux version 6.1.0-56-cloud-amd64 (debian@x) (gcc-12) #1 SMP Debian";
-        assert_eq!(parse_banner(format!("{banner}\n\0rest").as_bytes()).as_deref(), Some(banner));
-        assert_eq!(banner_release(banner), Some("6.1.0-56-cloud-amd64"));
-        assert_eq!(parse_banner(banner.as_bytes()), None, "no end");
-        assert_eq!(parse_banner(b"Linux version %s (x)\n\0"), None);
-        assert_eq!(parse_banner(b"Linux version \n"), None);
-        assert_eq!(parse_banner(b""), None);
-    }
-
     proptest! {
         #[test]
         fn any_bytes(bytes: Vec<u8>, name_len: u32, desc_len: u32) {
@@ -219,7 +191,6 @@ mod tests {
             for bytes in [bytes, notes] {
                 build_id(&bytes);
                 find_build_id(&bytes);
-                parse_banner(&bytes);
             }
         }
     }

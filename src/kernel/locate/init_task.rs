@@ -18,10 +18,10 @@ use crate::{
 };
 
 use super::{
-    Progress, Sighting, Target,
+    Progress, Sighting, Sightings, Target,
     image::{KERNEL_SPACE, TEXT_ALIGN},
+    image_tables::root_near,
     proof::{Names, Proof, read_all},
-    trampoline::{is_page_directory, leads_to_table},
 };
 
 /// What both names of the first task begin with: `swapper/0`, on a uniprocessor kernel `swapper`.
@@ -38,11 +38,6 @@ const MAX_TASK: u64 = 64 << 10;
 
 /// Bytes of RAM read at once.
 const CHUNK: u64 = 1 << 20;
-
-/// The top-level page table is in the image as the task is: not further from it than an image is long.
-const MAX_ROOT_DISTANCE: u64 = 64 << 20;
-/// Pages asked for one word each at once.
-const PAGES_AT_ONCE: usize = 1024;
 
 /// The members of `task_struct` that tell the first task from everything else.
 struct Signature {
@@ -177,37 +172,37 @@ fn leads_back(space: &dyn VirtMem, seen: &Candidate) -> bool {
 pub(super) fn find(
     target: &Target<'_>,
     proof: &Proof<'_>,
-    types: &dyn TypeSource,
+    types: Option<&dyn TypeSource>,
     evidence: &mut Vec<Evidence>,
 ) -> Option<VirtAddr> {
-    let signature = Signature::resolve(types)?;
+    let exported = match &proof.names {
+        Names::Exports(exports) => exports.lookup("init_task"),
+        _ => None,
+    };
+    let mut note = |addr: VirtAddr, method, detail: String, confidence| {
+        let detail = format!("{addr}, {detail}");
+        evidence.push(Evidence { what: "init_task", method, detail, confidence });
+        addr
+    };
+    let Some(signature) = types.and_then(Signature::resolve) else {
+        let addr = exported.filter(|addr| is_named(&*proof.space, *addr))?;
+        return Some(note(addr, EXPORT, "whose name is swapper/0".to_owned(), Confidence::Found));
+    };
     let check = |place| {
         let seen = signature.look_at(&*target.led, place)?;
         signature.confirm(&*proof.space, &seen).map(|()| seen.addr)
     };
-    let exported = match &proof.names {
-        Names::Exports(exports) => exports.lookup("init_task").and_then(|addr| proof.image.phys(addr)),
-        _ => None,
-    };
-    let mut note = |addr: VirtAddr, method, detail: String| {
-        let detail = format!("{addr}, {detail}");
-        evidence.push(Evidence { what: "init_task", method, detail, confidence: Confidence::Proved });
-        addr
-    };
     let what = "its own parent, its neighbours' neighbour";
-    if let Some(Ok(addr)) = exported.map(check) {
-        return Some(note(addr, "export init_task", what.to_owned()));
+    if let Some(Ok(addr)) = exported.and_then(|addr| proof.image.phys(addr)).map(check) {
+        return Some(note(addr, EXPORT, what.to_owned(), Confidence::Proved));
     }
     let data: Vec<PhysRange> = proof.image.data_ranges().collect();
     let mut refused = 0;
     for place in named_places(target, &*target.led, &data, signature.comm.offset) {
         match check(place) {
             Ok(addr) => {
-                return Some(note(
-                    addr,
-                    "signature",
-                    format!("{what}; {refused} other places have its name"),
-                ));
+                let detail = format!("{what}; {refused} other places have its name");
+                return Some(note(addr, "signature", detail, Confidence::Proved));
             }
             Err(reason) => {
                 log::debug!("init_task at {place}: {reason}");
@@ -218,88 +213,50 @@ pub(super) fn find(
     None
 }
 
+const EXPORT: &str = "export init_task";
+
+/// Whether the first task's name stands where a `task_struct` at `addr` may have it, whatever its layout.
+fn is_named(space: &dyn VirtMem, addr: VirtAddr) -> bool {
+    const STEP: u64 = 4 << 10;
+    (0..3).map(|step| addr.wrapping_add(step * STEP)).any(|start| {
+        let bytes = space.read_vec(start, STEP as usize + COMM_LEN).unwrap_or_default();
+        memchr::memmem::find_iter(&bytes, NAME).any(|at| {
+            let rest = bytes.get(at + NAME.len()..).unwrap_or_default();
+            NAME_ENDS.iter().any(|end| rest.starts_with(end))
+        })
+    })
+}
+
 /// Kernels by their first task anywhere in `ram`, with the top-level page table that maps it.
 pub(super) fn sightings<'t>(
     target: &'t Target<'_>,
-    types: &dyn TypeSource,
     ram: &'t [PhysRange],
-) -> Box<dyn Iterator<Item = Sighting> + 't> {
-    let Some(signature) = Signature::resolve(types) else { return Box::new(std::iter::empty()) };
+) -> Result<Sightings<'t>, &'static str> {
+    let types = target.hints.types.ok_or("it needs types: give --vmlinux")?;
+    let signature = Signature::resolve(types).ok_or("the types given have no task_struct")?;
     let mut names = 0;
     let places = named_places(target, target.guard, ram, signature.comm.offset);
-    Box::new(places.filter_map(move |place| {
+    Ok(Box::new(places.filter_map(move |place| {
         names += 1;
         let outcome = signature.look_at(target.guard, place).and_then(|seen| {
-            let found = root_of(target, &signature, &seen, ram);
+            let found = root_near(target, ram, place, |root| depth_of(target, &signature, &seen, root));
             found.ok_or("no page table near it maps it as a task")
         });
         match outcome {
             Ok((root, levels)) => {
                 log::info!("init_task at {place}, after {} other places with its name", names - 1);
-                Some(Sighting {
-                    method: "init_task",
-                    place,
-                    root,
-                    copied_root: None,
-                    levels: Some(levels),
-                    encryption_mask: 0,
-                    entry: None,
-                    text_phys: None,
-                    vmcoreinfo: None,
-                })
+                Some(Sighting { levels: Some(levels), ..Sighting::new("init_task", place, root) })
             }
             Err(reason) => {
                 log::debug!("init_task at {place}: {reason}");
                 None
             }
         }
-    }))
+    })))
 }
 
-/// The top-level table in the image that maps the candidate to where it is, nearest first, and its depth.
-fn root_of(
-    target: &Target<'_>,
-    signature: &Signature,
-    seen: &Candidate,
-    ram: &[PhysRange],
-) -> Option<(PhysAddr, Levels)> {
-    let page = seen.place.align_down(PAGE_SIZE);
-    let distances = (0..=MAX_ROOT_DISTANCE).step_by(PAGE_SIZE as usize);
-    let mut pages = distances
-        .flat_map(|distance| [page.checked_add(distance), page.checked_sub(distance)])
-        .flatten()
-        .filter(|page| ram.iter().any(|range| range.contains(*page, PAGE_SIZE)));
-    loop {
-        let batch: Vec<PhysAddr> = pages.by_ref().take(PAGES_AT_ONCE).collect();
-        if batch.is_empty() {
-            return None;
-        }
-        let mut words = vec![[0; 8]; batch.len()];
-        let mut ops: Vec<ReadOp<'_>> = batch
-            .iter()
-            .zip(&mut words)
-            .map(|(page, word)| ReadOp::new(page.wrapping_add(PAGE_SIZE - 8), word))
-            .collect();
-        target.guard.read_batch(&mut ops);
-        let read: Vec<bool> = ops.iter().map(|op| op.result.is_ok()).collect();
-        drop(ops);
-        let tables = batch.into_iter().zip(words).zip(read);
-        let mut tables =
-            tables.filter(|((_, word), read)| *read && leads_to_table(u64::from_le_bytes(*word)));
-        let found = tables.find_map(|((page, _), _)| Some((page, depth_of(target, signature, seen, page)?)));
-        if found.is_some() {
-            return found;
-        }
-    }
-}
-
-/// How deep the tables below `root` are, if they are a kernel's own and the candidate proves through them.
+/// How deep the tables below `root` are, if the candidate proves through them.
 fn depth_of(target: &Target<'_>, signature: &Signature, seen: &Candidate, root: PhysAddr) -> Option<Levels> {
-    let mut bytes = [0; PAGE_SIZE as usize];
-    target.guard.read(root, &mut bytes).ok()?;
-    if !is_page_directory(&bytes) {
-        return None;
-    }
     [Levels::Five, Levels::Four].into_iter().find(|levels| {
         let space = AddressSpace::new(target.tables.clone(), root, *levels, 0);
         signature.confirm(&space, seen).is_ok()

@@ -1,22 +1,28 @@
 //! Finds a running or panicked kernel in physical memory: [`locate`] writes down a [`KernelMap`].
 //!
-//! Four methods, cheapest first: the real-mode trampoline (`trampoline`), 2 MiB slots and VMCOREINFO (`slots`), the
-//! first task (`init_task`).
+//! Six methods, cheapest first: the real-mode trampoline (`trampoline`), 2 MiB slots, the banner at the start of
+//! read-only data, VMCOREINFO (`slots`), the first task (`init_task`), page tables that map themselves (`image_tables`).
 //! Each gives `Sighting`s, cheap guesses at a top-level page table; a guess counts when the kernel behind it says
-//! through those tables who it is (`proof`, `identity`). Then the address space's bases and the RAM map are read,
-//! and the guard is confined to that map. No vmlinux is needed; with one, places are known instead of searched.
+//! through those tables who it is (`proof`, `identity`). What VMCOREINFO adds is believed as far as nothing
+//! contradicts it (`claims`, `slide`). Then the address space's bases and the RAM map are read, and the guard is
+//! confined to that map. No vmlinux is needed; with one, places are known instead of searched.
 //!
 //! Until the RAM map is known, reads go to 0x1000-0x9ffff, where page tables lead, and into the operator's own
 //! ranges: on a real host a DMA read outside RAM can freeze the machine.
 
+mod banner;
 mod bases;
+mod claims;
 mod error;
+mod evidence;
 mod exports;
 mod identity;
 mod image;
+mod image_tables;
 mod init_task;
 mod proof;
 mod ram;
+mod slide;
 mod slots;
 mod trampoline;
 pub mod vmcoreinfo;
@@ -24,12 +30,12 @@ pub mod vmcoreinfo;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{cell::RefCell, cmp::Ordering, sync::Arc};
 
 pub use error::{Attempt, LocateError};
 
 use crate::{
-    addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, hex_bytes},
+    addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr},
     mem::{
         PhysMem,
         cache::{Cache, Validity},
@@ -42,13 +48,12 @@ use crate::{
 
 use super::{Confidence, Evidence, KernelMap};
 use bases::Bases;
-use image::banner_release;
 use proof::{Names, Proof};
 use ram::RamMap;
 use vmcoreinfo::VmcoreInfo;
 
-/// What `_text` is linked at unless `CONFIG_PHYSICAL_START` was changed.
-const USUAL_LINK_TEXT: u64 = 0xffff_ffff_8100_0000;
+/// Damaged places told of; memory may be full of them.
+const MAX_DAMAGED: usize = 8;
 
 /// What is known beforehand, all of it optional.
 #[derive(Clone, Copy, Default)]
@@ -98,6 +103,37 @@ struct Sighting {
     vmcoreinfo: Option<VmcoreInfo>,
 }
 
+impl Sighting {
+    fn new(method: &'static str, place: PhysAddr, root: PhysAddr) -> Self {
+        Self {
+            method,
+            place,
+            root,
+            copied_root: None,
+            levels: None,
+            encryption_mask: 0,
+            entry: None,
+            text_phys: None,
+            vmcoreinfo: None,
+        }
+    }
+}
+
+/// Sightings of one method, looked for as they are asked for.
+type Sightings<'t> = Box<dyn Iterator<Item = Sighting> + 't>;
+
+/// A search of RAM; the error says what it lacks.
+type Search = for<'t, 'a> fn(&'t Target<'a>, &'t [PhysRange]) -> Result<Sightings<'t>, &'static str>;
+
+/// The searches of RAM, cheapest first.
+const SEARCHES: [(&str, Search); 5] = [
+    ("2 MiB slots", slots::in_slots),
+    ("banner at 2 MiB", slots::by_banner),
+    ("VMCOREINFO", slots::by_vmcoreinfo),
+    ("init_task", init_task::sightings),
+    ("page tables", image_tables::sightings),
+];
+
 /// The memory searched, by the three ways it may be read, and what is known beforehand.
 struct Target<'a> {
     /// What something vouches for.
@@ -107,9 +143,18 @@ struct Target<'a> {
     /// The same, keeping what was read: one search reads the same tables again and again.
     tables: Arc<dyn PhysMem>,
     hints: &'a Hints<'a>,
+    /// What the search under way met and could not even sight a kernel by.
+    damaged: RefCell<Vec<(PhysAddr, String)>>,
 }
 
 impl Target<'_> {
+    fn note_damage(&self, place: PhysAddr, reason: String) {
+        let mut damaged = self.damaged.borrow_mut();
+        if damaged.len() < MAX_DAMAGED {
+            damaged.push((place, reason));
+        }
+    }
+
     fn progress(&self, progress: Progress) {
         if let Some(report) = self.hints.progress {
             report(progress);
@@ -124,42 +169,26 @@ impl Target<'_> {
 pub fn locate(guard: &Arc<Guard>, hints: &Hints<'_>) -> Result<KernelMap, LocateError> {
     let led = guard.led_by_tables();
     let tables: Arc<dyn PhysMem> = Arc::new(Cache::new(Arc::clone(&led), Validity::Stop));
-    let target = Target { guard, led, tables, hints };
+    let target = Target { guard, led, tables, hints, damaged: RefCell::default() };
     let mut attempts = Vec::new();
 
     let sightings = trampoline::sightings(&target)?;
     if let Some(proved) = prove_all(&target, &sightings, &mut attempts)? {
-        return finish(&target, proved);
+        return finish(&target, proved, &attempts);
     }
-    match guard.limits() {
-        None => attempts.push(Attempt::skipped(
-            "2 MiB slots, VMCOREINFO, init_task",
-            "RAM is not known: give --ram START-END",
-        )),
-        Some(ram) => {
-            // Vouched for by the operator; without their word a search of all addresses is out of the question.
-            ram.iter().for_each(|range| guard.permit(*range));
-            match hints.symbols {
-                Some(symbols) => {
-                    let hits = slots::in_slots(&target, symbols, ram);
-                    if let Some(proved) = prove_first(&target, "2 MiB slots", hits, &mut attempts) {
-                        return finish(&target, proved);
-                    }
+    let Some(ram) = guard.limits() else {
+        attempts.push(Attempt::skipped("searches of RAM", "what is RAM is not known: give --ram START-END"));
+        return Err(LocateError::NotFound { attempts });
+    };
+    // Vouched for by the operator; without their word a search of all addresses is out of the question.
+    ram.iter().for_each(|range| guard.permit(*range));
+    for (method, search) in SEARCHES {
+        match search(&target, ram) {
+            Err(lacks) => attempts.push(Attempt::skipped(method, lacks)),
+            Ok(hits) => {
+                if let Some(proved) = prove_first(&target, method, hits, &mut attempts) {
+                    return finish(&target, proved, &attempts);
                 }
-                None => attempts.push(Attempt::skipped("2 MiB slots", "they need symbols: give --vmlinux")),
-            }
-            let hits = slots::by_vmcoreinfo(&target, ram);
-            if let Some(proved) = prove_first(&target, "VMCOREINFO", hits, &mut attempts) {
-                return finish(&target, proved);
-            }
-            match hints.types {
-                Some(types) => {
-                    let hits = init_task::sightings(&target, types, ram);
-                    if let Some(proved) = prove_first(&target, "init_task", hits, &mut attempts) {
-                        return finish(&target, proved);
-                    }
-                }
-                None => attempts.push(Attempt::skipped("init_task", "it needs types: give --vmlinux")),
             }
         }
     }
@@ -192,10 +221,12 @@ fn prove_all<'a>(
         };
         match &proved {
             Some((first, other)) if other.image.text_phys != proof.image.text_phys => {
-                // The vmlinux's own build, if one of the two is, is the one asked for.
-                match (other.slide.is_some(), proof.slide.is_some()) {
-                    (false, true) => proved = Some((sighting.clone(), proof)),
-                    (true, false) => {}
+                // The vmlinux's own build, if one of the two is, is the one asked for; leftovers of another boot
+                // have a VMCOREINFO that contradicts them.
+                let worth = |proof: &Proof<'_>| (proof.by_vmlinux, !proof.identity.is_contradicted());
+                match worth(&proof).cmp(&worth(other)) {
+                    Ordering::Greater => proved = Some((sighting.clone(), proof)),
+                    Ordering::Less => {}
                     _ if target.hints.force => {}
                     _ => return Err(LocateError::TwoKernels { places: [first.place, sighting.place] }),
                 }
@@ -211,79 +242,70 @@ fn prove_all<'a>(
 fn prove_first<'a>(
     target: &Target<'a>,
     method: &'static str,
-    sightings: impl Iterator<Item = Sighting>,
+    sightings: Sightings<'_>,
     attempts: &mut Vec<Attempt>,
 ) -> Option<(Sighting, Proof<'a>)> {
     let mut attempt = Attempt::new(method);
+    let mut proved = None;
     for sighting in sightings {
         match proof::prove(target, &sighting) {
-            Ok(proof) => return Some((sighting, proof)),
+            Ok(proof) => {
+                proved = Some((sighting, proof));
+                break;
+            }
             Err(reason) => attempt.refuse(sighting.place, reason),
         }
     }
+    target.damaged.take().into_iter().for_each(|(place, reason)| attempt.refuse(place, reason));
     attempts.push(attempt);
-    None
+    proved
 }
 
 /// Refuses another build's vmlinux, reads what is left, confines the guard.
-fn finish(target: &Target<'_>, (sighting, proof): (Sighting, Proof<'_>)) -> Result<KernelMap, LocateError> {
+fn finish(
+    target: &Target<'_>,
+    (sighting, proof): (Sighting, Proof<'_>),
+    attempts: &[Attempt],
+) -> Result<KernelMap, LocateError> {
     let Target { hints, tables, guard, .. } = target;
     check_build(hints, &proof)?;
     let mut evidence = Vec::new();
-    describe(&sighting, &proof, hints, &mut evidence);
+    evidence::describe(&sighting, &proof, hints, &mut evidence);
+    evidence.extend(attempts.iter().flat_map(Attempt::evidence));
     let bases = bases::find(&**tables, &proof, &mut evidence);
     let ram = confine(guard, target, &proof, &bases, &mut evidence)?;
-    let types = hints.types.filter(|_| hints.symbols.is_none());
-    let init_task = types.and_then(|types| init_task::find(target, &proof, types, &mut evidence));
+    let init_task = match hints.symbols {
+        None => init_task::find(target, &proof, hints.types, &mut evidence),
+        Some(_) => None,
+    };
 
-    let Proof { image, identity, root, .. } = proof;
-    let info = identity.vmcoreinfo;
-    let (slide, _) = slide(image.text, proof.slide, info.as_ref());
-    let noted_mask = info.as_ref().and_then(|info| info.number("sme_mask"));
-    let release = identity.banner.as_deref().and_then(banner_release).map(str::to_owned);
-    let release = release.or(identity.uts_release);
+    let release = proof.identity.release().map(str::to_owned);
+    let Proof { image, identity, root, slide, .. } = proof;
     Ok(KernelMap {
         text: image.text,
         text_phys: image.text_phys,
         phys_base: image.phys_base(),
-        slide: Some(slide),
+        slide: slide.value,
         root: root.table,
         levels: proof.tables.levels,
         page_offset: bases.page_offset,
         vmalloc_base: bases.vmalloc,
         vmemmap_base: bases.vmemmap,
-        sme_mask: noted_mask.unwrap_or(sighting.encryption_mask),
+        sme_mask: sighting.encryption_mask,
         image: image.phys_range().ok_or(LocateError::NotFound { attempts: Vec::new() })?,
-        banner: identity.banner,
+        banner: identity.banner.map(|banner| banner.text),
         release,
-        build_id: identity.build_id,
-        vmcoreinfo: info,
+        build_id: identity.build_id.map(|found| found.id),
+        vmcoreinfo: identity.vmcoreinfo.map(|noted| noted.info),
         ram,
         init_task,
         evidence,
     })
 }
 
-/// The slide and how it is known.
-fn slide(
-    text: VirtAddr,
-    by_vmlinux: Option<u64>,
-    info: Option<&VmcoreInfo>,
-) -> (u64, (&'static str, Confidence)) {
-    let noted = info.and_then(VmcoreInfo::slide);
-    let usual = text.raw().wrapping_sub(USUAL_LINK_TEXT);
-    match (by_vmlinux, noted) {
-        (Some(slide), Some(noted)) if slide == noted => (slide, ("vmlinux", Confidence::Proved)),
-        (Some(slide), _) => (slide, ("vmlinux", Confidence::Found)),
-        (None, Some(slide)) if slide == usual => (slide, ("VMCOREINFO", Confidence::Proved)),
-        // Either the kernel is linked at an unusual place or the note is damaged.
-        (None, Some(slide)) => (slide, ("VMCOREINFO, against the usual link address", Confidence::Guessed)),
-        (None, None) => (usual, ("_text is usually linked at 0xffffffff81000000", Confidence::Guessed)),
-    }
-}
-
 fn check_build(hints: &Hints<'_>, proof: &Proof<'_>) -> Result<(), LocateError> {
-    let same = match (hints.build_id, proof.identity.build_id.as_deref()) {
+    let found = proof.identity.build_id.as_ref().map(|found| found.id.clone());
+    let same = match (hints.build_id, &found) {
         (Some(wanted), Some(found)) => wanted == found,
         // Without both build ids, the banner at the vmlinux's address is what there is.
         _ => hints.symbols.is_none() || matches!(proof.names, Names::Vmlinux(..)),
@@ -291,51 +313,13 @@ fn check_build(hints: &Hints<'_>, proof: &Proof<'_>) -> Result<(), LocateError> 
     if same || hints.force {
         return Ok(());
     }
+    let release = || proof.identity.release().map(str::to_owned);
     Err(LocateError::OtherBuild {
         vmlinux: hints.vmlinux_name.unwrap_or("the vmlinux").to_owned(),
         vmlinux_id: hints.build_id.map(<[u8]>::to_vec),
-        target_id: proof.identity.build_id.clone(),
-        banner: proof.identity.banner.clone().or_else(|| proof.identity.uts_release.clone()),
+        target_id: found,
+        banner: proof.identity.banner.as_ref().map(|banner| banner.text.clone()).or_else(release),
     })
-}
-
-/// Writes down how the image, the root and the identity were found.
-fn describe(sighting: &Sighting, proof: &Proof<'_>, hints: &Hints<'_>, evidence: &mut Vec<Evidence>) {
-    let Proof { image, identity, root, .. } = proof;
-    let mut add = |what, method, detail, confidence| {
-        evidence.push(Evidence { what, method, detail, confidence });
-    };
-    let levels = proof.tables.levels.count();
-    let seen = format!("{} through the {levels}-level tables at {}", image.text, sighting.root);
-    add("text", sighting.method, seen, Confidence::Proved);
-    let agreed = if root.agrees { Confidence::Proved } else { Confidence::Found };
-    add("root", root.method, root.table.to_string(), agreed);
-    let info = identity.vmcoreinfo.as_ref();
-    let (value, (method, confidence)) = slide(image.text, proof.slide, info);
-    add("slide", method, format!("{value:#x}"), confidence);
-    if let Some(banner) = &identity.banner {
-        let method = match proof.names {
-            Names::Vmlinux(..) => "symbol linux_banner",
-            _ => "search of the read-only data",
-        };
-        let confirmed = info.and_then(VmcoreInfo::release) == banner_release(banner);
-        let confidence = if confirmed { Confidence::Proved } else { Confidence::Found };
-        add("banner", method, "read through the tables".to_owned(), confidence);
-    } else if let Some(release) = &identity.uts_release {
-        add("release", "init_uts_ns", release.clone(), Confidence::Proved);
-    }
-    if let Some(id) = &identity.build_id {
-        let same = hints.build_id == Some(id.as_slice());
-        let confidence = if same { Confidence::Proved } else { Confidence::Found };
-        add("build id", identity.build_id_source, hex_bytes(id), confidence);
-    }
-    match info {
-        Some(info) => {
-            let detail = format!("{} bytes, OSRELEASE={}", info.text().len(), info.release().unwrap_or("?"));
-            add("VMCOREINFO", identity.vmcoreinfo_source, detail, Confidence::Proved);
-        }
-        None => log::debug!("no VMCOREINFO found"),
-    }
 }
 
 /// Finds the RAM map and lets the guard pass nothing else. Where no map is to be had, the operator's ranges stand,

@@ -4,7 +4,7 @@
 //! kernel must say who it is through those very tables, in its banner, and VMCOREINFO, `.notes` and the entry
 //! point in the trampoline must not contradict it.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
@@ -15,9 +15,11 @@ use crate::{
 
 use super::{
     Sighting, Target,
+    claims::{Seen, same_image},
     exports::Exports,
     identity::{self, Identity},
-    image::{Image, banner_release},
+    image::Image,
+    slide::{self, Slide},
 };
 
 /// Pages of the image's data among which `init_top_pgt` is looked for: it is near the start, from `head_64.S`.
@@ -54,8 +56,9 @@ pub(super) struct Proof<'a> {
     pub(super) root: Root,
     pub(super) names: Names<'a>,
     pub(super) identity: Identity,
-    /// Run-time minus link address by the vmlinux, if there is one and it is this kernel's (or forced).
-    pub(super) slide: Option<u64>,
+    /// There is a vmlinux, and it is this kernel's (or forced).
+    pub(super) by_vmlinux: bool,
+    pub(super) slide: Slide,
 }
 
 /// The live top-level table and how it is known.
@@ -63,7 +66,7 @@ pub(super) struct Proof<'a> {
 pub(super) struct Root {
     pub(super) table: PhysAddr,
     pub(super) method: &'static str,
-    /// Its last entry equals that of the table the kernel was seen through.
+    /// A second source has it: a name and the page tables, or a copy.
     pub(super) agrees: bool,
 }
 
@@ -103,55 +106,52 @@ fn prove_depth<'a>(target: &Target<'a>, sighting: &Sighting, levels: Levels) -> 
     let space: Arc<dyn VirtMem> =
         Arc::new(AddressSpace::new(mem, sighting.root, levels, sighting.encryption_mask));
 
-    let (names, identity, slide) = identify(target, sighting, &space, &image);
-    check(&image, &identity)?;
+    let seen = Seen {
+        target,
+        space: &*space,
+        image: &image,
+        tables,
+        release: None,
+        slide: None,
+        start: OnceCell::new(),
+    };
+    let (names, identity, by_vmlinux) = identify(sighting, seen, (&space, &image));
+    if identity.release().is_none() {
+        return Err("no linux_banner can be read".to_owned());
+    }
+    let slide = match &identity.vmcoreinfo {
+        Some(noted) => noted.slide.clone(),
+        None => slide::alone(&image, by_vmlinux.map(|(slide, _)| slide)),
+    };
     let root = live_root(target, sighting, &image, &names, &identity);
-    Ok(Proof { image, space, tables, root, names, identity, slide })
+    Ok(Proof { image, space, tables, root, names, identity, by_vmlinux: by_vmlinux.is_some(), slide })
 }
 
-/// Asks the kernel who it is: where the vmlinux says to, else (none given, or another build's) by itself.
+/// Asks the kernel who it is: where the vmlinux says to, else (none given, or another build's) by itself. With the
+/// slide by the vmlinux, and whether that is of the kernel's own build.
 fn identify<'a>(
-    target: &Target<'a>,
     sighting: &Sighting,
-    space: &Arc<dyn VirtMem>,
-    image: &Arc<Image>,
-) -> (Names<'a>, Identity, Option<u64>) {
-    let linked = target.hints.symbols.and_then(|symbols| Some((symbols, symbols.lookup("_text")?.addr)));
+    mut seen: Seen<'_, 'a>,
+    (space, image): (&Arc<dyn VirtMem>, &Arc<Image>),
+) -> (Names<'a>, Identity, Option<(u64, bool)>) {
+    let hints = seen.target.hints;
+    let linked = hints.symbols.and_then(|symbols| Some((symbols, symbols.lookup("_text")?.addr)));
     let slide = linked.map(|(_, text)| image.text.raw().wrapping_sub(text.raw()));
     if let Some(((symbols, _), slide)) = linked.zip(slide) {
         let names = Names::Vmlinux(symbols, slide);
-        let identity = identity::with_names(&**space, &names);
-        let same_build = target.hints.build_id.is_none_or(|id| identity.build_id.as_deref() == Some(id));
+        seen.slide = Some((slide, true));
+        let identity = identity::with_names(&names, sighting, seen.clone());
+        let found = identity.build_id.as_ref().map(|found| found.id.as_slice());
+        let same_build = hints.build_id.is_none_or(|id| found == Some(id));
         if identity.banner.is_some() && same_build {
-            return (names, identity, Some(slide));
+            return (names, identity, Some((slide, true)));
         }
     }
+    seen.slide = slide.filter(|_| hints.force).map(|slide| (slide, false));
     let exports = Exports::find(space, image);
-    let seen = sighting.vmcoreinfo.clone();
-    let identity = identity::without_names(target, space, image, exports.as_ref(), seen);
-    let slide = slide.filter(|_| target.hints.force);
-    (exports.map_or(Names::None, Names::Exports), identity, slide)
-}
-
-fn check(image: &Image, identity: &Identity) -> Result<(), String> {
-    let banner = identity.banner.as_deref().and_then(banner_release);
-    let info = identity.vmcoreinfo.as_ref();
-    let noted = info.and_then(|info| info.release());
-    match (banner.or(identity.uts_release.as_deref()), noted) {
-        (None, _) => return Err("no linux_banner can be read".to_owned()),
-        (Some(read), Some(noted)) if read != noted => {
-            return Err(format!("the kernel says it is {read}, its VMCOREINFO says {noted}: leftovers"));
-        }
-        _ => {}
-    }
-    let noted = info.and_then(|info| info.number("phys_base"));
-    match noted.filter(|phys_base| *phys_base != image.phys_base()) {
-        Some(phys_base) => Err(format!(
-            "its VMCOREINFO has phys_base {phys_base:#x}, its tables {:#x}: leftovers",
-            image.phys_base()
-        )),
-        None => Ok(()),
-    }
+    let forced = seen.slide;
+    let identity = identity::without_names(exports.as_ref(), sighting, seen);
+    (exports.map_or(Names::None, Names::Exports), identity, forced)
 }
 
 /// The table the kernel itself uses: the trampoline's is a copy that later changes may not reach.
@@ -168,20 +168,21 @@ fn live_root(
         }
         _ => None,
     };
-    let by_info = || identity.vmcoreinfo.as_ref()?.top_level_table();
-    let named = match by_symbol {
-        Some(addr) => Some(("symbol init_top_pgt", addr)),
-        None => by_info().map(|addr| ("VMCOREINFO", addr)),
-    };
-    if let Some((method, table)) = named.and_then(|(method, addr)| Some((method, image.phys(addr)?))) {
-        let word = |page: PhysAddr| target.tables.read_u64(page.wrapping_add(PAGE_SIZE - 8)).ok();
-        let agrees = word(table).is_some_and(|entry| Some(entry) == word(sighting.root));
-        return Root { table, method, agrees };
+    let by_info = || identity.vmcoreinfo.as_ref()?.info.top_level_table();
+    let named = [by_symbol.zip(Some("symbol init_top_pgt")), by_info().zip(Some("VMCOREINFO"))];
+    let mut tables =
+        named.into_iter().flatten().filter_map(|(addr, method)| Some((image.phys(addr)?, method)));
+    // What does not map this image as the tables seen do is somebody else's, or wrong.
+    if let Some((table, method)) = tables.find(|(table, _)| same_image(target, *table, sighting.root)) {
+        return Root { table, method, agrees: true };
     }
     let copied = sighting.copied_root.as_deref().and_then(|copy| original(target, image, copy));
     match copied {
         Some(table) => Root { table, method: "the page of the image's data equal to the copy", agrees: true },
-        None => Root { table: sighting.root, method: sighting.method, agrees: false },
+        None => {
+            let inside = image.phys_range().is_some_and(|range| range.contains(sighting.root, PAGE_SIZE));
+            Root { table: sighting.root, method: sighting.method, agrees: inside }
+        }
     }
 }
 

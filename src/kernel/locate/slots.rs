@@ -1,8 +1,9 @@
 //! Searches of RAM for when the trampoline is gone: they cost a read per 2 MiB, or per page.
 //!
 //! With a vmlinux only the place of the image is unknown, and `_text` stands on a multiple of 2 MiB: one read
-//! where `linux_banner` would be, per slot. Without one, the page that begins with VMCOREINFO's note says where
-//! the tables are. Both search what the operator calls RAM and nothing else: no other map is known yet.
+//! where `linux_banner` would be, per slot. Without one, the read-only data stands on a multiple of 2 MiB too, and
+//! begins with the banner or its weak copy; and the page that begins with VMCOREINFO, its note or its text, says
+//! where the tables are. All search what the operator calls RAM and nothing else: no other map is known yet.
 
 use std::collections::VecDeque;
 
@@ -14,8 +15,11 @@ use crate::{
 };
 
 use super::{
-    Progress, Sighting, Target,
-    image::{BANNER_PREFIX, START_KERNEL_MAP, TEXT_ALIGN},
+    Progress, Sighting, Sightings, Target,
+    banner::{BANNER_PREFIX, BANNER_START, holds_banner},
+    image::{START_KERNEL_MAP, TEXT_ALIGN},
+    image_tables,
+    trampoline::ENCRYPTION_BITS,
     vmcoreinfo::{self, VmcoreInfo},
 };
 
@@ -45,58 +49,69 @@ impl Layout {
 /// Kernels whose banner stands where the vmlinux has it, counted from a multiple of 2 MiB.
 pub(super) fn in_slots<'t>(
     target: &'t Target<'_>,
-    symbols: &dyn SymbolTable,
-    ram: &[PhysRange],
-) -> Box<dyn Iterator<Item = Sighting> + 't> {
-    let Some(layout) = Layout::of(symbols) else { return Box::new(std::iter::empty()) };
-    let slots = slots(ram);
-    let hits = search::<PROBE>(target, "probing 2 MiB slots", slots, layout.banner, |bytes| {
+    ram: &'t [PhysRange],
+) -> Result<Sightings<'t>, &'static str> {
+    let symbols = target.hints.symbols.ok_or("they need symbols: give --vmlinux")?;
+    let layout = Layout::of(symbols).ok_or("the vmlinux has no linux_banner and init_top_pgt")?;
+    let hits = search::<PROBE>(target, "probing 2 MiB slots", slots(ram), layout.banner, |bytes| {
         bytes.starts_with(BANNER_PREFIX)
     });
-    Box::new(hits.map(move |(slot, _)| Sighting {
-        method: "2 MiB slots",
-        place: slot,
-        root: slot.wrapping_add(layout.root),
-        copied_root: None,
-        levels: None,
-        encryption_mask: 0,
-        entry: None,
-        text_phys: Some(slot),
-        vmcoreinfo: None,
-    }))
+    Ok(Box::new(hits.map(move |(slot, _)| {
+        let root = slot.wrapping_add(layout.root);
+        Sighting { text_phys: Some(slot), ..Sighting::new("2 MiB slots", slot, root) }
+    })))
 }
 
-/// Kernels whose VMCOREINFO note begins a page.
+/// Kernels whose read-only data begins with a banner, with the page table in the data after it.
+pub(super) fn by_banner<'t>(
+    target: &'t Target<'_>,
+    ram: &'t [PhysRange],
+) -> Result<Sightings<'t>, &'static str> {
+    const STEP: &str = "reading the start of 2 MiB slots";
+    let hits = search::<BANNER_START>(target, STEP, slots(ram), 0, |bytes| holds_banner(bytes));
+    Ok(Box::new(hits.filter_map(|(slot, _)| {
+        let (root, levels) = image_tables::root_of_rodata(target, slot, ram)?;
+        Some(Sighting { levels: Some(levels), ..Sighting::new("banner at 2 MiB", slot, root) })
+    })))
+}
+
+/// Kernels whose VMCOREINFO, the note or the text, begins a page.
 pub(super) fn by_vmcoreinfo<'t>(
     target: &'t Target<'_>,
-    ram: &[PhysRange],
-) -> Box<dyn Iterator<Item = Sighting> + 't> {
+    ram: &'t [PhysRange],
+) -> Result<Sightings<'t>, &'static str> {
     const LEN: usize = vmcoreinfo::HEADER_LEN;
     let pages = pages_from_the_ends(ram);
     let hits = search::<LEN>(target, "searching for VMCOREINFO", pages, 0, |bytes| {
-        vmcoreinfo::text_len(bytes).is_some()
+        vmcoreinfo::text_len(bytes).is_some() || bytes.starts_with(vmcoreinfo::BEGINNING)
     });
-    Box::new(hits.filter_map(|(page, header)| {
-        let mut note = vec![0; LEN + vmcoreinfo::text_len(&header)?];
-        target.tables.read(page, &mut note).ok()?;
-        from_vmcoreinfo(page, VmcoreInfo::from_note(&note)?)
-    }))
+    Ok(Box::new(hits.filter_map(|(page, header)| {
+        let len = vmcoreinfo::text_len(&header).map_or(PAGE_SIZE as usize, |len| LEN + len);
+        let mut bytes = vec![0; len];
+        target.tables.read(page, &mut bytes).ok()?;
+        let is_text = bytes.starts_with(vmcoreinfo::BEGINNING);
+        let info = if is_text { VmcoreInfo::parse_text(&bytes) } else { VmcoreInfo::parse_note(&bytes) };
+        let sighting = info.map_err(|damage| damage.to_string()).and_then(|info| {
+            from_vmcoreinfo(target, page, info)
+                .ok_or_else(|| "it does not say where the tables are".to_owned())
+        });
+        sighting.map_err(|reason| target.note_damage(page, reason)).ok()
+    })))
 }
 
-fn from_vmcoreinfo(page: PhysAddr, info: VmcoreInfo) -> Option<Sighting> {
+fn from_vmcoreinfo(target: &Target<'_>, page: PhysAddr, info: VmcoreInfo) -> Option<Sighting> {
     let linear = info.top_level_table()?.raw().wrapping_sub(START_KERNEL_MAP.raw());
+    let root = PhysAddr::new(linear.wrapping_add(info.number("phys_base")?));
     let levels =
         info.number("pgtable_l5_enabled").map(|l5| if l5 == 1 { Levels::Five } else { Levels::Four });
+    // A bit that the entry for the image does not have encrypts nothing.
+    let entry = target.tables.read_u64(root.wrapping_add(PAGE_SIZE - 8)).unwrap_or(0);
+    let encryption_mask = info.number("sme_mask").unwrap_or(0) & entry & ENCRYPTION_BITS;
     Some(Sighting {
-        method: "VMCOREINFO",
-        place: page,
-        root: PhysAddr::new(linear.wrapping_add(info.number("phys_base")?)),
-        copied_root: None,
         levels,
-        encryption_mask: info.number("sme_mask").unwrap_or(0),
-        entry: None,
-        text_phys: None,
+        encryption_mask,
         vmcoreinfo: Some(info),
+        ..Sighting::new("VMCOREINFO", page, root)
     })
 }
 
@@ -117,7 +132,7 @@ fn slots(ram: &[PhysRange]) -> (u64, impl Iterator<Item = PhysAddr> + use<>) {
 
 /// The pages of `ram`, in stripes taken by turns from both ends of every range: VMCOREINFO is among the first pages a
 /// booting kernel allocates, and those are near one of the ends of a zone.
-fn pages_from_the_ends(ram: &[PhysRange]) -> (u64, impl Iterator<Item = PhysAddr> + use<>) {
+pub(super) fn pages_from_the_ends(ram: &[PhysRange]) -> (u64, impl Iterator<Item = PhysAddr> + use<>) {
     let mut left: VecDeque<(u64, u64, bool)> = ram
         .iter()
         .map(|range| (range.start.raw().div_ceil(PAGE_SIZE), range.end.raw() / PAGE_SIZE, false))
@@ -141,7 +156,7 @@ fn pages_from_the_ends(ram: &[PhysRange]) -> (u64, impl Iterator<Item = PhysAddr
 }
 
 /// Reads `N` bytes at `offset` from each place, in batches as the hits are asked for.
-fn search<'t, const N: usize>(
+pub(super) fn search<'t, const N: usize>(
     target: &'t Target<'_>,
     step: &'static str,
     (total, mut places): (u64, impl Iterator<Item = PhysAddr> + 't),

@@ -33,7 +33,7 @@ const CR4_LA57: u32 = 1 << 12;
 const FLAG_SME_ACTIVE: u32 = 1 << 0;
 
 /// Where AMD puts the encryption bit: 47 up to Zen 2, 51 from Zen 3 on (CPUID 0x8000001f EBX).
-const ENCRYPTION_BITS: u64 = 1 << 47 | 1 << 51;
+pub(super) const ENCRYPTION_BITS: u64 = 1 << 47 | 1 << 51;
 
 /// `struct trampoline_header`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,15 +124,11 @@ fn sighting(page: PhysAddr, bytes: &[u8; PAGE_SIZE as usize], header: Option<Hea
     let last = bytes.last_chunk().map_or(0, |entry| u64::from_le_bytes(*entry));
     let sme = header.is_some_and(|header| header.sme_active);
     Sighting {
-        method: "real-mode trampoline",
-        place: page,
-        root: page,
         copied_root: Some(Arc::new(*bytes)),
         levels: header.map(|header| header.levels),
         encryption_mask: if sme { last & ENCRYPTION_BITS } else { 0 },
         entry: header.map(|header| header.start),
-        text_phys: None,
-        vmcoreinfo: None,
+        ..Sighting::new("real-mode trampoline", page, page)
     }
 }
 

@@ -16,13 +16,79 @@ pub const MAX_TEXT_LEN: usize = 16 << 10;
 const NAME: &[u8] = b"VMCOREINFO\0";
 const NAME_AT: usize = 0xc;
 
+/// What the text begins with, always.
+pub(super) const BEGINNING: &[u8] = b"OSRELEASE=";
+
+/// `buf` of `vmcoreinfo_append_str()` has 80 bytes, and so has no line more; this leaves room for other trees.
+const MAX_LINE: usize = 256;
+
+/// `VMCOREINFO_BYTES`: what does not fit is cut off, in the middle of a line if need be.
+const FULL: usize = 4096;
+
+/// Why bytes where VMCOREINFO should be are not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// Nothing is there any more.
+    #[error("it is wiped: its header is all zeros")]
+    Wiped,
+    /// The ELF note header is another note's, or none.
+    #[error("its note header (name of {name} bytes, text of {text} bytes, type {kind}) is not VMCOREINFO's")]
+    Header {
+        /// `n_namesz`.
+        name: u32,
+        /// `n_descsz`.
+        text: u32,
+        /// `n_type`.
+        kind: u32,
+    },
+    /// The header would do, its name is another's.
+    #[error("its note is not named VMCOREINFO")]
+    Name,
+    /// The bytes end before the note does.
+    #[error("it is cut off after {0} bytes")]
+    Short(usize),
+    /// The text begins with something else.
+    #[error("its text does not begin with OSRELEASE=")]
+    Beginning,
+    /// The kernel writes printable ASCII only.
+    #[error("byte {at} of its text is {byte:#04x}, which no kernel writes")]
+    Byte {
+        /// Offset in the text.
+        at: usize,
+        /// What is there.
+        byte: u8,
+    },
+    /// The kernel's lines are short.
+    #[error("it has a line of {0} bytes, the kernel's have at most 79")]
+    Line(usize),
+    /// Every line of the kernel ends.
+    #[error("its last line does not end")]
+    NoEnd,
+}
+
 /// Length of the text, if `header` (at least [`HEADER_LEN`] bytes) begins a VMCOREINFO note.
 #[must_use]
 pub fn text_len(header: &[u8]) -> Option<usize> {
-    let word = |at: usize| Some(u32::from_le_bytes(*header.get(at..)?.first_chunk()?));
-    let named = header.get(NAME_AT..)?.starts_with(NAME) && word(0)? as usize == NAME.len();
-    let len = word(4)? as usize;
-    (named && word(8)? == 0 && (1..=MAX_TEXT_LEN).contains(&len)).then_some(len)
+    checked_text_len(header).ok()
+}
+
+fn checked_text_len(header: &[u8]) -> Result<usize, Damage> {
+    let header = header.get(..HEADER_LEN).ok_or(Damage::Short(header.len()))?;
+    let word = |at: usize| header.get(at..).and_then(|rest| Some(u32::from_le_bytes(*rest.first_chunk()?)));
+    let [Some(name), Some(text), Some(kind)] = [0, 4, 8].map(word) else {
+        return Err(Damage::Short(header.len()));
+    };
+    if header.iter().all(|byte| *byte == 0) {
+        return Err(Damage::Wiped);
+    }
+    let len = text as usize;
+    let plausible = name as usize == NAME.len() && kind == 0 && (1..=MAX_TEXT_LEN).contains(&len);
+    match header.get(NAME_AT..).is_some_and(|rest| rest.starts_with(NAME)) {
+        _ if !plausible => Err(Damage::Header { name, text, kind }),
+        true => Ok(len),
+        false => Err(Damage::Name),
+    }
 }
 
 /// The text of a VMCOREINFO note.
@@ -35,11 +101,40 @@ impl VmcoreInfo {
     /// Parses a whole note, header included.
     #[must_use]
     pub fn from_note(note: &[u8]) -> Option<Self> {
-        let text = note.get(HEADER_LEN..HEADER_LEN.checked_add(text_len(note)?)?)?;
-        let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
-        let readable = text.iter().all(|byte| matches!(byte, b'\n' | b' '..=b'~'));
-        let text = std::str::from_utf8(text).ok().filter(|_| readable)?;
-        text.starts_with("OSRELEASE=").then(|| Self { text: text.to_owned() })
+        Self::parse_note(note).ok()
+    }
+
+    /// Parses a whole note, header included.
+    ///
+    /// # Errors
+    /// [`Damage`]: what no kernel would have written.
+    pub fn parse_note(note: &[u8]) -> Result<Self, Damage> {
+        let len = checked_text_len(note)?;
+        Self::parse_text(note.get(HEADER_LEN..HEADER_LEN + len).ok_or(Damage::Short(note.len()))?)
+    }
+
+    /// Parses the text, up to its first NUL: the kernel keeps it in a page of its own too (`vmcoreinfo_data`).
+    ///
+    /// # Errors
+    /// [`Damage`]: what no kernel would have written.
+    pub fn parse_text(text: &[u8]) -> Result<Self, Damage> {
+        let mut text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        if !text.starts_with(BEGINNING) {
+            return Err(Damage::Beginning);
+        }
+        let strange = text.iter().position(|byte| !matches!(byte, b'\n' | b' '..=b'~'));
+        if let Some((at, byte)) = strange.and_then(|at| Some((at, *text.get(at)?))) {
+            return Err(Damage::Byte { at, byte });
+        }
+        if !text.ends_with(b"\n") {
+            let end = memchr::memrchr(b'\n', text).filter(|_| text.len().is_multiple_of(FULL));
+            text = end.and_then(|end| text.get(..=end)).ok_or(Damage::NoEnd)?;
+        }
+        if let Some(line) = text.split(|byte| *byte == b'\n').find(|line| line.len() > MAX_LINE) {
+            return Err(Damage::Line(line.len()));
+        }
+        let text = String::from_utf8(text.to_vec()).map_err(|_| Damage::Beginning)?;
+        Ok(Self { text })
     }
 
     /// The text as the kernel wrote it.
@@ -150,9 +245,42 @@ mod tests {
     }
 
     #[test]
-    fn a_length_past_the_bytes_is_none() {
-        let note = note(TEXT);
-        assert_eq!(VmcoreInfo::from_note(&note[..note.len() - 1]), None);
+    fn damage_is_named() {
+        let said =
+            |bytes: &[u8]| VmcoreInfo::parse_note(bytes).map(|_| ()).map_err(|damage| damage.to_string());
+        let header = |at: usize, value: u32| {
+            let mut bytes = note(TEXT);
+            bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            said(&bytes).unwrap_err()
+        };
+        let whole = note(TEXT);
+        assert_eq!(said(&whole), Ok(()));
+        assert_eq!(said(&[0; 64]).unwrap_err(), "it is wiped: its header is all zeros");
+        assert!(said(&whole[..whole.len() - 1]).unwrap_err().starts_with("it is cut off after"));
+        assert!(said(&whole[..8]).unwrap_err().starts_with("it is cut off after 8"));
+        for (at, value) in [(0, 5), (0, u32::MAX), (4, 0), (4, u32::MAX), (8, 3)] {
+            assert!(header(at, value).starts_with("its note header"), "{at} {value}");
+        }
+        assert_eq!(header(4, TEXT.len() as u32 - 3), "its last line does not end");
+        assert_eq!(header(12, 0), "its note is not named VMCOREINFO");
+        assert_eq!(said(&note("KERNELOFFSET=0\n")).unwrap_err(), "its text does not begin with OSRELEASE=");
+        assert!(said(&note("OSRELEASE=6\x07\n")).unwrap_err().starts_with("byte 11 of its text is 0x07"));
+        let huge = format!("OSRELEASE={}\n", "6".repeat(4000));
+        assert_eq!(
+            said(&note(&huge)).unwrap_err(),
+            "it has a line of 4010 bytes, the kernel's have at most 79"
+        );
+        assert_eq!(said(&note("OSRELEASE=6.1")).unwrap_err(), "its last line does not end");
+    }
+
+    #[test]
+    fn a_full_page_loses_its_last_line_only() {
+        let mut text = "OSRELEASE=6.1\n".to_owned();
+        while text.len() < FULL {
+            text.push_str("NUMBER(phys_base)=12345\n");
+        }
+        let info = VmcoreInfo::parse_text(&text.as_bytes()[..FULL]).unwrap();
+        assert!(info.text().ends_with("=12345\n"));
     }
 
     proptest! {
