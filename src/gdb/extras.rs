@@ -1,7 +1,7 @@
 //! Packets answered before [`gdbstub`] sees them: those it has no hook for, and those it answers less well.
 //!
 //! * `qSupported`: what is announced is one list, ours. It leaves out `multiprocess`, so that a thread's id is all
-//!   GDB prints, and adds `qXfer:threads:read`.
+//!   GDB prints, and adds `qXfer:threads:read`; `qXfer:exec-file:read` only when there is a file to hand out.
 //! * `qXfer:threads:read`: all threads with their names in one answer, instead of two packets per thread.
 //! * `QStartNoAckMode`: acknowledgements are the event loop's.
 //! * Writes and `vKill`: the refusal is a sentence. GDB prints it for registers only, so memory writes are logged.
@@ -20,6 +20,9 @@ const MOST_MEMORY: u64 = (PACKET_SIZE / 2) as u64;
 /// What is announced beside `PacketSize`.
 const FEATURES: &str =
     ";QStartNoAckMode+;vContSupported+;swbreak+;hwbreak+;qXfer:features:read+;qXfer:threads:read+";
+
+/// What is announced besides when there is a symbol file.
+const EXEC_FILE: &str = ";qXfer:exec-file:read+";
 
 const MEMORY_REFUSAL: &str = "memory is read-only: nettlp-gdb does not write to the target";
 const KILL_REFUSAL: &str = "the target cannot be killed: nettlp-gdb only reads its memory";
@@ -61,7 +64,8 @@ impl Extras {
             _ if body.starts_with(b"vKill") => Answer::Reply(packet::error_text(KILL_REFUSAL)),
             _ if body == b"QStartNoAckMode" => Answer::StopAcks,
             _ if body.starts_with(b"qSupported") => {
-                Answer::Reply(format!("PacketSize={PACKET_SIZE:x}{FEATURES}").into_bytes())
+                let file = if target.has_symbol_file() { EXEC_FILE } else { "" };
+                Answer::Reply(format!("PacketSize={PACKET_SIZE:x}{FEATURES}{file}").into_bytes())
             }
             _ => match body.strip_prefix(b"qXfer:threads:read::") {
                 Some(range) => Answer::Reply(self.threads(target, range)),

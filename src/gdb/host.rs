@@ -3,7 +3,7 @@
 //! The seam between the protocol and everything behind it. Nothing in here knows a packet; nothing behind it
 //! knows GDB.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use super::{
     target::{PercpuRebase, Registers},
@@ -30,6 +30,11 @@ pub trait Host: Send + Sync {
     /// The array to rebase in a kernel with per-CPU symbols linked at 0.
     fn percpu_rebase(&self) -> Option<PercpuRebase>;
 
+    /// The file that has the kernel's symbols, for a GDB that was given none.
+    fn symbol_file(&self) -> Option<SymbolFile> {
+        None
+    }
+
     /// Forgets what was cached of the target.
     fn refresh(&self);
 
@@ -42,6 +47,15 @@ pub trait Host: Send + Sync {
 
     /// The commands [`Host::monitor`] knows, for `monitor help`: usage and what it does.
     fn monitor_help(&self) -> Vec<(&'static str, &'static str)>;
+}
+
+/// The one file of the target's file system, as GDB sees that.
+#[derive(Clone)]
+pub struct SymbolFile {
+    /// Its absolute path there.
+    pub path: String,
+    /// What it holds.
+    pub bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
 }
 
 /// A thread as GDB is shown it.

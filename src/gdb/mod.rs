@@ -24,7 +24,7 @@ pub mod tid;
 mod turn_away;
 
 pub use self::{
-    host::{Host, MonitorError, Thread},
+    host::{Host, MonitorError, SymbolFile, Thread},
     listen::{Listen, ListenError, ServeError},
     server::{Server, Stopper, serve},
     target::{PercpuRebase, Register, Registers, UNKNOWN_PC},

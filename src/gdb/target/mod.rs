@@ -5,6 +5,7 @@
 
 mod base;
 mod breakpoints;
+mod host_io;
 mod monitor;
 mod offsets;
 mod percpu_rebase;
@@ -17,12 +18,12 @@ use std::{convert::Infallible, sync::Arc};
 use gdbstub::target::{
     Target,
     ext::{
-        base::BaseOps, breakpoints::BreakpointsOps, monitor_cmd::MonitorCmdOps,
-        section_offsets::SectionOffsetsOps,
+        base::BaseOps, breakpoints::BreakpointsOps, exec_file::ExecFileOps, host_io::HostIoOps,
+        monitor_cmd::MonitorCmdOps, section_offsets::SectionOffsetsOps,
     },
 };
 
-use self::{breakpoints::Breakpoints, resume::Resume, threads::Threads};
+use self::{breakpoints::Breakpoints, host_io::Files, resume::Resume, threads::Threads};
 pub use self::{
     percpu_rebase::{PercpuRebase, Words},
     registers::{Register, Registers, UNKNOWN_PC, X86_64},
@@ -36,6 +37,7 @@ pub struct GdbTarget {
     threads: Threads,
     breakpoints: Breakpoints,
     resume: Resume,
+    files: Files,
     /// What to do to per-CPU offsets, once the client has asked how far the kernel was moved.
     rebase: RebaseState,
 }
@@ -57,7 +59,15 @@ impl GdbTarget {
     pub fn new(host: Arc<dyn Host>, percpu_rebase: bool) -> Self {
         let rebase = if percpu_rebase { RebaseState::NotAsked } else { RebaseState::Off };
         let threads = Threads::take(&*host);
-        Self { host, threads, breakpoints: Breakpoints::default(), resume: Resume::default(), rebase }
+        let files = Files::new(host.symbol_file());
+        let (breakpoints, resume) = (Breakpoints::default(), Resume::default());
+        Self { host, threads, breakpoints, resume, files, rebase }
+    }
+
+    /// Whether there are symbols to hand out.
+    #[must_use]
+    pub fn has_symbol_file(&self) -> bool {
+        self.files.name().is_some()
     }
 
     /// Forgets what is known of the target and looks again.
@@ -85,6 +95,14 @@ impl Target for GdbTarget {
 
     fn support_section_offsets(&mut self) -> Option<SectionOffsetsOps<'_, Self>> {
         self.host.text().is_some().then_some(self)
+    }
+
+    fn support_exec_file(&mut self) -> Option<ExecFileOps<'_, Self>> {
+        self.has_symbol_file().then_some(self)
+    }
+
+    fn support_host_io(&mut self) -> Option<HostIoOps<'_, Self>> {
+        self.has_symbol_file().then_some(self)
     }
 
     /// Repeated bytes are sent as they are: replies stay readable, and ours to extend.

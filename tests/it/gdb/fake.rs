@@ -14,7 +14,8 @@ use std::{
 use nettlp_gdb::{
     addr::VirtAddr,
     gdb::{
-        self, Host, MonitorError, PercpuRebase, Register, Registers, ServeError, Server, Stopper, Thread, tid,
+        self, Host, MonitorError, PercpuRebase, Register, Registers, ServeError, Server, Stopper, SymbolFile,
+        Thread, tid,
     },
     paging::{VirtError, VirtFault},
 };
@@ -30,6 +31,9 @@ pub(super) const PERCPU_AREA: u64 = 0xffff_8880_0010_0000;
 pub(super) const CPUS: u64 = 2;
 pub(super) const PAGE: usize = 4096;
 
+/// What the file with the fake kernel's symbols is called.
+pub(super) const SYMBOL_FILE: &str = "/vmlinux";
+
 /// Run-time address of `init_task`.
 pub(super) const INIT_TASK: u64 = DATA + SLIDE;
 
@@ -37,6 +41,7 @@ pub(super) struct FakeHost {
     pages: BTreeMap<u64, Vec<u8>>,
     slide_known: bool,
     pub(super) refreshes: AtomicU64,
+    symbol_file: Option<SymbolFile>,
 }
 
 impl FakeHost {
@@ -55,12 +60,18 @@ impl FakeHost {
             area[0x80..0x88].copy_from_slice(&(INIT_TASK + cpu).to_le_bytes());
             pages.insert(PERCPU_AREA + cpu * PAGE as u64, area);
         }
-        Self { pages, slide_known: true, refreshes: AtomicU64::new(0) }
+        Self { pages, slide_known: true, refreshes: AtomicU64::new(0), symbol_file: None }
     }
 
     /// The same machine before anybody knows where its kernel was linked.
     pub(super) fn without_slide() -> Self {
         Self { slide_known: false, ..Self::new() }
+    }
+
+    /// The same machine with symbols to hand out.
+    pub(super) fn with_symbols(bytes: Vec<u8>) -> Self {
+        let file = SymbolFile { path: SYMBOL_FILE.to_owned(), bytes: Arc::new(bytes) };
+        Self { symbol_file: Some(file), ..Self::new() }
     }
 
     fn byte(&self, addr: u64) -> Option<u8> {
@@ -113,6 +124,10 @@ impl Host for FakeHost {
     fn percpu_rebase(&self) -> Option<PercpuRebase> {
         let array = VirtAddr::new(PER_CPU_OFFSET + SLIDE);
         self.slide_known.then_some(PercpuRebase { array, cpus: CPUS, slide: SLIDE })
+    }
+
+    fn symbol_file(&self) -> Option<SymbolFile> {
+        self.symbol_file.clone()
     }
 
     fn refresh(&self) {

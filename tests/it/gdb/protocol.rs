@@ -4,7 +4,7 @@ use nettlp_gdb::gdb::packet::{Event, PACKET_SIZE, frame};
 
 use super::{
     client::{Client, unhex},
-    fake::{self, FakeHost, INIT_TASK, PAGE, PER_CPU_OFFSET, PERCPU_AREA, SLIDE, TEXT},
+    fake::{self, FakeHost, INIT_TASK, PAGE, PER_CPU_OFFSET, PERCPU_AREA, SLIDE, SYMBOL_FILE, TEXT},
 };
 
 fn attached(host: FakeHost) -> (fake::Running, Client) {
@@ -103,6 +103,30 @@ fn offsets_are_told_only_when_they_are_known() {
     assert_eq!(client.ask("qOffsets"), "TextSeg=ffffffff92000000");
     let (_server, mut client) = attached(FakeHost::without_slide());
     assert_eq!(client.ask("qOffsets"), "");
+}
+
+#[test]
+fn the_symbol_file_is_the_only_file() {
+    let (_server, mut client) = attached(FakeHost::with_symbols(b"\x7fELF".to_vec()));
+    assert!(client.ask("qSupported").ends_with(";qXfer:exec-file:read+"));
+    assert_eq!(client.ask("qXfer:exec-file:read::0,100"), format!("m{SYMBOL_FILE}"));
+    assert_eq!(client.ask("qXfer:exec-file:read::8,100"), "l");
+    let open = |name: &str| {
+        let name: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+        format!("vFile:open:{name},0,0")
+    };
+    assert_eq!(client.ask("vFile:setfs:0"), "F0");
+    assert_eq!(client.ask(&open("/etc/passwd")), "F-1,02");
+    assert_eq!(client.ask(&open(SYMBOL_FILE).replace(",0,0", ",602,1c0")), "F-1,1e", "read-only");
+    assert_eq!(client.ask(&open(SYMBOL_FILE)), "F00");
+    assert_eq!(client.ask("vFile:pread:0,100,1"), "F03;ELF");
+    assert_eq!(client.ask("vFile:pread:0,100,7fffffffffffffff"), "F00;");
+    assert_eq!(client.ask("vFile:close:0"), "F0");
+    assert_eq!(client.ask("vFile:pread:0,100,1"), "F-1,09");
+
+    let (_server, mut client) = attached(FakeHost::new());
+    assert!(!client.ask("qSupported").contains("exec-file"));
+    assert_eq!(client.ask(&open(SYMBOL_FILE)), "");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use nettlp_gdb::gdb::{Options, Server};
 
 use super::{
     client::Client,
-    fake::{self, FakeHost},
+    fake::{self, FakeHost, SYMBOL_FILE},
 };
 
 /// Builds the fake kernel's `vmlinux` in `directory`.
@@ -107,6 +107,23 @@ fn a_plain_vmlinux_is_moved_and_its_percpu_symbols_are_right() {
             "0xffff888000100080:\t0xffffffff93000000",
         ],
     );
+}
+
+#[test]
+fn a_gdb_without_a_file_is_handed_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let symbols = std::fs::read(vmlinux(directory.path())).unwrap();
+    let server = fake::serve(FakeHost::with_symbols(symbols));
+    let commands =
+        ["info files", "x/s &init_task", "x/gx (char *)&current_task + *(long *)&__per_cpu_offset"];
+    let text = gdb(None, &server.address.to_string(), &commands);
+    for line in [
+        &format!("Symbols from \"target:{SYMBOL_FILE}\"."),
+        "0xffffffff93000000:\t\"swapper\"",
+        "0xffff888000100080:\t0xffffffff93000000",
+    ] {
+        assert!(text.contains(line), "`{line}` is not in what gdb printed:\n{text}");
+    }
 }
 
 #[test]
