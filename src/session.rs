@@ -8,7 +8,7 @@ use std::{path::PathBuf, sync::Arc};
 use crate::{
     addr::PhysRange,
     kernel::{
-        Kernel,
+        Kernel, btf,
         locate::{self, Hints, LocateError, Progress},
     },
     link::{self, Client, LinkError},
@@ -20,7 +20,7 @@ use crate::{
         remote::Remote,
         stats::{Counts, Stats},
     },
-    paging::AddressSpace,
+    paging::{AddressSpace, VirtMem},
     symbols::{Relocated, SymbolTable, elf::ElfSymbols},
     types::{TypeSource, dwarf::Dwarf},
     vmlinux::{Vmlinux, VmlinuxError},
@@ -156,7 +156,12 @@ impl Session {
         let phys: Arc<dyn PhysMem> = guard;
         let memory = AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask);
         let symbols = symbols.zip(map.slide).map(|(symbols, slide)| Relocated::new(Box::new(symbols), slide));
-        let kernel = Kernel { map, memory: Arc::new(memory), symbols, types };
+        let memory: Arc<dyn VirtMem> = Arc::new(memory);
+        let types = types.unwrap_or_else(|| {
+            let place = btf::Place::of(&map, symbols.as_ref());
+            Arc::new(btf::InMemory::new(Arc::clone(&memory), place))
+        });
+        let kernel = Kernel { map, memory, symbols, types: Some(types) };
         let attach = cache.inner().counts();
         Ok(Self { kernel: Arc::new(kernel), phys, cache, link, attach })
     }

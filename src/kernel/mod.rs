@@ -4,6 +4,7 @@
 //! kernel subsystem, walk its structures. Differences between kernels are decided by the presence of members
 //! and symbols. The target is live and may be hostile: every walk is bounded.
 
+pub mod btf;
 pub mod dmesg;
 pub mod family;
 pub mod info;
@@ -98,7 +99,7 @@ pub struct Kernel {
     pub memory: Arc<dyn VirtMem>,
     /// Symbols at run-time addresses, when a vmlinux (or, later, kallsyms) gave them.
     pub symbols: Option<Relocated>,
-    /// Types, when a vmlinux (or, later, BTF) gave them.
+    /// Types: the vmlinux's, or else those in the kernel's memory ([`btf`]).
     pub types: Option<Arc<dyn TypeSource>>,
 }
 

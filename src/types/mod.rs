@@ -188,6 +188,12 @@ pub enum TypeError {
         /// What is wrong there.
         reason: String,
     },
+    /// There are no types at all.
+    #[error("{reason}")]
+    Unavailable {
+        /// Why, and which way remains.
+        reason: String,
+    },
 }
 
 /// Somewhere types are read from.
