@@ -14,5 +14,6 @@ pub mod profile;
 pub mod render;
 pub mod session;
 pub mod symbols;
+pub mod synth;
 pub mod types;
 pub mod vmlinux;

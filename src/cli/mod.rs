@@ -96,6 +96,12 @@ Examples:
   nettlp-gdb translate --profile host.toml init_task
   nettlp-gdb translate --profile host.toml 0xffffffff81000000";
 
+const SYMBOLS_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb symbols --profile host.toml -o vmlinux
+  gdb vmlinux -ex 'target remote :1234'
+  pahole -C task_struct vmlinux";
+
 const EMULATE_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb emulate --image ram
@@ -117,6 +123,9 @@ enum Command {
     Dmesg(cmd::dmesg::Args),
     /// List loaded modules
     Modules(cmd::modules::Args),
+    /// Make a vmlinux from the host's own memory: symbols and types for gdb, drgn and pahole
+    #[command(after_help = SYMBOLS_EXAMPLES)]
+    Symbols(cmd::symbols::Args),
     /// Recover the kernel's configuration (.config)
     Kconfig(cmd::kconfig::Args),
     /// Print memory
@@ -151,6 +160,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Ps(args) => cmd::ps::run(args, cli.quiet),
         Command::Dmesg(args) => cmd::dmesg::run(args, cli.quiet),
         Command::Modules(args) => cmd::modules::run(args, cli.quiet),
+        Command::Symbols(args) => cmd::symbols::run(args, cli.quiet),
         Command::Kconfig(args) => cmd::kconfig::run(args, cli.quiet),
         Command::Read(args) => cmd::read::run(args, cli.quiet),
         Command::Translate(args) => cmd::translate::run(args, cli.quiet),

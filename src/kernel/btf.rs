@@ -171,7 +171,7 @@ impl InMemory {
         }
         let outcome = read(&*self.memory, &self.place).map(Arc::new);
         match &outcome {
-            Ok(btf) => log::info!("{NAME}: {} types in {} bytes", btf.ids().len(), btf.size()),
+            Ok(btf) => log::info!("{NAME}: {} types in {} bytes", btf.ids().len(), btf.bytes().len()),
             Err(error) => log::debug!("{NAME}: {error}"),
         }
         known.insert(outcome).clone()

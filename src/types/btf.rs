@@ -177,10 +177,10 @@ impl Btf {
         self.first..self.first.saturating_add(u32::try_from(self.places.len()).unwrap_or(u32::MAX))
     }
 
-    /// Bytes of the section.
+    /// The section.
     #[must_use]
-    pub fn size(&self) -> usize {
-        self.bytes.len()
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The record with that id, of the kernel for a module too; `None` for 0, which is `void` and has none.

@@ -1,0 +1,116 @@
+//! Variables with a type: those BTF knows, and those of the table.
+
+use std::collections::{HashMap, HashSet};
+
+use gimli::{
+    constants as dw,
+    write::{Address, AttributeValue, Expression, UnitEntryId},
+};
+
+use super::{Maker, Types};
+use crate::{
+    symbols::SymbolKind,
+    synth::{
+        globals::{Array, GLOBALS, Global},
+        vmlinux::Symbol,
+    },
+    types::{
+        Tag, TypeError, TypeId, TypeSource,
+        btf::{Btf, Kind},
+    },
+};
+
+pub(super) struct Variables<'v, 'b> {
+    btf: &'b Btf,
+    /// Of several symbols of one name the first global one, else the first.
+    symbols: HashMap<&'v str, &'v Symbol>,
+    types: &'v mut Types<'b>,
+    done: HashSet<&'v str>,
+}
+
+impl<'v, 'b: 'v> Variables<'v, 'b> {
+    pub(super) fn new(btf: &'b Btf, symbols: &'v [Symbol], types: &'v mut Types<'b>) -> Self {
+        let mut by_name: HashMap<&str, &Symbol> = HashMap::new();
+        for symbol in symbols.iter().filter(|symbol| symbol.kind != SymbolKind::Function) {
+            let known = by_name.entry(&symbol.name).or_insert(symbol);
+            if symbol.global && !known.global {
+                *known = symbol;
+            }
+        }
+        Self { btf, symbols: by_name, types, done: HashSet::new() }
+    }
+
+    /// Writes all variables; the result is their number.
+    pub(super) fn write(mut self, maker: &mut Maker<'_>) -> Result<usize, TypeError> {
+        for id in self.btf.ids() {
+            let record = self.btf.record(TypeId(u64::from(id)))?;
+            if let Kind::Variable { ty, .. } = record.kind
+                && let Some(symbol) = self.symbols.get(record.name)
+                && self.done.insert(record.name)
+            {
+                variable(maker, symbol, self.types.entry(ty));
+            }
+        }
+        for global in GLOBALS {
+            if !self.done.contains(global.name)
+                && let Some(symbol) = self.symbols.get(global.name).copied()
+                && let Some(ty) = self.global(maker, global, symbol)
+            {
+                self.done.insert(global.name);
+                variable(maker, symbol, ty);
+            }
+        }
+        Ok(self.done.len())
+    }
+
+    /// The type of a variable of the table; `None` when the kernel has no such type.
+    fn global(
+        &mut self,
+        maker: &mut Maker<'_>,
+        global: &Global,
+        symbol: &Symbol,
+    ) -> Option<Option<UnitEntryId>> {
+        let (mut entry, mut size) = match global.ty {
+            "void" => (None, 0),
+            name => {
+                let id = find(self.btf, name)?;
+                (Some(self.types.entry(id)?), (self.btf as &dyn TypeSource).size_of(id).ok()?)
+            }
+        };
+        for _ in 0..global.pointers {
+            (entry, size) = (Some(self.types.pointer_to(maker, entry)), 8);
+        }
+        let count = match global.array {
+            Array::No => return Some(entry),
+            Array::Open => symbol.size.checked_div(size)?,
+            Array::PerCpu => (self.btf as &dyn TypeSource).struct_size("cpumask").ok()?.checked_mul(8)?,
+        };
+        Some(Some(self.types.array_of(maker, entry, count)))
+    }
+}
+
+/// A type by its C name.
+fn find(btf: &Btf, name: &str) -> Option<TypeId> {
+    let tagged = |tag, prefix| name.strip_prefix(prefix).map(|name| (tag, name));
+    let known = tagged(Tag::Struct, "struct ")
+        .or_else(|| tagged(Tag::Union, "union "))
+        .or_else(|| tagged(Tag::Enum, "enum "));
+    match known {
+        Some((tag, name)) => btf.find(tag, name).ok(),
+        None => btf.find(Tag::Base, name).or_else(|_| btf.find(Tag::Typedef, name)).ok(),
+    }
+}
+
+fn variable(maker: &mut Maker<'_>, symbol: &Symbol, ty: Option<UnitEntryId>) {
+    let entry = maker.add(maker.unit.root(), dw::DW_TAG_variable);
+    maker.name(entry, &symbol.name);
+    if let Some(ty) = ty {
+        maker.set(entry, dw::DW_AT_type, AttributeValue::UnitRef(ty));
+    }
+    if symbol.global {
+        maker.flag(entry, dw::DW_AT_external);
+    }
+    let mut place = Expression::new();
+    place.op_addr(Address::Constant(symbol.addr.raw()));
+    maker.set(entry, dw::DW_AT_location, AttributeValue::Exprloc(place));
+}
