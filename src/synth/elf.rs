@@ -123,9 +123,12 @@ impl Composer<'_> {
         }
         for (section, (name, offset)) in stored.iter().zip(&offsets) {
             let sh_name = self.writer.section_name_offset(Some(*name));
+            let strings = section.name == ".debug_str";
             self.writer.write_section_header(&SectionHeader {
                 sh_name,
                 sh_type: section.kind,
+                sh_flags: if strings { elf::SHF_MERGE | elf::SHF_STRINGS } else { SectionFlags::default() },
+                sh_entsize: u64::from(strings),
                 sh_offset: *offset,
                 sh_size: section.bytes.len() as u64,
                 sh_addralign: section.align,

@@ -4,7 +4,8 @@
 //! symbol or type a kernel does not have is left out; of two entries with one name the first whose type exists counts,
 //! so a type that changed is listed twice. Source: the declarations in the kernel trees 5.10 to 7.2.
 
-/// A type: its C name as BTF has it (`struct page`, `long unsigned int`), pointers to it, and an array of those.
+/// A variable. Its type is a C name as BTF has it (`struct page`, `long unsigned int`), or `struct { a b }` for the one
+/// without a name that has these members; then pointers to it, and an array of those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Global {
     pub(super) name: &'static str,
@@ -61,8 +62,8 @@ pub(super) const GLOBALS: &[Global] = &[
     of("pid_max", INT),
     of("nr_threads", INT),
     of("total_forks", LONG),
-    array("linux_banner", "char"),
-    array("linux_proc_banner", "char"),
+    array("linux_banner", "const char"),
+    array("linux_proc_banner", "const char"),
     array("boot_command_line", "char"),
     pointer("saved_command_line", "char"),
     // The log.
@@ -114,7 +115,7 @@ pub(super) const GLOBALS: &[Global] = &[
     of("_totalram_pages", "atomic_long_t"),
     of("memblock", "struct memblock"),
     pointer("e820_table", "struct e820_table"),
-    Global { name: "node_data", ty: "struct pglist_data", pointers: 1, array: Array::Open },
+    Global { name: "node_data", ty: "pg_data_t", pointers: 1, array: Array::Open },
     of("contig_page_data", "struct pglist_data"),
     array("node_states", "nodemask_t"),
     Global { name: "mem_section", ty: "struct mem_section", pointers: 2, array: Array::No },
@@ -148,11 +149,12 @@ pub(super) const GLOBALS: &[Global] = &[
     of("block_class", "struct class"),
     // Time.
     of("jiffies_64", "u64"),
-    of("jiffies", LONG),
+    of("jiffies", "volatile long unsigned int"),
     of("tk_core", "struct tk_data"),
+    of("tk_core", "struct { seq timekeeper }"),
     of("timekeeper_data", "struct tk_data"),
     of("tick_broadcast_device", "struct tick_device"),
-    pointer("tick_broadcast_mask", "struct cpumask"),
+    of("tick_broadcast_mask", "cpumask_var_t"),
     of("nohz_full_running", "bool"),
     pointer("curr_clocksource", "struct clocksource"),
     // Files.

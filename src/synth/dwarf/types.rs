@@ -110,6 +110,17 @@ impl<'b> Types<'b> {
         refer(maker, entry, self.entry(id));
     }
 
+    /// A type with a qualifier.
+    pub(super) fn qualified(
+        maker: &mut Maker<'_>,
+        target: Option<UnitEntryId>,
+        qualifier: DwTag,
+    ) -> UnitEntryId {
+        let entry = maker.add(maker.unit.root(), qualifier);
+        refer(maker, entry, target);
+        entry
+    }
+
     /// A pointer to a type.
     pub(super) fn pointer_to(&mut self, maker: &mut Maker<'_>, target: Option<UnitEntryId>) -> UnitEntryId {
         *self.pointers.entry(target).or_insert_with(|| {

@@ -16,7 +16,7 @@ use crate::{
     },
     types::{
         Tag, TypeError, TypeId, TypeSource,
-        btf::{Btf, Kind},
+        btf::{Btf, Kind, Record},
     },
 };
 
@@ -70,13 +70,22 @@ impl<'v, 'b: 'v> Variables<'v, 'b> {
         global: &Global,
         symbol: &Symbol,
     ) -> Option<Option<UnitEntryId>> {
-        let (mut entry, mut size) = match global.ty {
+        let qualified = |word| global.ty.strip_prefix(word);
+        let (name, qualifier) = match (qualified("const "), qualified("volatile ")) {
+            (Some(name), _) => (name, Some(dw::DW_TAG_const_type)),
+            (_, Some(name)) => (name, Some(dw::DW_TAG_volatile_type)),
+            (None, None) => (global.ty, None),
+        };
+        let (mut entry, mut size) = match name {
             "void" => (None, 0),
             name => {
                 let id = find(self.btf, name)?;
                 (Some(self.types.entry(id)?), (self.btf as &dyn TypeSource).size_of(id).ok()?)
             }
         };
+        if let Some(qualifier) = qualifier {
+            entry = Some(Types::qualified(maker, entry, qualifier));
+        }
         for _ in 0..global.pointers {
             (entry, size) = (Some(self.types.pointer_to(maker, entry)), 8);
         }
@@ -91,14 +100,26 @@ impl<'v, 'b: 'v> Variables<'v, 'b> {
 
 /// A type by its C name.
 fn find(btf: &Btf, name: &str) -> Option<TypeId> {
+    if let Some(members) = name.strip_prefix("struct { ").and_then(|rest| rest.strip_suffix(" }")) {
+        return anonymous(btf, members);
+    }
     let tagged = |tag, prefix| name.strip_prefix(prefix).map(|name| (tag, name));
-    let known = tagged(Tag::Struct, "struct ")
-        .or_else(|| tagged(Tag::Union, "union "))
-        .or_else(|| tagged(Tag::Enum, "enum "));
+    let known = tagged(Tag::Struct, "struct ").or_else(|| tagged(Tag::Union, "union "));
     match known {
         Some((tag, name)) => btf.find(tag, name).ok(),
         None => btf.find(Tag::Base, name).or_else(|_| btf.find(Tag::Typedef, name)).ok(),
     }
+}
+
+/// The struct without a name whose members begin with those.
+fn anonymous(btf: &Btf, members: &str) -> Option<TypeId> {
+    btf.ids().map(|id| TypeId(u64::from(id))).find(|id| match btf.record(*id) {
+        Ok(Record { name: "", kind: Kind::Struct { members: own, .. } }) => {
+            let mut own = own.iter().flatten().map(|member| member.name);
+            members.split(' ').all(|name| own.next() == Some(name))
+        }
+        _ => false,
+    })
 }
 
 fn variable(maker: &mut Maker<'_>, symbol: &Symbol, ty: Option<UnitEntryId>) {
