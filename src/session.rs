@@ -9,6 +9,7 @@ use crate::{
     addr::PhysRange,
     kernel::{
         Kernel,
+        kallsyms::TargetSymbols,
         locate::{self, Hints, LocateError, Progress},
     },
     link::{self, Client, LinkError},
@@ -20,7 +21,7 @@ use crate::{
         remote::Remote,
         stats::{Counts, Stats},
     },
-    paging::AddressSpace,
+    paging::{AddressSpace, VirtMem},
     symbols::{Relocated, SymbolTable, elf::ElfSymbols},
     types::{TypeSource, dwarf::Dwarf},
     vmlinux::{Vmlinux, VmlinuxError},
@@ -119,6 +120,8 @@ fn symbols_of(file: &Arc<Vmlinux>) -> Result<Option<ElfSymbols>, VmlinuxError> {
 pub struct Session {
     /// The kernel found there.
     pub kernel: Arc<Kernel>,
+    /// The symbol table the kernel carries for itself, read when it is asked for.
+    pub kallsyms: Arc<TargetSymbols>,
     /// Its physical memory, confined to its RAM.
     pub phys: Arc<dyn PhysMem>,
     cache: Arc<Cache<Counted>>,
@@ -154,11 +157,17 @@ impl Session {
         let map = locate::locate(&guard, &hints)?;
 
         let phys: Arc<dyn PhysMem> = guard;
-        let memory = AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask);
-        let symbols = symbols.zip(map.slide).map(|(symbols, slide)| Relocated::new(Box::new(symbols), slide));
-        let kernel = Kernel { map, memory: Arc::new(memory), symbols, types };
+        let memory: Arc<dyn VirtMem> =
+            Arc::new(AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask));
+        let kallsyms = Arc::new(TargetSymbols::new(Arc::clone(&memory), Arc::clone(&phys), map.clone()));
+        let symbols: Box<dyn SymbolTable> = match symbols {
+            Some(symbols) => Box::new(symbols),
+            None => Box::new(Arc::clone(&kallsyms)),
+        };
+        let symbols = map.slide.map(|slide| Relocated::new(symbols, slide));
+        let kernel = Kernel { map, memory, symbols, types };
         let attach = cache.inner().counts();
-        Ok(Self { kernel: Arc::new(kernel), phys, cache, link, attach })
+        Ok(Self { kernel: Arc::new(kernel), kallsyms, phys, cache, link, attach })
     }
 
     /// Forgets what was read, so that the next read sees the target as it is now.

@@ -7,6 +7,7 @@
 pub mod dmesg;
 pub mod family;
 pub mod info;
+pub mod kallsyms;
 pub mod kconfig;
 pub mod locate;
 pub mod module;
