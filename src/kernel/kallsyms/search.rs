@@ -32,17 +32,21 @@ const CHUNK: u64 = 256 << 10;
 /// The tokens and their index may begin in one chunk and end in the next.
 const OVERLAP: u64 = (MAX_TABLE_LEN + INDEX_LEN) as u64;
 
-/// How far before the tokens the names may begin, tried in this order.
-const REACHES: [u64; 4] = [2 << 20, 4 << 20, 16 << 20, 64 << 20];
+/// The names begin somewhere before the tokens; read this much more until they do.
+const REACH: u64 = 1 << 20;
+const MAX_REACH: u64 = 64 << 20;
 
 /// The tables in `spans`.
 pub(super) fn places(memory: &dyn VirtMem, spans: &[Span]) -> Result<Places, KallsymsError> {
     let (mut searched, mut unread) = (0, 0);
     for (span, start) in chunks(memory, spans) {
-        let len = (CHUNK + OVERLAP).min(span.len - start);
-        searched += CHUNK.min(len);
-        let Ok(bytes) = memory.read_vec(span.start.wrapping_add(start), len as usize) else {
-            unread += CHUNK.min(len);
+        let alone = CHUNK.min(span.len - start);
+        let overlapping = (CHUNK + OVERLAP).min(span.len - start);
+        let read = |len| memory.read_vec(span.start.wrapping_add(start), len as usize);
+        searched += alone;
+        // The next chunk may be what cannot be read.
+        let Ok(bytes) = read(overlapping).or_else(|_| read(alone)) else {
+            unread += alone;
             continue;
         };
         let Some(found) = Tokens::find(&bytes) else { continue };
@@ -57,35 +61,29 @@ pub(super) fn places(memory: &dyn VirtMem, spans: &[Span]) -> Result<Places, Kal
 
 /// The tables around tokens at the offsets `table` and `index` of `span`.
 fn around(memory: &dyn VirtMem, span: Span, table: u64, index: u64) -> Result<Option<Places>, KallsymsError> {
-    let mut before = None;
-    for reach in REACHES {
-        let start = table.saturating_sub(reach) / PAGE_SIZE * PAGE_SIZE;
-        if before.replace(start) == Some(start) {
-            break;
-        }
-        let addr = span.start.wrapping_add(start);
-        let step = "searching kallsyms_names";
-        let len = table - start;
-        let bytes =
-            memory.read_vec(addr, len as usize).map_err(|source| KallsymsError::Read { step, source })?;
-        let Some(NamesAt { num_syms, count, names, len, lengths, .. }) =
-            layout::names_before(&bytes, bytes.len())
-        else {
-            continue;
-        };
-        let at = |offset: u64| span.start.wrapping_add(offset);
+    let step = "searching kallsyms_names";
+    let at = |offset: u64| span.start.wrapping_add(offset);
+    let (mut bytes, mut start) = (Vec::new(), table);
+    while start > 0 && table - start < MAX_REACH {
+        let from = start.saturating_sub(REACH) / PAGE_SIZE * PAGE_SIZE;
+        let more = memory.read_vec(at(from), (start - from) as usize);
+        let mut more = more.map_err(|source| KallsymsError::Read { step, source })?;
+        more.append(&mut bytes);
+        (bytes, start) = (more, from);
+        let Some(found) = layout::names_before(&bytes) else { continue };
+        let NamesAt { num_syms, count, names, len, lengths, align, .. } = found;
         let index_end = at(index + INDEX_LEN as u64).raw();
-        let num_syms = addr.wrapping_add(num_syms as u64).raw();
+        let num_syms = at(start + num_syms as u64).raw();
         return Ok(Some(Places {
             names: NamesPlace::Read {
-                addr: addr.wrapping_add(names as u64),
+                addr: at(start + names as u64),
                 bytes: bytes.get(names..names + len).unwrap_or_default().to_vec(),
                 count,
                 lengths,
             },
             token_table: at(table),
             token_index: at(index),
-            addresses: layout::addresses_around(num_syms, index_end, count),
+            addresses: layout::addresses_around(num_syms, index_end, count, align),
         }));
     }
     Ok(None)

@@ -11,8 +11,8 @@ use super::{
     names::{self, Lengths},
 };
 
-/// Every table begins at a multiple of it.
-const ALIGN: usize = 8;
+/// What every table begins at a multiple of: 4 where no table holds addresses of 64 bits any more (7.0).
+const ALIGNMENTS: [usize; 2] = [8, 4];
 
 /// Bytes that a name takes at least, its length included: with fewer, a number is no count.
 const SHORTEST_NAME: usize = 2;
@@ -36,33 +36,46 @@ pub struct NamesAt {
     pub lengths: Lengths,
     /// Bytes of each entry of `kallsyms_seqs_of_names`, when it stands between.
     pub seqs: Option<usize>,
+    /// What the tables are aligned to.
+    pub align: usize,
 }
 
-/// Looks for the count, names and markers that end where the tokens begin (at `token_table`), nearest first.
+/// Looks for the count, names and markers that end where the tokens begin (at the end of `before`), nearest first.
+/// Positions in `before` are aligned as addresses are.
 #[must_use]
-pub fn names_before(bytes: &[u8], token_table: usize) -> Option<NamesAt> {
-    let before = bytes.get(..token_table)?;
-    // `bytes` starts at a page, so that positions are aligned as addresses are.
-    let (words, _) = before.as_chunks::<ALIGN>();
+pub fn names_before(before: &[u8]) -> Option<NamesAt> {
     let mut budget = MAX_MEASURED;
-    words.iter().enumerate().rev().find_map(|(word, value)| {
-        let count = usize::try_from(u64::from_le_bytes(*value)).ok()?;
-        let names = (word + 1) * ALIGN;
-        let plausible = (MIN_SYMBOLS..=MAX_SYMBOLS).contains(&count)
-            && count.saturating_mul(SHORTEST_NAME) <= token_table.saturating_sub(names);
-        if !plausible {
-            return None;
-        }
-        [Lengths::ByteOrTwo, Lengths::Byte].into_iter().find_map(|lengths| {
-            let measured = names::measure(before.get(names..)?, count, lengths);
-            budget = budget.checked_sub(measured.as_ref().map_or_else(FormatError::place, |_| count))?;
-            let (len, marks) = measured.ok()?;
-            let markers = (names + len).next_multiple_of(ALIGN);
-            [4, 8].into_iter().find_map(|width| {
-                let end = markers_end(before, markers, width, &marks)?.next_multiple_of(ALIGN);
-                let seqs = gap(token_table.checked_sub(end)?, count)?;
-                Some(NamesAt { num_syms: word * ALIGN, count, names, len, lengths, seqs })
-            })
+    ALIGNMENTS.into_iter().find_map(|align| {
+        before.chunks_exact(align).enumerate().rev().find_map(|(word, value)| {
+            let count = value.iter().rev().fold(0, |value, byte| value << 8 | usize::from(*byte));
+            tables_at(before, word * align, count, align, &mut budget)
+        })
+    })
+}
+
+/// The tables, if `num_syms` is the position of the count.
+fn tables_at(
+    before: &[u8],
+    num_syms: usize,
+    count: usize,
+    align: usize,
+    budget: &mut usize,
+) -> Option<NamesAt> {
+    let names = num_syms + align;
+    let bytes = before.get(names..)?;
+    let plausible = (MIN_SYMBOLS..=MAX_SYMBOLS).contains(&count) && count * SHORTEST_NAME <= bytes.len();
+    if !plausible {
+        return None;
+    }
+    [Lengths::ByteOrTwo, Lengths::Byte].into_iter().find_map(|lengths| {
+        let measured = names::measure(bytes, count, lengths);
+        *budget = budget.checked_sub(measured.as_ref().map_or_else(FormatError::place, |_| count))?;
+        let (len, marks) = measured.ok()?;
+        let markers = (names + len).next_multiple_of(align);
+        [4, 8].into_iter().find_map(|width| {
+            let end = markers_end(before, markers, width, &marks)?.next_multiple_of(align);
+            let seqs = gap(before.len().checked_sub(end)?, count, align)?;
+            Some(NamesAt { num_syms, count, names, len, lengths, seqs, align })
         })
     })
 }
@@ -78,19 +91,19 @@ fn markers_end(bytes: &[u8], at: usize, width: usize, marks: &[u64]) -> Option<u
 
 /// What `len` bytes between the markers and the tokens are: nothing, or a table with an entry for each symbol.
 #[expect(clippy::option_option, reason = "no table there is an answer, bytes that are no table are none")]
-fn gap(len: usize, count: usize) -> Option<Option<usize>> {
+fn gap(len: usize, count: usize, align: usize) -> Option<Option<usize>> {
     if len == 0 {
         return Some(None);
     }
-    [3, 4].into_iter().find(|width| (count * width).next_multiple_of(ALIGN) == len).map(Some)
+    [3, 4].into_iter().find(|width| (count * width).next_multiple_of(align) == len).map(Some)
 }
 
 /// Where the addresses of `count` symbols may be, when the count is at `num_syms` and the tokens' index ends at
-/// `index_end`.
+/// `index_end`. All tables are aligned to `align`.
 #[must_use]
-pub fn addresses_around(num_syms: u64, index_end: u64, count: usize) -> Vec<Candidate> {
+pub fn addresses_around(num_syms: u64, index_end: u64, count: usize, align: usize) -> Vec<Candidate> {
     let count = count as u64;
-    let align = |addr: u64| addr.checked_next_multiple_of(ALIGN as u64).unwrap_or(addr);
+    let align = |addr: u64| addr.checked_next_multiple_of(align as u64).unwrap_or(addr);
     let base_before = num_syms.wrapping_sub(8);
     let offsets_before = base_before.wrapping_sub(align(count * 4));
     let offsets_after = align(index_end);

@@ -94,7 +94,7 @@ impl Names {
         Ok(names)
     }
 
-    fn push(&mut self, letter: u8, name: &[u8]) {
+    pub(super) fn push(&mut self, letter: u8, name: &[u8]) {
         self.text.push_str(&String::from_utf8_lossy(name));
         self.entries.push((letter, u32::try_from(self.text.len()).unwrap_or(u32::MAX)));
     }
