@@ -9,6 +9,7 @@ use crate::{
     addr::PhysRange,
     kernel::{
         Kernel, btf,
+        kallsyms::TargetSymbols,
         locate::{self, Hints, LocateError, Progress},
     },
     link::{self, Client, LinkError},
@@ -119,6 +120,8 @@ fn symbols_of(file: &Arc<Vmlinux>) -> Result<Option<ElfSymbols>, VmlinuxError> {
 pub struct Session {
     /// The kernel found there.
     pub kernel: Arc<Kernel>,
+    /// The symbol table the kernel carries for itself, read when it is asked for.
+    pub kallsyms: Arc<TargetSymbols>,
     /// Its physical memory, confined to its RAM.
     pub phys: Arc<dyn PhysMem>,
     cache: Arc<Cache<Counted>>,
@@ -154,16 +157,21 @@ impl Session {
         let map = locate::locate(&guard, &hints)?;
 
         let phys: Arc<dyn PhysMem> = guard;
-        let memory = AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask);
-        let symbols = symbols.zip(map.slide).map(|(symbols, slide)| Relocated::new(Box::new(symbols), slide));
-        let memory: Arc<dyn VirtMem> = Arc::new(memory);
+        let memory: Arc<dyn VirtMem> =
+            Arc::new(AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask));
+        let kallsyms = Arc::new(TargetSymbols::new(Arc::clone(&memory), Arc::clone(&phys), map.clone()));
         let types = types.unwrap_or_else(|| {
-            let place = btf::Place::of(&map, symbols.as_ref());
-            Arc::new(btf::InMemory::new(Arc::clone(&memory), place))
+            let own = map.slide.map(|slide| Relocated::new(Box::new(Arc::clone(&kallsyms)), slide));
+            Arc::new(btf::InMemory::new(Arc::clone(&memory), &map, own))
         });
+        let symbols: Box<dyn SymbolTable> = match symbols {
+            Some(symbols) => Box::new(symbols),
+            None => Box::new(Arc::clone(&kallsyms)),
+        };
+        let symbols = map.slide.map(|slide| Relocated::new(symbols, slide));
         let kernel = Kernel { map, memory, symbols, types: Some(types) };
         let attach = cache.inner().counts();
-        Ok(Self { kernel: Arc::new(kernel), phys, cache, link, attach })
+        Ok(Self { kernel: Arc::new(kernel), kallsyms, phys, cache, link, attach })
     }
 
     /// Forgets what was read, so that the next read sees the target as it is now.

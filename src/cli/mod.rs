@@ -86,6 +86,14 @@ Examples:
   nettlp-gdb dmesg --profile host.toml | tail
   nettlp-gdb dmesg --image host.elf --vmlinux vmlinux --json | jq 'select(.level <= 3)'";
 
+const SYMBOLS_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb symbols --profile host.toml -o vmlinux
+  gdb vmlinux -ex 'target remote :1234'
+  pahole -C task_struct vmlinux
+  nettlp-gdb symbols --list --profile host.toml | grep ' T schedule$'
+  nettlp-gdb symbols --list --image host.elf --json | jq -r 'select(.letter == \"T\").name'";
+
 const READ_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb read --profile host.toml init_task 64
@@ -95,12 +103,6 @@ const TRANSLATE_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb translate --profile host.toml init_task
   nettlp-gdb translate --profile host.toml 0xffffffff81000000";
-
-const SYMBOLS_EXAMPLES: &str = "\
-Examples:
-  nettlp-gdb symbols --profile host.toml -o vmlinux
-  gdb vmlinux -ex 'target remote :1234'
-  pahole -C task_struct vmlinux";
 
 const EMULATE_EXAMPLES: &str = "\
 Examples:
@@ -123,7 +125,7 @@ enum Command {
     Dmesg(cmd::dmesg::Args),
     /// List loaded modules
     Modules(cmd::modules::Args),
-    /// Make a vmlinux from the host's own memory: symbols and types for gdb, drgn and pahole
+    /// Make a vmlinux from the host's own memory, for gdb, drgn and pahole; or list the kernel's symbols
     #[command(after_help = SYMBOLS_EXAMPLES)]
     Symbols(cmd::symbols::Args),
     /// Recover the kernel's configuration (.config)

@@ -198,6 +198,11 @@ impl Listing {
         self.target.open(quiet || self.json)
     }
 
+    /// Whether `path` is one of the files the target is read from.
+    pub(super) fn names(&self, path: &Path) -> bool {
+        self.target.names(path)
+    }
+
     /// Prints what reading it cost, if that was asked for.
     pub(super) fn report(&self, session: &Session) {
         if self.stats {

@@ -86,12 +86,14 @@ impl Place {
     /// What `symbols` say, or else the image.
     #[must_use]
     pub fn of(map: &KernelMap, symbols: Option<&Relocated>) -> Self {
+        Self::known(symbols).unwrap_or(Self::Within { start: map.text, len: map.image.len() })
+    }
+
+    fn known(symbols: Option<&Relocated>) -> Option<Self> {
         let bound = |name| symbols?.find(name);
-        let known = bound("__start_BTF").zip(bound("__stop_BTF")).and_then(|(start, stop)| {
-            let len = usize::try_from(stop.wrapping_offset_from(start)).ok()?;
-            (HEADER_LEN..=MAX_LEN).contains(&len).then_some(Self::Known { start, len })
-        });
-        known.unwrap_or(Self::Within { start: map.text, len: map.image.len() })
+        let (start, stop) = bound("__start_BTF").zip(bound("__stop_BTF"))?;
+        let len = usize::try_from(stop.wrapping_offset_from(start)).ok()?;
+        (HEADER_LEN..=MAX_LEN).contains(&len).then_some(Self::Known { start, len })
     }
 }
 
@@ -148,15 +150,17 @@ fn read_only(memory: &dyn VirtMem, start: VirtAddr, len: u64) -> Vec<(VirtAddr, 
 /// The kernel's own types, read when the first is asked for.
 pub struct InMemory {
     memory: Arc<dyn VirtMem>,
-    place: Place,
+    image: Place,
+    /// Asked only then: they may have to be read themselves.
+    symbols: Option<Relocated>,
     read: Mutex<Option<Result<Arc<Btf>, BtfError>>>,
 }
 
 impl InMemory {
     /// Nothing is read yet.
     #[must_use]
-    pub fn new(memory: Arc<dyn VirtMem>, place: Place) -> Self {
-        Self { memory, place, read: Mutex::new(None) }
+    pub fn new(memory: Arc<dyn VirtMem>, map: &KernelMap, symbols: Option<Relocated>) -> Self {
+        Self { memory, image: Place::of(map, None), symbols, read: Mutex::new(None) }
     }
 
     /// The types. A read that failed is tried again the next time; what is not there is not looked for twice.
@@ -169,7 +173,8 @@ impl InMemory {
             Some(Err(BtfError::Read(_))) | None => {}
             Some(outcome) => return outcome.clone(),
         }
-        let outcome = read(&*self.memory, &self.place).map(Arc::new);
+        let place = Place::known(self.symbols.as_ref()).unwrap_or(self.image);
+        let outcome = read(&*self.memory, &place).map(Arc::new);
         match &outcome {
             Ok(btf) => log::info!("{NAME}: {} types in {} bytes", btf.ids().len(), btf.bytes().len()),
             Err(error) => log::debug!("{NAME}: {error}"),
@@ -259,12 +264,16 @@ mod tests {
         }
     }
 
+    fn in_memory(bytes: Vec<u8>) -> InMemory {
+        InMemory { memory: Arc::new(Image(bytes)), image: ANYWHERE, symbols: None, read: Mutex::new(None) }
+    }
+
     #[test]
     fn what_is_missing_is_said_once_asked_for() {
-        let types = InMemory::new(Arc::new(Image(vec![0; 6 << 20])), ANYWHERE);
+        let types = in_memory(vec![0; 6 << 20]);
         let error = types.find(Tag::Struct, "task_struct").unwrap_err().to_string();
         assert!(error.contains("CONFIG_DEBUG_INFO_BTF") && error.contains("--vmlinux"), "{error}");
-        let types = InMemory::new(Arc::new(Image(Vec::new())), ANYWHERE);
+        let types = in_memory(Vec::new());
         let error = types.find(Tag::Struct, "task_struct").unwrap_err().to_string();
         assert!(error.contains("reading it failed") && error.contains("0xffffffff81"), "{error}");
     }

@@ -8,6 +8,7 @@ pub mod btf;
 pub mod dmesg;
 pub mod family;
 pub mod info;
+pub mod kallsyms;
 pub mod kconfig;
 pub mod locate;
 pub mod module;

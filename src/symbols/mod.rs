@@ -1,6 +1,7 @@
-//! Names of places in the kernel: as linked ([`elf`], later kallsyms), and as they are now ([`Relocated`]).
+//! Names of places in the kernel: as linked ([`elf`], [`kallsyms`]), and as they are now ([`Relocated`]).
 
 pub mod elf;
+pub mod kallsyms;
 
 use crate::addr::{LinkAddr, VirtAddr};
 

@@ -1,4 +1,5 @@
-//! DWARF 5 from BTF: two compilation units, one of types and variables, one of functions.
+//! DWARF 5 from BTF: a compilation unit of types and variables, one of functions, and small ones of variables that
+//! scripts look for in a file of that name.
 //!
 //! gdb reads a unit whole once it needs one thing of it, so what an address leads to (functions) stands apart from
 //! what a name leads to. Input: records, symbols. Output: the bytes of the `.debug_*` sections.
@@ -21,8 +22,14 @@ use gimli::{
     },
 };
 
-use self::{types::Types, variables::Variables};
-use super::vmlinux::{Input, Symbol, SynthError};
+use self::{
+    types::Types,
+    variables::{OfFile, Variables},
+};
+use super::{
+    globals::FILES,
+    vmlinux::{Input, Symbol, SynthError},
+};
 use crate::{
     symbols::SymbolKind,
     types::{
@@ -50,8 +57,21 @@ pub(super) fn write(input: &Input<'_>, symbols: &[Symbol]) -> Result<Debug, Synt
     maker.describe_unit(&format!("{release}: types and variables"));
     let mut types = Types::new(btf);
     types.write(&mut maker)?;
-    let variables = Variables::new(btf, symbols, &mut types).write(&mut maker)?;
+    let mut variables = Variables::new(btf, symbols, &mut types);
+    let of_files = variables.write(&mut maker)?;
+    let variables = variables.count();
     let types_unit = dwarf.units.add(unit);
+
+    for (file, _) in FILES {
+        let mut unit = new_unit();
+        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+        maker.describe_unit(file);
+        for OfFile { symbol, ty, .. } in of_files.iter().filter(|one| one.file == *file) {
+            let ty = ty.map(|ty| AttributeValue::DebugInfoRef(DebugInfoRef::Entry(types_unit, ty)));
+            variables::variable(&mut maker, symbol, ty);
+        }
+        dwarf.units.add(unit);
+    }
 
     let mut unit = new_unit();
     let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };

@@ -139,6 +139,8 @@ pub(super) const GLOBALS: &[Global] = &[
     of("irq_desc_tree", "struct xarray"),
     of("irq_desc_tree", "struct radix_tree_root"),
     of("nr_irqs", INT),
+    of("irq_err_count", "atomic_t"),
+    of("irq_mis_count", "atomic_t"),
     pointer("bus_kset", "struct kset"),
     pointer("class_kset", "struct kset"),
     pointer("devices_kset", "struct kset"),
@@ -153,7 +155,9 @@ pub(super) const GLOBALS: &[Global] = &[
     of("tk_core", "struct tk_data"),
     of("tk_core", "struct { seq timekeeper }"),
     of("timekeeper_data", "struct tk_data"),
+    of("hrtimer_resolution", UINT),
     of("tick_broadcast_device", "struct tick_device"),
+    of("tick_broadcast_oneshot_mask", "cpumask_var_t"),
     of("tick_broadcast_mask", "cpumask_var_t"),
     of("nohz_full_running", "bool"),
     pointer("curr_clocksource", "struct clocksource"),
@@ -174,3 +178,9 @@ pub(super) const GLOBALS: &[Global] = &[
     of("kthread_create_list", "struct list_head"),
     pointer("kthreadd_task", "struct task_struct"),
 ];
+
+/// Variables that scripts ask for as those of a file, such as `'printk.c'::prb`: a unit of that name has them.
+pub(super) const FILES: &[(&str, &[&str])] = &[(
+    "kernel/printk/printk.c",
+    &["prb", "printk_rb_static", "log_buf", "log_buf_len", "log_first_idx", "log_next_idx", "clear_seq"],
+)];

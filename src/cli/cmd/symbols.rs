@@ -1,13 +1,20 @@
-//! `symbols`: a vmlinux made from the target's own memory.
+//! `symbols`: what the kernel's own memory says of its symbols and types, as a vmlinux or as a list.
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
 use crate::{
-    cli::{Outcome, out, target::Target},
+    addr::Hex,
+    cli::{Outcome, out, target::Listing},
     kernel::btf,
+    session::Session,
+    symbols::kallsyms::KernelSymbol,
     synth::vmlinux::{self, Input},
 };
 
@@ -16,25 +23,65 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
-    target: Target,
+    listing: Listing,
 
-    /// The file to make
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    /// The vmlinux to make
+    #[arg(short, long, value_name = "FILE", required_unless_present = "list")]
+    output: Option<PathBuf>,
 
-    /// One JSON object
-    #[arg(long)]
-    json: bool,
-
-    /// Also print on stderr what it cost
-    #[arg(long)]
-    stats: bool,
+    /// Print the symbols as /proc/kallsyms does: address, type, name, module
+    #[arg(long, conflicts_with = "output")]
+    list: bool,
 }
 
-/// What the command says in the end; in JSON as it is.
+pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
+    match &args.output {
+        Some(path) => write(args, path, quiet),
+        None => list(args, quiet),
+    }
+}
+
+/// A line of the listing.
+#[derive(Serialize)]
+struct Row<'a> {
+    addr: Hex,
+    letter: char,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module: Option<&'a str>,
+}
+
+impl<'a> Row<'a> {
+    fn of_kernel(symbol: KernelSymbol<'a>) -> Self {
+        Self { addr: Hex(symbol.addr.raw()), letter: symbol.letter, name: symbol.name, module: None }
+    }
+}
+
+fn list(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
+    let session = args.listing.open(quiet)?;
+    let table = session.kallsyms.table()?;
+    let rows: Vec<Row<'_>> = table.in_table_order().map(Row::of_kernel).collect();
+    if args.listing.json {
+        out::json_lines(&rows)?;
+    } else {
+        out::rendered(|text| {
+            rows.iter().try_for_each(|row| {
+                write!(text, "{:016x} {} {}", row.addr.0, row.letter, row.name)?;
+                match row.module {
+                    Some(module) => writeln!(text, "\t[{module}]"),
+                    None => writeln!(text),
+                }
+            })
+        })?;
+    }
+    args.listing.report(&session);
+    Ok(Outcome::Done)
+}
+
+/// What making a file says in the end; in JSON as it is.
 #[derive(Debug, Serialize)]
-struct Summary {
-    file: PathBuf,
+struct Summary<'a> {
+    file: &'a Path,
     bytes: usize,
     symbols: usize,
     types: usize,
@@ -43,28 +90,18 @@ struct Summary {
     seconds: f64,
 }
 
-pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
+fn write(args: &Args, path: &Path, quiet: bool) -> anyhow::Result<Outcome> {
     ensure!(
-        !args.target.names(&args.output),
+        !args.listing.names(path),
         "{} is what the target is read from: choose another file",
-        args.output.display()
+        path.display()
     );
     let start = Instant::now();
-    let session = args.target.open(quiet || args.json)?;
-    let kernel = &session.kernel;
-    let symbols = kernel.symbols("a vmlinux")?;
-    let types = btf::read(&*kernel.memory, &btf::Place::of(&kernel.map, Some(symbols)))
-        .context("a vmlinux needs the types the kernel carries")?;
-    let made = vmlinux::write(&Input {
-        symbols: symbols.table(),
-        btf: &types,
-        build_id: kernel.map.build_id.as_deref(),
-        release: kernel.map.release.as_deref(),
-    })?;
-    fs::write(&args.output, &made.bytes)
-        .with_context(|| format!("cannot write {}", args.output.display()))?;
+    let session = args.listing.open(quiet)?;
+    let made = make(&session)?;
+    fs::write(path, &made.bytes).with_context(|| format!("cannot write {}", path.display()))?;
     let summary = Summary {
-        file: args.output.clone(),
+        file: path,
         bytes: made.bytes.len(),
         symbols: made.symbols,
         types: made.types,
@@ -72,22 +109,29 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         variables: made.variables,
         seconds: start.elapsed().as_secs_f64(),
     };
-    if args.json {
+    if args.listing.json {
         out::json_lines([&summary])?;
     } else {
+        let Summary { bytes, symbols, types, functions, variables, seconds, .. } = summary;
         out::text(&format!(
-            "{}: {} symbols, {} types, {} functions and {} variables with their types; {} bytes, {:.1} s\n",
-            summary.file.display(),
-            summary.symbols,
-            summary.types,
-            summary.functions,
-            summary.variables,
-            summary.bytes,
-            summary.seconds,
+            "{}: {symbols} symbols, {types} types, {functions} functions and {variables} variables with their types; \
+             {bytes} bytes, {seconds:.1} s\n",
+            path.display(),
         ))?;
     }
-    if args.stats {
-        out::notice(&session.stats());
-    }
+    args.listing.report(&session);
     Ok(Outcome::Done)
+}
+
+fn make(session: &Session) -> anyhow::Result<vmlinux::Synthesized> {
+    let kernel = &session.kernel;
+    let symbols = kernel.symbols("a vmlinux")?;
+    let types = btf::read(&*kernel.memory, &btf::Place::of(&kernel.map, Some(symbols)))
+        .context("a vmlinux needs the types that the kernel carries")?;
+    Ok(vmlinux::write(&Input {
+        symbols: symbols.table(),
+        btf: &types,
+        build_id: kernel.map.build_id.as_deref(),
+        release: kernel.map.release.as_deref(),
+    })?)
 }

@@ -11,7 +11,7 @@ use super::{Maker, Types};
 use crate::{
     symbols::SymbolKind,
     synth::{
-        globals::{Array, GLOBALS, Global},
+        globals::{Array, FILES, GLOBALS, Global},
         vmlinux::Symbol,
     },
     types::{
@@ -19,6 +19,13 @@ use crate::{
         btf::{Btf, Kind, Record},
     },
 };
+
+/// A variable for a file's own unit.
+pub(super) struct OfFile<'v> {
+    pub(super) file: &'static str,
+    pub(super) symbol: &'v Symbol,
+    pub(super) ty: Option<UnitEntryId>,
+}
 
 pub(super) struct Variables<'v, 'b> {
     btf: &'b Btf,
@@ -40,27 +47,37 @@ impl<'v, 'b: 'v> Variables<'v, 'b> {
         Self { btf, symbols: by_name, types, done: HashSet::new() }
     }
 
-    /// Writes all variables; the result is their number.
-    pub(super) fn write(mut self, maker: &mut Maker<'_>) -> Result<usize, TypeError> {
+    /// Writes all variables but those that stand in a file's own unit: these are the result, with their types.
+    pub(super) fn write(&mut self, maker: &mut Maker<'_>) -> Result<Vec<OfFile<'v>>, TypeError> {
         for id in self.btf.ids() {
             let record = self.btf.record(TypeId(u64::from(id)))?;
             if let Kind::Variable { ty, .. } = record.kind
                 && let Some(symbol) = self.symbols.get(record.name)
                 && self.done.insert(record.name)
             {
-                variable(maker, symbol, self.types.entry(ty));
+                let ty = self.types.entry(ty).map(AttributeValue::UnitRef);
+                variable(maker, symbol, ty);
             }
         }
+        let mut of_files = Vec::new();
         for global in GLOBALS {
             if !self.done.contains(global.name)
                 && let Some(symbol) = self.symbols.get(global.name).copied()
                 && let Some(ty) = self.global(maker, global, symbol)
             {
                 self.done.insert(global.name);
-                variable(maker, symbol, ty);
+                match FILES.iter().find(|(_, names)| names.contains(&global.name)) {
+                    Some((file, _)) => of_files.push(OfFile { file, symbol, ty }),
+                    None => variable(maker, symbol, ty.map(AttributeValue::UnitRef)),
+                }
             }
         }
-        Ok(self.done.len())
+        Ok(of_files)
+    }
+
+    /// Variables with a type so far.
+    pub(super) fn count(&self) -> usize {
+        self.done.len()
     }
 
     /// The type of a variable of the table; `None` when the kernel has no such type.
@@ -122,11 +139,12 @@ fn anonymous(btf: &Btf, members: &str) -> Option<TypeId> {
     })
 }
 
-fn variable(maker: &mut Maker<'_>, symbol: &Symbol, ty: Option<UnitEntryId>) {
+/// Describes a variable; `ty` refers to its type.
+pub(super) fn variable(maker: &mut Maker<'_>, symbol: &Symbol, ty: Option<AttributeValue>) {
     let entry = maker.add(maker.unit.root(), dw::DW_TAG_variable);
     maker.name(entry, &symbol.name);
     if let Some(ty) = ty {
-        maker.set(entry, dw::DW_AT_type, AttributeValue::UnitRef(ty));
+        maker.set(entry, dw::DW_AT_type, ty);
     }
     if symbol.global {
         maker.flag(entry, dw::DW_AT_external);
