@@ -28,6 +28,8 @@ pub struct Input<'a> {
     pub build_id: Option<&'a [u8]>,
     /// `uname -r`, for the unit's name.
     pub release: Option<&'a str>,
+    /// `linux_banner` without its newline: strings follow it that have no symbols, so none tells its length.
+    pub banner: Option<&'a str>,
 }
 
 /// Why no file can be made.
@@ -86,7 +88,12 @@ pub struct Synthesized {
 /// [`SynthError`].
 pub fn write(input: &Input<'_>) -> Result<Synthesized, SynthError> {
     let layout = Layout::of(input.symbols)?;
-    let symbols = symbols(input.symbols, &layout);
+    let mut symbols = symbols(input.symbols, &layout);
+    if let Some(banner) = input.banner {
+        let known = symbols.iter_mut().filter(|symbol| symbol.name == "linux_banner");
+        // It ends with a newline and a zero.
+        known.for_each(|symbol| symbol.size = symbol.size.min(banner.len() as u64 + 2));
+    }
     let debug = dwarf::write(input, &symbols)?;
     let bytes = elf::write(input, &layout, &symbols, &debug.sections)?;
     Ok(Synthesized {
@@ -115,21 +122,26 @@ fn symbols(table: &dyn SymbolTable, layout: &Layout) -> Vec<Symbol> {
     });
     symbols.sort_by(|a, b| (a.section, a.addr, &a.name).cmp(&(b.section, b.addr, &b.name)));
     symbols.dedup_by(|a, b| (a.section, a.addr, &a.name) == (b.section, b.addr, &b.name));
-    let mut next: Option<(Option<usize>, LinkAddr, u64)> = None;
-    for symbol in symbols.iter_mut().rev() {
-        let end = match next {
-            Some((section, addr, size)) if section == symbol.section && addr == symbol.addr => {
-                // Names of one place have one size.
-                addr.wrapping_add(size)
-            }
-            Some((section, addr, _)) if section == symbol.section => addr,
-            _ => layout.end_of(symbol.section).unwrap_or(symbol.addr),
-        };
-        let size = end.wrapping_offset_from(symbol.addr);
-        next = Some((symbol.section, symbol.addr, size));
-        if symbol.size == 0 && symbol.kind != SymbolKind::Other {
-            symbol.size = size;
-        }
-    }
+    measure(&mut symbols, layout);
     symbols
+}
+
+/// Gives each symbol without a size the distance to the next; no size reaches out of its section.
+fn measure(symbols: &mut [Symbol], layout: &Layout) {
+    // The symbol after this one: its section, its address, and the next address after that.
+    let mut after: Option<(Option<usize>, LinkAddr, LinkAddr)> = None;
+    for symbol in symbols.iter_mut().rev() {
+        let section_end = layout.end_of(symbol.section).unwrap_or(symbol.addr);
+        let end = match after {
+            // Names of one place have one size.
+            Some((section, addr, end)) if section == symbol.section && addr == symbol.addr => end,
+            Some((section, addr, _)) if section == symbol.section => addr,
+            _ => section_end,
+        };
+        after = Some((symbol.section, symbol.addr, end));
+        if symbol.size == 0 && symbol.kind != SymbolKind::Other {
+            symbol.size = end.wrapping_offset_from(symbol.addr);
+        }
+        symbol.size = symbol.size.min(section_end.wrapping_offset_from(symbol.addr));
+    }
 }

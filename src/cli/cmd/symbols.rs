@@ -133,5 +133,6 @@ fn make(session: &Session) -> anyhow::Result<vmlinux::Synthesized> {
         btf: &types,
         build_id: kernel.map.build_id.as_deref(),
         release: kernel.map.release.as_deref(),
+        banner: kernel.map.banner.as_deref(),
     })?)
 }

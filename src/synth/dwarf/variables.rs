@@ -20,6 +20,9 @@ use crate::{
     },
 };
 
+/// No array of the table is larger; one may only seem so where nothing after it has a symbol.
+const MAX_ARRAY: u64 = 64 << 10;
+
 /// A variable for a file's own unit.
 pub(super) struct OfFile<'v> {
     pub(super) file: &'static str,
@@ -108,7 +111,7 @@ impl<'v, 'b: 'v> Variables<'v, 'b> {
         }
         let count = match global.array {
             Array::No => return Some(entry),
-            Array::Open => symbol.size.checked_div(size)?,
+            Array::Open => symbol.size.min(MAX_ARRAY).checked_div(size)?,
             Array::PerCpu => (self.btf as &dyn TypeSource).struct_size("cpumask").ok()?.checked_mul(8)?,
         };
         Some(Some(self.types.array_of(maker, entry, count)))
