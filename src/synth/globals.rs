@@ -59,6 +59,7 @@ pub(super) const GLOBALS: &[Global] = &[
     of("root_task_group", "struct task_group"),
     of("init_css_set", "struct css_set"),
     of("cgrp_dfl_root", "struct cgroup_root"),
+    Global { name: "task_state_array", ty: "const char", pointers: 1, array: Array::Open },
     of("pid_max", INT),
     of("nr_threads", INT),
     of("total_forks", LONG),

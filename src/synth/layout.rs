@@ -32,7 +32,8 @@ pub(super) struct Section {
     pub(super) segment: usize,
 }
 
-/// Sections, ascending; a zero-based per-CPU one comes first.
+/// Sections by segment, then ascending. drgn takes where the first and the last are for where the kernel is, so a
+/// zero-based per-CPU one has to stand between others, as it does in a vmlinux.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) sections: Vec<Section>,
@@ -76,16 +77,16 @@ impl Layout {
         close_gaps(symbols, &mut sections);
         if let Some((start, end)) = symbols.zero_based_percpu() {
             let (name, usage) = (".data..percpu", Use::ZeroBasedPercpu);
-            sections.insert(0, Section { name, start, end, usage, segment: 2 });
+            sections.push(Section { name, start, end, usage, segment: 2 });
         }
+        sections.sort_by_key(|section| section.segment);
         Ok(Self { sections })
     }
 
     /// Position of the section an address is in, or just past the end of.
     pub(super) fn section_of(&self, addr: LinkAddr) -> Option<usize> {
-        let after = self.sections.partition_point(|section| section.start <= addr);
-        let at = after.checked_sub(1)?;
-        self.sections.get(at).filter(|section| addr <= section.end).map(|_| at)
+        let around = (0..).zip(&self.sections).filter(|(_, one)| one.start <= addr && addr <= one.end);
+        around.max_by_key(|(_, section)| section.start).map(|(at, _)| at)
     }
 
     /// Where a section ends.
