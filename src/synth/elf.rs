@@ -41,6 +41,8 @@ pub(super) fn write(
     if let Some(note) = &note {
         stored.push(Stored { name: ".note.gnu.build-id", kind: elf::SHT_NOTE, bytes: note, align: 4 });
     }
+    // drgn knows a kernel by a section of this name that is not NOBITS, and only then leaves per-CPU variables alone.
+    stored.push(Stored { name: ".init.text", kind: elf::SHT_PROGBITS, bytes: &[], align: 1 });
     stored.push(Stored { name: ".BTF", kind: elf::SHT_PROGBITS, bytes: input.btf.bytes(), align: 8 });
     for (name, bytes) in debug {
         stored.push(Stored { name, kind: elf::SHT_PROGBITS, bytes, align: 1 });

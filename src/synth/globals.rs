@@ -23,6 +23,8 @@ pub(super) enum Array {
     Open,
     /// One for each possible CPU (`NR_CPUS`).
     PerCpu,
+    /// So many in every kernel, where padding would be taken for more.
+    Of(u64),
 }
 
 const fn of(name: &'static str, ty: &'static str) -> Global {
@@ -59,7 +61,7 @@ pub(super) const GLOBALS: &[Global] = &[
     of("root_task_group", "struct task_group"),
     of("init_css_set", "struct css_set"),
     of("cgrp_dfl_root", "struct cgroup_root"),
-    Global { name: "task_state_array", ty: "const char", pointers: 1, array: Array::Open },
+    Global { name: "task_state_array", ty: "const char", pointers: 1, array: Array::Of(9) },
     of("pid_max", INT),
     of("nr_threads", INT),
     of("total_forks", LONG),

@@ -112,6 +112,7 @@ impl<'v, 'b: 'v> Variables<'v, 'b> {
         let count = match global.array {
             Array::No => return Some(entry),
             Array::Open => symbol.size.min(MAX_ARRAY).checked_div(size)?,
+            Array::Of(count) => count,
             Array::PerCpu => (self.btf as &dyn TypeSource).struct_size("cpumask").ok()?.checked_mul(8)?,
         };
         Some(Some(self.types.array_of(maker, entry, count)))
