@@ -89,6 +89,12 @@ impl Layout {
         around.max_by_key(|(_, section)| section.start).map(|(at, _)| at)
     }
 
+    /// Whether a section is executed.
+    pub(super) fn is_text(&self, section: Option<usize>) -> bool {
+        let section = section.and_then(|section| self.sections.get(section));
+        section.is_some_and(|section| section.usage == Use::Text)
+    }
+
     /// Where a section ends.
     pub(super) fn end_of(&self, section: Option<usize>) -> Option<LinkAddr> {
         self.sections.get(section?).map(|section| section.end)

@@ -110,13 +110,19 @@ fn symbols(table: &dyn SymbolTable, layout: &Layout) -> Vec<Symbol> {
     let mut symbols = Vec::new();
     table.for_each(&mut |listed| {
         if symbols.len() < MAX_SYMBOLS && !listed.name.is_empty() {
+            let section = layout.section_of(listed.addr);
+            // kallsyms has one letter per section, and that of 7.2's .data, which holds code too, is `T`.
+            let kind = match (listed.kind, layout.is_text(section)) {
+                (SymbolKind::Function, false) => SymbolKind::Object,
+                (kind, _) => kind,
+            };
             symbols.push(Symbol {
                 name: listed.name.to_owned(),
                 addr: listed.addr,
                 size: listed.size,
-                kind: listed.kind,
+                kind,
                 global: listed.global,
-                section: layout.section_of(listed.addr),
+                section,
             });
         }
     });
