@@ -11,6 +11,7 @@ pub mod kallsyms;
 pub mod kconfig;
 pub mod locate;
 pub mod module;
+pub mod module_symbols;
 pub mod percpu;
 pub mod task;
 #[cfg(test)]
