@@ -71,7 +71,7 @@ impl<'k> ModuleSymbols<'k> {
     /// # Errors
     /// [`KernelError`] when there are no types, or they know no `mod_kallsyms`.
     pub fn resolve(kernel: &'k Kernel) -> Result<Self, KernelError> {
-        let types = kernel.types("the symbols of modules")?;
+        let types = kernel.types("listing the symbols of modules")?;
         Ok(Self { kernel, layout: Layout::resolve(types)? })
     }
 

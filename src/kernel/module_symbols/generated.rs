@@ -5,12 +5,14 @@
 
 use std::collections::HashSet;
 
-use super::{LoadedSymbol, STEP};
+use super::LoadedSymbol;
 use crate::{
     addr::VirtAddr,
     kernel::{Kernel, KernelError},
     types::{Field, field::member_bytes},
 };
+
+const STEP: &str = "walking the list of generated code";
 
 /// A host with this many BPF programs has other problems.
 const MAX_ENTRIES: usize = 1 << 16;
@@ -54,8 +56,8 @@ const SOURCES: [Source; 2] = [
 /// # Errors
 /// [`KernelError`] when types are missing or a list is damaged.
 pub fn generated(kernel: &Kernel) -> Result<Vec<LoadedSymbol>, KernelError> {
-    let types = kernel.types("the symbols of generated code")?;
-    let symbols = kernel.symbols("the symbols of generated code")?;
+    let types = kernel.types("listing the symbols of generated code")?;
+    let symbols = kernel.symbols("listing the symbols of generated code")?;
     let mut found = Vec::new();
     for source in &SOURCES {
         let known = types.struct_size(source.structure).is_ok()
@@ -70,7 +72,7 @@ pub fn generated(kernel: &Kernel) -> Result<Vec<LoadedSymbol>, KernelError> {
 
 impl Source {
     fn walk(&self, kernel: &Kernel, head: VirtAddr, to: &mut Vec<LoadedSymbol>) -> Result<(), KernelError> {
-        let types = kernel.types("the symbols of generated code")?;
+        let types = kernel.types("listing the symbols of generated code")?;
         let len = types.struct_size(self.structure)?.min(MAX_STRUCT) as usize;
         let link: Field<VirtAddr> = Field::resolve(types, self.structure, self.link)?;
         let start: Field<VirtAddr> = Field::resolve(types, self.structure, self.addr)?;
