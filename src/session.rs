@@ -8,7 +8,8 @@ use std::{path::PathBuf, sync::Arc};
 use crate::{
     addr::PhysRange,
     kernel::{
-        Kernel, btf,
+        Kernel, KernelError,
+        btf::{self, BtfError},
         kallsyms::TargetSymbols,
         locate::{self, Hints, LocateError, Progress},
     },
@@ -23,6 +24,10 @@ use crate::{
     },
     paging::{AddressSpace, VirtMem},
     symbols::{Relocated, SymbolTable, elf::ElfSymbols},
+    synth::{
+        self,
+        vmlinux::{SynthError, Synthesized},
+    },
     types::{TypeSource, dwarf::Dwarf},
     vmlinux::{Vmlinux, VmlinuxError},
 };
@@ -69,6 +74,21 @@ pub enum SessionError {
     /// No kernel was found, or not the one the vmlinux is of.
     #[error(transparent)]
     Locate(#[from] LocateError),
+}
+
+/// Why no vmlinux can be made of the kernel's memory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SynthesisError {
+    /// There are no symbols.
+    #[error(transparent)]
+    Symbols(#[from] KernelError),
+    /// There are no types.
+    #[error("a vmlinux needs types: {0}")]
+    Types(#[from] BtfError),
+    /// They do not make a vmlinux.
+    #[error(transparent)]
+    Synth(#[from] SynthError),
 }
 
 type Counted = Stats<Arc<dyn PhysMem>>;
@@ -172,6 +192,24 @@ impl Session {
         let kernel = Kernel { map, memory, symbols, types: Some(types) };
         let attach = cache.inner().counts();
         Ok(Self { kernel: Arc::new(kernel), kallsyms, phys, cache, link, attach })
+    }
+
+    /// Makes a vmlinux of what the kernel's own memory says: its symbols (the given vmlinux's, if there is one) and its
+    /// BTF.
+    ///
+    /// # Errors
+    /// [`SynthesisError`].
+    pub fn synthesize(&self) -> Result<Synthesized, SynthesisError> {
+        let kernel = &*self.kernel;
+        let symbols = kernel.symbols("a vmlinux")?;
+        let btf = btf::read(&*kernel.memory, &btf::Place::of(&kernel.map, Some(symbols)))?;
+        Ok(synth::vmlinux::write(&synth::vmlinux::Input {
+            symbols: symbols.table(),
+            btf: &btf,
+            build_id: kernel.map.build_id.as_deref(),
+            release: kernel.map.release.as_deref(),
+            banner: kernel.map.banner.as_deref(),
+        })?)
     }
 
     /// Forgets what was read, so that the next read sees the target as it is now.

@@ -69,6 +69,8 @@ impl Info {
             per_cpu_offset: Hex(cpu.offset),
             current: Hex(cpu.current.raw()),
         };
+        // Nothing is told of a task without types, and symbols may cost thousands of requests.
+        let init_task = kernel.types.as_ref().and_then(|_| kernel.init_task("info").ok());
         Self {
             release: map.release.clone(),
             banner: map.banner.clone(),
@@ -83,7 +85,7 @@ impl Info {
             vmalloc_base: optional(map.vmalloc_base),
             vmemmap_base: optional(map.vmemmap_base),
             sme_mask: Hex(map.sme_mask),
-            init_task: optional(kernel.init_task("info").ok()),
+            init_task: optional(init_task),
             cpus: percpu::cpus(kernel).map(|cpus| cpus.into_iter().map(cpu).collect()).unwrap_or_default(),
             ram: map.ram.iter().map(|PhysRange { start, end }| [Hex(start.raw()), Hex(end.raw())]).collect(),
             evidence: map.evidence.clone(),

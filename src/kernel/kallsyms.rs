@@ -126,6 +126,8 @@ impl TargetSymbols {
             let table = read(&*self.memory, &self.map, &rodata);
             match &table {
                 Ok(table) => log::info!("{} symbols from kallsyms", table.len()),
+                // A kernel may be built without.
+                Err(error @ KallsymsError::NotFound { .. }) => log::info!("{error}"),
                 Err(error) => log::warn!("no symbols from kallsyms: {error}"),
             }
             table
@@ -136,10 +138,11 @@ impl TargetSymbols {
 
 impl SymbolTable for Arc<TargetSymbols> {
     fn table_name(&self) -> &str {
-        match self.table() {
-            Ok(table) => table.table_name(),
-            Err(_) => "the kernel's own symbol table (kallsyms), which could not be read,",
-        }
+        "the kernel's own symbol table (kallsyms)"
+    }
+
+    fn is_available(&self) -> bool {
+        self.table().is_ok()
     }
 
     fn lookup(&self, name: &str) -> Option<Symbol> {

@@ -59,6 +59,11 @@ pub trait SymbolTable: Send + Sync {
     /// The file or table, for messages.
     fn table_name(&self) -> &str;
 
+    /// Whether there are any: a table that is read when it is first needed may turn out to be unreadable.
+    fn is_available(&self) -> bool {
+        true
+    }
+
     /// The symbol of that name (the first global one, else the first).
     fn lookup(&self, name: &str) -> Option<Symbol>;
 

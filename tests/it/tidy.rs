@@ -20,8 +20,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("machine", &["addr", "mem", "paging", "types", "symbols"]),
     ("kernel", &["addr", "mem", "paging", "symbols", "types"]),
     ("dump", &["addr", "mem", "paging", "kernel"]),
+    ("synth", &["addr", "vmlinux", "symbols", "types"]),
     ("render", &["addr", "paging", "kernel"]),
-    ("session", &["addr", "link", "mem", "paging", "vmlinux", "symbols", "types", "kernel"]),
+    ("session", &["addr", "link", "mem", "paging", "vmlinux", "symbols", "types", "kernel", "synth"]),
     ("gdb", &["addr", "link", "mem", "paging", "symbols", "types", "kernel", "render", "session"]),
 ];
 

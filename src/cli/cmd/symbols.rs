@@ -12,10 +12,12 @@ use serde::Serialize;
 use crate::{
     addr::Hex,
     cli::{Outcome, out, target::Listing},
-    kernel::btf,
-    session::Session,
+    kernel::{
+        KernelError,
+        module_symbols::{self, LoadedSymbol},
+    },
     symbols::kallsyms::KernelSymbol,
-    synth::vmlinux::{self, Input},
+    types::TypeError,
 };
 
 /// The file has the kernel's symbols, all its types and the prototypes of its functions, as gdb, drgn and pahole read
@@ -55,12 +57,28 @@ impl<'a> Row<'a> {
     fn of_kernel(symbol: KernelSymbol<'a>) -> Self {
         Self { addr: Hex(symbol.addr.raw()), letter: symbol.letter, name: symbol.name, module: None }
     }
+
+    fn of_module(symbol: &'a LoadedSymbol) -> Self {
+        let module = Some(&*symbol.module);
+        Self { addr: Hex(symbol.addr.raw()), letter: symbol.letter, name: &symbol.name, module }
+    }
 }
 
 fn list(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let session = args.listing.open(quiet)?;
     let table = session.kallsyms.table()?;
-    let rows: Vec<Row<'_>> = table.in_table_order().map(Row::of_kernel).collect();
+    let (loaded, outcome) = match module_symbols::list(&session.kernel) {
+        Ok(loaded) => (loaded, Outcome::Done),
+        Err(
+            error @ (KernelError::NeedsVmlinux { .. } | KernelError::Type(TypeError::Unavailable { .. })),
+        ) => {
+            out::notice(&format!("nettlp-gdb: the kernel's own symbols only: {error}"));
+            (Vec::new(), Outcome::Partial)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let rows: Vec<Row<'_>> =
+        table.in_table_order().map(Row::of_kernel).chain(loaded.iter().map(Row::of_module)).collect();
     if args.listing.json {
         out::json_lines(&rows)?;
     } else {
@@ -75,7 +93,7 @@ fn list(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         })?;
     }
     args.listing.report(&session);
-    Ok(Outcome::Done)
+    Ok(outcome)
 }
 
 /// What making a file says in the end; in JSON as it is.
@@ -98,7 +116,7 @@ fn write(args: &Args, path: &Path, quiet: bool) -> anyhow::Result<Outcome> {
     );
     let start = Instant::now();
     let session = args.listing.open(quiet)?;
-    let made = make(&session)?;
+    let made = session.synthesize()?;
     fs::write(path, &made.bytes).with_context(|| format!("cannot write {}", path.display()))?;
     let summary = Summary {
         file: path,
@@ -121,18 +139,4 @@ fn write(args: &Args, path: &Path, quiet: bool) -> anyhow::Result<Outcome> {
     }
     args.listing.report(&session);
     Ok(Outcome::Done)
-}
-
-fn make(session: &Session) -> anyhow::Result<vmlinux::Synthesized> {
-    let kernel = &session.kernel;
-    let symbols = kernel.symbols("a vmlinux")?;
-    let types = btf::read(&*kernel.memory, &btf::Place::of(&kernel.map, Some(symbols)))
-        .context("a vmlinux needs the types that the kernel carries")?;
-    Ok(vmlinux::write(&Input {
-        symbols: symbols.table(),
-        btf: &types,
-        build_id: kernel.map.build_id.as_deref(),
-        release: kernel.map.release.as_deref(),
-        banner: kernel.map.banner.as_deref(),
-    })?)
 }

@@ -2,9 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    addr::{PhysAddr, PhysRange},
-    kernel::locate::vmcoreinfo::VmcoreInfo,
-    paging::{Levels, Translation, VirtFault, VirtOp},
+    kernel::{
+        locate::vmcoreinfo::VmcoreInfo,
+        testing::{self, Flat},
+    },
     symbols::kallsyms::{
         names::Lengths,
         writer::{self, RECIPES, Recipe, Row, Written},
@@ -16,50 +17,8 @@ const SLIDE: u64 = 0x3500_0000;
 const RODATA: u64 = TEXT + 0x100_0000;
 const RODATA_LEN: usize = 0x8_0000;
 
-/// Bytes at an address, and nothing else.
-struct Flat(Vec<u8>);
-
-impl VirtMem for Flat {
-    fn read_batch(&self, ops: &mut [VirtOp<'_>]) {
-        for op in ops {
-            let start = op.addr.raw().wrapping_sub(RODATA) as usize;
-            let bytes = start.checked_add(op.buf.len()).and_then(|end| self.0.get(start..end));
-            op.result = match bytes {
-                Some(bytes) => {
-                    op.buf.copy_from_slice(bytes);
-                    Ok(())
-                }
-                None => Err(VirtError { addr: op.addr, len: op.buf.len(), fault: VirtFault::NonCanonical }),
-            };
-        }
-    }
-
-    fn translate(&self, addr: VirtAddr) -> Result<Translation, VirtError> {
-        Err(VirtError { addr, len: 0, fault: VirtFault::NonCanonical })
-    }
-}
-
 fn map(vmcoreinfo: Option<VmcoreInfo>) -> KernelMap {
-    KernelMap {
-        text: VirtAddr::new(TEXT),
-        text_phys: PhysAddr::new(0),
-        phys_base: 0,
-        slide: Some(SLIDE),
-        root: PhysAddr::new(0),
-        levels: Levels::Four,
-        page_offset: None,
-        vmalloc_base: None,
-        vmemmap_base: None,
-        sme_mask: 0,
-        image: PhysRange::with_len(PhysAddr::new(0), 0x200_0000).unwrap(),
-        banner: None,
-        release: None,
-        build_id: None,
-        vmcoreinfo,
-        ram: Vec::new(),
-        init_task: None,
-        evidence: Vec::new(),
-    }
+    KernelMap { vmcoreinfo, ..testing::map(VirtAddr::new(TEXT), SLIDE) }
 }
 
 /// VMCOREINFO that names the tables.
@@ -82,7 +41,7 @@ fn memory(written: &Written) -> Flat {
     let mut bytes = written.bytes.clone();
     assert!(bytes.len() <= RODATA_LEN);
     bytes.resize(RODATA_LEN, 0);
-    Flat(bytes)
+    Flat { start: VirtAddr::new(RODATA), bytes }
 }
 
 fn rows(table: &Kallsyms) -> Vec<Row> {
@@ -156,7 +115,12 @@ fn tables_of_another_kernel_do_not_count() {
 
 #[test]
 fn none_at_all_says_how_much_was_searched() {
-    let error = read(&Flat(vec![0; RODATA_LEN / 2]), &map(None), &rodata_span()).unwrap_err();
+    let error = read(
+        &Flat { start: VirtAddr::new(RODATA), bytes: vec![0; RODATA_LEN / 2] },
+        &map(None),
+        &rodata_span(),
+    )
+    .unwrap_err();
     let KallsymsError::NotFound { bytes, unread } = error else { panic!("{error}") };
     assert_eq!((bytes, unread), (RODATA_LEN as u64, RODATA_LEN as u64 / 2));
 }
@@ -166,7 +130,7 @@ fn a_count_beyond_reason_is_refused_before_anything_is_read() {
     let written = writer::write(RECIPES[4], &kernel(RECIPES[4]), RODATA, 0);
     let mut memory = memory(&written);
     let at = (written.places["num_syms"] - RODATA) as usize;
-    memory.0[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    memory.bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
     let error = read(&memory, &map(Some(noted(&written))), &[]).unwrap_err();
     assert!(!error.to_string().is_empty());
     let places = Places::noted(&noted(&written)).unwrap();
@@ -183,7 +147,7 @@ proptest! {
         let written = writer::write(RECIPES[recipe], &kernel(RECIPES[recipe]), RODATA, 0x40);
         let mut memory = memory(&written);
         for (at, byte) in damage {
-            memory.0[at % written.bytes.len()] = byte;
+            memory.bytes[at % written.bytes.len()] = byte;
         }
         for (info, spans) in [(Some(noted(&written)), &[][..]), (None, &rodata_span()[..])] {
             if let Ok(table) = read(&memory, &map(info), spans) {

@@ -13,12 +13,7 @@ const SLIDE: u64 = 0x3500_0000;
 const TEXT: u64 = 0xffff_ffff_8100_0000 + SLIDE;
 
 fn table(percpu: bool) -> Kallsyms {
-    let rows = writer::kernel(TEXT, percpu);
-    let mut names = Names::default();
-    for (_, letter, name) in &rows {
-        names.push(*letter as u8, name.as_bytes());
-    }
-    Kallsyms::new(names, rows.iter().map(|(addr, ..)| *addr).collect(), SLIDE)
+    writer::table(&writer::kernel(TEXT, percpu), SLIDE)
 }
 
 #[test]
@@ -67,9 +62,8 @@ fn a_symbol_ends_where_the_next_address_begins() {
 
 #[test]
 fn all_is_by_address_whatever_the_order_of_the_table() {
-    let mut names = Names::default();
-    ["b", "a", "c"].iter().for_each(|name| names.push(b'T', name.as_bytes()));
-    let table = Kallsyms::new(names, vec![0x2000, 0x1000, 0x2000], 0);
+    let row = |addr, name: &str| (addr, 'T', name.to_owned());
+    let table = writer::table(&[row(0x2000, "b"), row(0x1000, "a"), row(0x2000, "c")], 0);
     let names = |symbols: Vec<KernelSymbol<'_>>| symbols.iter().map(|symbol| symbol.name).collect::<String>();
     assert_eq!(names(table.all().collect()), "abc");
     assert_eq!(names(table.in_table_order().collect()), "bac");

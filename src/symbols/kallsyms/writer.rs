@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    Kallsyms, Names,
     addresses::Encoding,
     names::{Lengths, MARKED},
 };
@@ -164,6 +165,13 @@ fn compress(mut text: &str) -> Vec<u8> {
         text = &text[len..];
     }
     tokens
+}
+
+/// A table of `rows` in a kernel that runs `slide` above its link address.
+pub(crate) fn table(rows: &[Row], slide: u64) -> Kallsyms {
+    let mut names = Names::default();
+    rows.iter().for_each(|(_, letter, name)| names.push(*letter as u8, name.as_bytes()));
+    Kallsyms::new(names, rows.iter().map(|(addr, ..)| *addr).collect(), slide)
 }
 
 /// Symbols of a small kernel whose `_text` is at `text`, with per-CPU variables at 0 if `percpu`.
