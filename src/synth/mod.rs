@@ -7,3 +7,6 @@ mod elf;
 mod globals;
 mod layout;
 pub mod vmlinux;
+
+#[cfg(test)]
+mod tests;
