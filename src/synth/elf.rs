@@ -150,7 +150,7 @@ fn file_header(sections: &[Section]) -> FileHeader {
     FileHeader {
         e_type: elf::ET_EXEC,
         e_machine: elf::EM_X86_64,
-        e_entry: text.map_or(0, |text| physical(text)),
+        e_entry: text.map_or(0, physical),
         ..FileHeader::default()
     }
 }

@@ -59,7 +59,7 @@ impl Header {
             let (start, len) = (word(at)?, word(at + 4)?);
             let start = header.checked_add(start).filter(|start| *start <= MAX_LEN);
             let end = start.and_then(|start| start.checked_add(len)).filter(|end| *end <= MAX_LEN);
-            Ok(start.zip(end).map(|(start, end)| start..end).ok_or("a section is impossibly large")?)
+            start.zip(end).map(|(start, end)| start..end).ok_or("a section is impossibly large")
         };
         let (types, strings) = (section(8)?, section(16)?);
         if types.start % 4 != 0 || types.len() % 4 != 0 {

@@ -42,7 +42,7 @@ impl Builder {
     }
 
     pub(crate) fn int(&mut self, name: &str, bytes: u32, encoding: u32) -> u32 {
-        self.record(name, info(1, 0, false), bytes, &[encoding << 24 | bytes * 8])
+        self.record(name, info(1, 0, false), bytes, &[(encoding << 24) | (bytes * 8)])
     }
 
     /// A struct or union: members by name, type and raw offset word.
