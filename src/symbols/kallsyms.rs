@@ -247,7 +247,11 @@ impl SymbolTable for Kallsyms {
 
     fn for_each(&self, visit: &mut dyn FnMut(Listed<'_>)) {
         for symbol in self.in_table_order() {
-            let Symbol { addr, size, kind, .. } = self.symbol(KernelSymbol { name: "", ..symbol });
+            let Symbol { mut addr, size, kind, .. } = self.symbol(KernelSymbol { name: "", ..symbol });
+            // The mark at the end of per-CPU data is no address either.
+            if let Some((_, end)) = self.percpu.filter(|(_, end)| end.raw() == symbol.addr.raw()) {
+                addr = end;
+            }
             visit(Listed { name: symbol.name, addr, size, kind, global: symbol.letter.is_ascii_uppercase() });
         }
     }
