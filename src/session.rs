@@ -202,10 +202,24 @@ impl Session {
     pub fn synthesize(&self) -> Result<Synthesized, SynthesisError> {
         let kernel = &*self.kernel;
         let symbols = kernel.symbols("a vmlinux")?;
-        let btf = btf::read(&*kernel.memory, &btf::Place::of(&kernel.map, Some(symbols)))?;
+        let btf = Arc::new(btf::read(&*kernel.memory, &btf::Place::of(&kernel.map, Some(symbols)))?);
+        // Only what the kernel itself says makes a whole file; modules come and go.
+        let modules = btf::modules(kernel, &btf).unwrap_or_else(|error| {
+            log::warn!("the file has no types of modules: {error}");
+            Vec::new()
+        });
+        let modules = modules.iter().filter_map(|one| match &one.types {
+            Ok(types) => Some((&*one.module, types)),
+            Err(error) => {
+                log::warn!("the file has no types of module {}: {error}", one.module);
+                None
+            }
+        });
+        let modules: Vec<_> = modules.collect();
         Ok(synth::vmlinux::write(&synth::vmlinux::Input {
             symbols: symbols.table(),
             btf: &btf,
+            modules: &modules,
             build_id: kernel.map.build_id.as_deref(),
             release: kernel.map.release.as_deref(),
             banner: kernel.map.banner.as_deref(),

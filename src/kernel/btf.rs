@@ -7,7 +7,11 @@
 //!
 //! Source: `BTF` in `include/asm-generic/vmlinux.lds.h`, `kernel/bpf/btf.c`.
 
+mod modules;
+
 use std::sync::{Arc, Mutex, PoisonError};
+
+pub use modules::{ModuleBtf, modules};
 
 use super::KernelMap;
 use crate::{
@@ -56,11 +60,16 @@ pub fn read(memory: &dyn VirtMem, place: &Place) -> Result<Btf, BtfError> {
         Place::Known { start, len } => (start, len),
         Place::Within { start, len } => search(memory, start, len)?.ok_or(BtfError::Absent)?,
     };
-    let mut bytes = vec![0; len.min(MAX_LEN)];
+    Ok(Btf::parse(NAME, read_at(memory, start, len.min(MAX_LEN))?)?)
+}
+
+/// `len` bytes, which the caller bounds.
+fn read_at(memory: &dyn VirtMem, start: VirtAddr, len: usize) -> Result<Vec<u8>, VirtError> {
+    let mut bytes = vec![0; len];
     for (at, chunk) in (0..).step_by(CHUNK).zip(bytes.chunks_mut(CHUNK)) {
         memory.read(start.wrapping_add(at), chunk)?;
     }
-    Ok(Btf::parse(NAME, bytes)?)
+    Ok(bytes)
 }
 
 /// Where the types are, or have to be.

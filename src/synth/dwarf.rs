@@ -73,6 +73,17 @@ pub(super) fn write(input: &Input<'_>, symbols: &[Symbol]) -> Result<Debug, Synt
         dwarf.units.add(unit);
     }
 
+    let mut count = types.count();
+    for (name, btf) in input.modules {
+        let mut unit = new_unit();
+        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+        maker.describe_unit(&format!("{release}: types of module {name}"));
+        let mut own = Types::of_module(btf, &types, types_unit);
+        own.write(&mut maker)?;
+        count += own.count();
+        dwarf.units.add(unit);
+    }
+
     let mut unit = new_unit();
     let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
     maker.describe_unit(&format!("{release}: functions"));
@@ -89,7 +100,7 @@ pub(super) fn write(input: &Input<'_>, symbols: &[Symbol]) -> Result<Debug, Synt
         }
         Ok::<_, SynthError>(())
     })?;
-    Ok(Debug { sections: written, types: types.count(), functions, variables })
+    Ok(Debug { sections: written, types: count, functions, variables })
 }
 
 fn new_unit() -> Unit {

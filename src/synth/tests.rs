@@ -85,6 +85,7 @@ fn made_of(table: &Table, btf: &Btf) -> Result<Synthesized, SynthError> {
     write(&Input {
         symbols: table,
         btf,
+        modules: &[],
         build_id: Some(&[7; 20]),
         release: Some("6.1.0"),
         banner: Some("Linux version 6.1.0"),
@@ -139,6 +140,28 @@ fn types_come_back_as_they_went_in() {
         let ours = describe(&dwarf, dwarf.find(tag, name).unwrap(), 8);
         assert_eq!(ours, describe(&btf, btf.find(tag, name).unwrap(), 8), "{name}");
     }
+}
+
+#[test]
+fn types_of_a_module_refer_to_the_kernels() {
+    let (bytes, ids) = fixture::kernel();
+    let base = Arc::new(Btf::parse("BTF", bytes).unwrap());
+    let mut module = fixture::Builder::split(base.ids().end - 1, base.strings_len());
+    let pointer = module.record("", fixture::info(2, 0, false), ids.task, &[]);
+    module.aggregate("fat_inode", (4, 16, false), &[("task", pointer, 0), ("count", ids.int, 64)]);
+    let own = Btf::parse_split("fat", module.finish(), Arc::clone(&base)).unwrap();
+    let made = write(&Input {
+        symbols: &Table::kernel(),
+        btf: &base,
+        modules: &[("fat", &own)],
+        build_id: None,
+        release: None,
+        banner: None,
+    });
+    let dwarf = Dwarf::new(Vmlinux::from_bytes("synthesized", made.unwrap().bytes).unwrap()).unwrap();
+    let ours = describe(&dwarf, dwarf.find(Tag::Struct, "fat_inode").unwrap(), 8);
+    assert_eq!(ours, describe(&own, own.find(Tag::Struct, "fat_inode").unwrap(), 8));
+    assert!(ours.contains("comm"), "{ours}");
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct Input<'a> {
     pub symbols: &'a dyn SymbolTable,
     /// The types.
     pub btf: &'a Btf,
+    /// Modules' own types, each on top of `btf`, by their names.
+    pub modules: &'a [(&'a str, &'a Btf)],
     /// GNU build id.
     pub build_id: Option<&'a [u8]>,
     /// `uname -r`, for the unit's name.

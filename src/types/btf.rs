@@ -183,6 +183,11 @@ impl Btf {
         &self.bytes
     }
 
+    #[cfg(test)]
+    pub(crate) fn strings_len(&self) -> u32 {
+        self.strings.len() as u32
+    }
+
     /// The record with that id, of the kernel for a module too; `None` for 0, which is `void` and has none.
     ///
     /// # Errors

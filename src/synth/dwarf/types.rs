@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use gimli::{
     DwTag, constants as dw,
-    write::{AttributeValue, UnitEntryId},
+    write::{AttributeValue, DebugInfoRef, UnitEntryId, UnitId},
 };
 
 use super::Maker;
@@ -19,14 +19,26 @@ const MAX_DEPTH: usize = 32;
 /// The entries of a unit by type.
 pub(super) struct Types<'b> {
     btf: &'b Btf,
-    /// By id.
+    /// The kernel's, for a module's, and the unit they are in.
+    base: Option<(&'b Types<'b>, UnitId)>,
+    /// By id, from the first of its own.
     entries: Vec<Option<UnitEntryId>>,
     pointers: HashMap<Option<UnitEntryId>, UnitEntryId>,
 }
 
 impl<'b> Types<'b> {
     pub(super) fn new(btf: &'b Btf) -> Self {
-        Self { btf, entries: Vec::new(), pointers: HashMap::new() }
+        Self { btf, base: None, entries: Vec::new(), pointers: HashMap::new() }
+    }
+
+    /// A module's, whose kernel's are in a unit of their own.
+    pub(super) fn of_module(btf: &'b Btf, kernel: &'b Types<'b>, unit: UnitId) -> Self {
+        Self { base: Some((kernel, unit)), ..Self::new(btf) }
+    }
+
+    /// The first id that has an entry here.
+    fn first(&self) -> u64 {
+        if self.base.is_some() { u64::from(self.btf.ids().start) } else { 0 }
     }
 
     /// Entries made.
@@ -37,16 +49,16 @@ impl<'b> Types<'b> {
     /// Writes all types.
     pub(super) fn write(&mut self, maker: &mut Maker<'_>) -> Result<(), TypeError> {
         let root = maker.unit.root();
-        let wanted = self.wanted()?;
+        let (first, wanted) = (self.first(), self.wanted()?);
         self.entries = vec![None; wanted.len()];
-        for ((id, wanted), entry) in (0..).zip(wanted).zip(&mut self.entries) {
+        for ((id, wanted), entry) in (first..).zip(wanted).zip(&mut self.entries) {
             if wanted {
                 let record = self.btf.record(TypeId(id))?;
                 *entry = tag(&record).map(|tag| maker.add(root, tag));
             }
         }
-        for id in (0..self.entries.len() as u64).map(TypeId) {
-            if let Some(Some(entry)) = self.entries.get(id.0 as usize).copied() {
+        for (id, entry) in (first..).map(TypeId).zip(self.entries.clone()) {
+            if let Some(entry) = entry {
                 let record = self.btf.record(id)?;
                 self.fill(maker, entry, id, &record).map_err(|reason| TypeError::Damaged {
                     source_name: self.btf.source_name().to_owned(),
@@ -60,10 +72,11 @@ impl<'b> Types<'b> {
 
     /// Which ids get an entry: all but the prototypes that belong to functions only, which carry them themselves.
     fn wanted(&self) -> Result<Vec<bool>, TypeError> {
-        let ids = self.btf.ids();
-        let mut wanted = vec![true; ids.end as usize];
+        let (first, ids) = (self.first(), self.btf.ids());
+        let mut wanted = vec![true; usize::try_from(u64::from(ids.end) - first).unwrap_or(0)];
         let mut set = |id: TypeId, value| {
-            if let Some(place) = usize::try_from(id.0).ok().and_then(|id| wanted.get_mut(id)) {
+            let own = id.0.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+            if let Some(place) = own.and_then(|at| wanted.get_mut(at)) {
                 *place = value;
             }
         };
@@ -93,21 +106,39 @@ impl<'b> Types<'b> {
         Ok(wanted)
     }
 
-    /// The entry of a type; `None` is `void`.
+    /// The entry of a type of its own; `None` is `void`.
     pub(super) fn entry(&self, id: TypeId) -> Option<UnitEntryId> {
+        let at = self.plain(id)?.0.checked_sub(self.first())?;
+        *self.entries.get(usize::try_from(at).ok()?)?
+    }
+
+    /// What refers to a type from within the unit; `None` is `void`.
+    fn reference(&self, id: TypeId) -> Option<AttributeValue> {
+        let id = self.plain(id)?;
+        match self.base {
+            Some((base, unit)) if id.0 < self.first() => {
+                Some(AttributeValue::DebugInfoRef(DebugInfoRef::Entry(unit, base.entry(id)?)))
+            }
+            _ => self.entry(id).map(AttributeValue::UnitRef),
+        }
+    }
+
+    /// An attribute has no entry: what it is of stands for it.
+    fn plain(&self, id: TypeId) -> Option<TypeId> {
         let mut id = id;
         for _ in 0..MAX_DEPTH {
-            // An attribute has no entry: what it is of stands for it.
             match self.btf.record(id).ok()?.kind {
                 Kind::TypeTag(target) => id = target,
-                _ => return *self.entries.get(usize::try_from(id.0).ok()?)?,
+                _ => return Some(id),
             }
         }
         None
     }
 
     pub(super) fn refer(&self, maker: &mut Maker<'_>, entry: UnitEntryId, id: TypeId) {
-        refer(maker, entry, self.entry(id));
+        if let Some(target) = self.reference(id) {
+            maker.set(entry, dw::DW_AT_type, target);
+        }
     }
 
     /// A type with a qualifier.

@@ -103,7 +103,7 @@ fn signs_of_enums_are_left_open_by_old_encoders_only() {
 fn a_module_goes_on_where_its_kernel_ends() {
     let (bytes, ids) = kernel();
     let base = Arc::new(Btf::parse("vmlinux", bytes).unwrap());
-    let mut module = Builder::split(base.ids().end - 1, base.strings.len() as u32);
+    let mut module = Builder::split(base.ids().end - 1, base.strings_len());
     let own =
         module.aggregate("ext4_inode", (4, 68, false), &[("task", ids.task, 0), ("last", ids.int, 512)]);
     let btf = Btf::parse_split("ext4", module.finish(), Arc::clone(&base)).unwrap();
