@@ -12,6 +12,7 @@ from lab import debugger
 from lab.bench import Bench, run
 from lab.guest import image_arguments
 from test_btf import layouts
+from test_kallsyms import at_work, with_modules  # noqa: F401
 from test_types import examples  # noqa: F401
 
 MOST_BYTES = 40 << 20
@@ -74,15 +75,26 @@ def test_tools_find_nothing_wrong(made):
 def test_pahole_sees_the_same_struct(made, kernel):
     ours, theirs = (pahole(path) for path in (made, kernel.vmlinux))
     assert len(ours) > 200
-    # BTF does not say how a member was aligned; where it is, it does.
-    assert ours == [re.sub(r" __attribute__\(\(__aligned__\(\d+\)\)\)", "", line) for line in theirs]
+    assert ours == theirs
 
 
-def pahole(path) -> list[str]:
-    output = subprocess.run(["pahole", "-F", "dwarf", "-C", "task_struct", path], check=True, capture_output=True, text=True).stdout
-    # Columns follow the longest member, and the summary counts forced alignments.
-    lines = [re.sub(r"\s+", " ", line).strip() for line in output.splitlines()]
+def pahole(path, struct: str = "task_struct", *options) -> list[str]:
+    command = ["pahole", *(options or ("-F", "dwarf")), "-C", struct, path]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    # BTF says where a member is, not how that was asked for. Columns follow the longest member.
+    plain = re.sub(r" __attribute__\(\(__aligned__\(\d+\)\)\)", "", output)
+    lines = [re.sub(r"\s+", " ", line).strip() for line in plain.splitlines()]
     return [line for line in lines if line and "forced alignments" not in line and line[0] != "}"]
+
+
+def test_types_of_modules_are_those_of_their_files(at_work, with_modules, binary, tmp_path):  # noqa: F811
+    guest, _ = at_work
+    made = tmp_path / "vmlinux"
+    run(binary, "symbols", "-o", str(made), *image_arguments(guest.ram_file, guest.ram))
+    for module, struct in ("tun", "tun_struct"), ("tun", "tun_file"), ("fat", "msdos_sb_info"), ("fat", "fatent_operations"):
+        file = with_modules.with_name(f"{module}.ko")
+        ours, theirs = pahole(made, struct), pahole(file, struct, "-F", "btf", "--btf_base", made)
+        assert len(ours) > 5 and ours == theirs
 
 
 def test_gdb_answers_alike(made, at_rest, binary, kernel, loaded_scripts, figure):
