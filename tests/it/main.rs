@@ -14,5 +14,6 @@ mod hostile;
 mod kconfig;
 mod link;
 mod machine;
+mod symbols;
 mod tidy;
 mod types_only;
