@@ -229,6 +229,7 @@ impl Session {
     /// Forgets what was read, so that the next read sees the target as it is now.
     pub fn refresh(&self) {
         self.cache.invalidate();
+        self.kallsyms.retry();
     }
 
     /// What crossed the link so far.

@@ -8,7 +8,7 @@
 mod places;
 mod search;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::KernelMap;
 use crate::{
@@ -106,33 +106,55 @@ pub struct TargetSymbols {
     memory: Arc<dyn VirtMem>,
     phys: Arc<dyn PhysMem>,
     map: KernelMap,
-    table: OnceLock<Result<Kallsyms, KallsymsError>>,
+    /// Read once: the kernel never changes it.
+    table: OnceLock<Kallsyms>,
+    failure: Mutex<Option<KallsymsError>>,
 }
 
 impl TargetSymbols {
     /// The symbols of the kernel that `map` describes.
     #[must_use]
     pub fn new(memory: Arc<dyn VirtMem>, phys: Arc<dyn PhysMem>, map: KernelMap) -> Self {
-        Self { memory, phys, map, table: OnceLock::new() }
+        Self { memory, phys, map, table: OnceLock::new(), failure: Mutex::default() }
     }
 
-    /// The table; read once, as the kernel never changes it.
+    /// The table.
     ///
     /// # Errors
-    /// [`KallsymsError`], the same every time.
+    /// [`KallsymsError`], the same until [`TargetSymbols::retry`].
     pub fn table(&self) -> Result<&Kallsyms, KallsymsError> {
-        let read = || {
-            let rodata = rodata(&*self.phys, &self.map);
-            let table = read(&*self.memory, &self.map, &rodata);
-            match &table {
-                Ok(table) => log::info!("{} symbols from kallsyms", table.len()),
-                // A kernel may be built without.
-                Err(error @ KallsymsError::NotFound { .. }) => log::info!("{error}"),
-                Err(error) => log::warn!("no symbols from kallsyms: {error}"),
+        if let Some(table) = self.table.get() {
+            return Ok(table);
+        }
+        // Held while reading, so that two who ask at once read once.
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = &*failure {
+            return Err(error.clone());
+        }
+        if let Some(table) = self.table.get() {
+            return Ok(table);
+        }
+        match read(&*self.memory, &self.map, &rodata(&*self.phys, &self.map)) {
+            Ok(table) => {
+                log::info!("{} symbols from kallsyms", table.len());
+                Ok(self.table.get_or_init(|| table))
             }
-            table
-        };
-        self.table.get_or_init(read).as_ref().map_err(Clone::clone)
+            Err(error) => {
+                match &error {
+                    // A kernel may be built without.
+                    KallsymsError::NotFound { .. } => log::info!("{error}"),
+                    _ => log::warn!("no symbols from kallsyms: {error}"),
+                }
+                *failure = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Tries again when it is next asked for something, if it could not be read.
+    pub fn retry(&self) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.take_if(|error| matches!(error, KallsymsError::Read { .. }));
     }
 }
 

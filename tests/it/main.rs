@@ -14,5 +14,7 @@ mod hostile;
 mod kconfig;
 mod link;
 mod machine;
+mod no_types;
+mod symbols;
 mod tidy;
 mod types_only;

@@ -16,6 +16,7 @@ use crate::{
         KernelError,
         module_symbols::{self, LoadedSymbol},
     },
+    render::{self, SymbolRow},
     symbols::kallsyms::KernelSymbol,
     types::TypeError,
 };
@@ -43,32 +44,20 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     }
 }
 
-/// A line of the listing.
-#[derive(Serialize)]
-struct Row<'a> {
-    addr: Hex,
-    letter: char,
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    module: Option<&'a str>,
+fn own(symbol: KernelSymbol<'_>) -> SymbolRow<'_> {
+    SymbolRow { addr: Hex(symbol.addr.raw()), letter: symbol.letter, name: symbol.name, module: None }
 }
 
-impl<'a> Row<'a> {
-    fn of_kernel(symbol: KernelSymbol<'a>) -> Self {
-        Self { addr: Hex(symbol.addr.raw()), letter: symbol.letter, name: symbol.name, module: None }
-    }
-
-    fn of_module(symbol: &'a LoadedSymbol) -> Self {
-        let module = Some(&*symbol.module);
-        Self { addr: Hex(symbol.addr.raw()), letter: symbol.letter, name: &symbol.name, module }
-    }
+fn loaded(symbol: &LoadedSymbol) -> SymbolRow<'_> {
+    let LoadedSymbol { addr, letter, name, module, .. } = symbol;
+    SymbolRow { addr: Hex(addr.raw()), letter: *letter, name, module: Some(module) }
 }
 
 fn list(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let session = args.listing.open(quiet)?;
     let table = session.kallsyms.table()?;
-    let (loaded, outcome) = match module_symbols::list(&session.kernel) {
-        Ok(loaded) => (loaded, Outcome::Done),
+    let (modules, outcome) = match module_symbols::list(&session.kernel) {
+        Ok(modules) => (modules, Outcome::Done),
         Err(
             error @ (KernelError::NeedsVmlinux { .. } | KernelError::Type(TypeError::Unavailable { .. })),
         ) => {
@@ -77,20 +66,12 @@ fn list(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         }
         Err(error) => return Err(error.into()),
     };
-    let rows: Vec<Row<'_>> =
-        table.in_table_order().map(Row::of_kernel).chain(loaded.iter().map(Row::of_module)).collect();
+    let rows = table.in_table_order().map(own).chain(modules.iter().map(loaded));
+    let rows: Vec<SymbolRow<'_>> = rows.collect();
     if args.listing.json {
         out::json_lines(&rows)?;
     } else {
-        out::rendered(|text| {
-            rows.iter().try_for_each(|row| {
-                write!(text, "{:016x} {} {}", row.addr.0, row.letter, row.name)?;
-                match row.module {
-                    Some(module) => writeln!(text, "\t[{module}]"),
-                    None => writeln!(text),
-                }
-            })
-        })?;
+        out::rendered(|text| render::symbols(text, &rows))?;
     }
     args.listing.report(&session);
     Ok(outcome)

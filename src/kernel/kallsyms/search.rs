@@ -32,13 +32,16 @@ const CHUNK: u64 = 256 << 10;
 /// The tokens and their index may begin in one chunk and end in the next.
 const OVERLAP: u64 = (MAX_TABLE_LEN + INDEX_LEN) as u64;
 
+/// There is one; a few more may be somebody's joke.
+const MAX_TOKEN_TABLES: u32 = 8;
+
 /// The names begin somewhere before the tokens; read this much more until they do.
 const REACH: u64 = 1 << 20;
 const MAX_REACH: u64 = 64 << 20;
 
 /// The tables in `spans`.
 pub(super) fn places(memory: &dyn VirtMem, spans: &[Span]) -> Result<Places, KallsymsError> {
-    let (mut searched, mut unread) = (0, 0);
+    let (mut searched, mut unread, mut tables) = (0, 0, 0);
     for (span, start) in chunks(memory, spans) {
         let alone = CHUNK.min(span.len - start);
         let overlapping = (CHUNK + OVERLAP).min(span.len - start);
@@ -54,6 +57,10 @@ pub(super) fn places(memory: &dyn VirtMem, spans: &[Span]) -> Result<Places, Kal
         log::debug!("kallsyms_token_table at {}", span.start.wrapping_add(table));
         if let Some(places) = around(memory, span, table, index)? {
             return Ok(places);
+        }
+        tables += 1;
+        if tables == MAX_TOKEN_TABLES {
+            break;
         }
     }
     Err(KallsymsError::NotFound { bytes: searched, unread })
