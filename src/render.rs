@@ -1,8 +1,10 @@
 //! How values look, to a person and in JSON: the same text from a command and from `monitor`.
 
 mod kconfig;
+mod symbols;
 
 pub use kconfig::{kconfig, kconfig_head};
+pub use symbols::{SymbolRow, symbols};
 
 use std::fmt;
 

@@ -313,6 +313,11 @@ impl Listing {
         self.target.open(quiet || self.json)
     }
 
+    /// Whether `path` is one of the files the target is read from.
+    pub(super) fn names(&self, path: &Path) -> bool {
+        self.target.names(path)
+    }
+
     /// Writes down in the audit file what is about to happen.
     pub(super) fn note(&self, event: &Event<'_>) -> anyhow::Result<()> {
         self.target.note(event)

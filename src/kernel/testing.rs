@@ -1,8 +1,64 @@
-//! Types for unit tests, from a table of offsets.
+//! For unit tests: types from a table of offsets, memory from bytes, a kernel of which little is known.
 
 use std::collections::HashMap;
 
-use crate::types::{Aggregate, Encoding, Member, Tag, Type, TypeError, TypeId, TypeSource};
+use super::KernelMap;
+use crate::{
+    addr::{PhysAddr, PhysRange, VirtAddr},
+    paging::{Levels, Translation, VirtError, VirtFault, VirtMem, VirtOp},
+    types::{Aggregate, Encoding, Member, Tag, Type, TypeError, TypeId, TypeSource},
+};
+
+/// Bytes at an address, and nothing else.
+pub(crate) struct Flat {
+    pub(crate) start: VirtAddr,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl VirtMem for Flat {
+    fn read_batch(&self, ops: &mut [VirtOp<'_>]) {
+        for op in ops {
+            let start = op.addr.wrapping_offset_from(self.start) as usize;
+            let bytes = start.checked_add(op.buf.len()).and_then(|end| self.bytes.get(start..end));
+            op.result = match bytes {
+                Some(bytes) => {
+                    op.buf.copy_from_slice(bytes);
+                    Ok(())
+                }
+                None => Err(VirtError { addr: op.addr, len: op.buf.len(), fault: VirtFault::NonCanonical }),
+            };
+        }
+    }
+
+    fn translate(&self, addr: VirtAddr) -> Result<Translation, VirtError> {
+        Err(VirtError { addr, len: 0, fault: VirtFault::NonCanonical })
+    }
+}
+
+/// A kernel whose `_text` is at `text`.
+pub(crate) fn map(text: VirtAddr, slide: u64) -> KernelMap {
+    let text_phys = PhysAddr::new(0x100_0000);
+    KernelMap {
+        text,
+        text_phys,
+        phys_base: 0,
+        slide: Some(slide),
+        root: PhysAddr::default(),
+        levels: Levels::Four,
+        page_offset: None,
+        vmalloc_base: None,
+        vmemmap_base: None,
+        sme_mask: 0,
+        image: PhysRange::with_len(text_phys, 0x200_0000).unwrap(),
+        banner: None,
+        release: None,
+        build_id: None,
+        vmcoreinfo: None,
+        ram: Vec::new(),
+        init_task: None,
+        evidence: Vec::new(),
+    }
+}
 
 /// Structs whose members are integers; a dotted member name stands for a nested struct.
 #[derive(Default)]
