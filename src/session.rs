@@ -5,6 +5,7 @@
 //! adapter or the image.
 
 pub mod debug_file;
+pub mod handout;
 
 use std::{path::PathBuf, sync::Arc};
 
