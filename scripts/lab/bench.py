@@ -12,11 +12,13 @@ REQUESTER = "1b:00.0"
 FIRST_TLP_PORT = 0x3000
 
 
-def loopback_addresses() -> tuple[str, str, str]:
-    """Loopback addresses of this process's own, for an adapter and two clients: the protocol fixes the port numbers."""
+def loopback_addresses(which: int = 0) -> tuple[str, str, str]:
+    """Loopback addresses of this process's own, for an adapter and two clients: the protocol fixes the port numbers.
+    Benches that run side by side differ in `which`."""
     number = os.getpid() & 0xFFFF
     host = f"127.{64 + (number >> 8 & 0x3F)}.{number & 0xFF}"
-    return f"{host}.1", f"{host}.2", f"{host}.3"
+    first = 1 + 3 * which
+    return f"{host}.{first}", f"{host}.{first + 1}", f"{host}.{first + 2}"
 
 
 class Bench:
@@ -24,13 +26,13 @@ class Bench:
 
     def __init__(
         self, binary: Path, ram_file: Path, ram: list[Segment], vmlinux: Path | None, port: int | None = None,
-        options: tuple[str, ...] = (),
+        options: tuple[str, ...] = (), addresses: int = 0,
     ):
         self.binary = binary
         self.vmlinux = vmlinux
         self.options = options
         self.port = port or process.free_port()
-        self.adapter_ip, self._server_ip, self._command_ip = loopback_addresses()
+        self.adapter_ip, self._server_ip, self._command_ip = loopback_addresses(addresses)
         self._images = image_arguments(ram_file, ram)
         self._directory = tempfile.TemporaryDirectory(prefix="nettlp-gdb-bench-")
         self.logs = Path(self._directory.name)

@@ -10,13 +10,17 @@ MARK = "@@lab"
 ATTACHED = "Program stopped at"
 
 
-def command_line(vmlinux: Path, port: int, *, scripts: Path | None) -> list[str]:
-    """The gdb command a user types, without anything executed after the scripts are loaded."""
-    command = ["gdb", "-nx", str(vmlinux), "-ex", f"target remote 127.0.0.1:{port}"]
+def command_line(vmlinux: Path | None, port: int, *, scripts: Path | None) -> list[str]:
+    """The gdb command a user types, without anything executed after the scripts are loaded. Without a vmlinux gdb is
+    handed one by the server."""
+    file = [str(vmlinux)] if vmlinux else []
+    command = ["gdb", "-nx", *file, "-ex", f"target remote 127.0.0.1:{port}"]
     return command + (["-ex", f"source {scripts}"] if scripts else [])
 
 
-def ask(vmlinux: Path, port: int, commands: list[str], *, scripts: Path | None = None, seconds: float = 300) -> list[str]:
+def ask(
+    vmlinux: Path | None, port: int, commands: list[str], *, scripts: Path | None = None, seconds: float = 300
+) -> list[str]:
     """Attaches, runs `commands` and detaches: the text each printed, errors included, in order."""
     command = command_line(vmlinux, port, scripts=scripts)
     command.insert(1, "-batch")

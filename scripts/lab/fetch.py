@@ -47,20 +47,21 @@ class Kernel:
 def kernel() -> Kernel:
     """The kernel apt offers today, from the cache or downloaded into it; failing that, the newest in the cache."""
     try:
-        found = _in_cache(current_release(update=False))
-        if found.is_complete():
-            return found
-        # The lists may be older than the mirror: a name from them may be gone.
-        found = _in_cache(current_release(update=True))
-        return found if found.is_complete() else _download(found)
+        found = in_cache(current_release(update=False))
+        if not found.is_complete():
+            # The lists may be older than the mirror: a name from them may be gone.
+            found = in_cache(current_release(update=True))
+        if not found.is_complete():
+            _download(found)
+        _system_mark().write_text(found.release)
+        return found
     except FetchError as error:
-        cached = sorted(
-            (k for k in map(_in_cache, _releases()) if k.is_complete()), key=lambda k: k.vmlinux.stat().st_mtime
-        )
-        if not cached:
+        mark = _system_mark()
+        last = in_cache(mark.read_text()) if mark.is_file() else None
+        if last is None or not last.is_complete():
             raise
-        print(f"warning: {error}; using {cached[-1].release} from the cache", file=sys.stderr)
-        return cached[-1]
+        print(f"warning: {error}; using {last.release} from the cache", file=sys.stderr)
+        return last
 
 
 def current_release(update: bool) -> str:
@@ -74,11 +75,13 @@ def current_release(update: bool) -> str:
     raise FetchError(f"apt does not know {META_PACKAGE}: is this Debian 12 or later on amd64?")
 
 
-def unpack(package: str, members: list[str], into: Path) -> None:
-    """Downloads `package` (NAME or NAME=VERSION) and unpacks the paths that match `members` below `into`."""
+def unpack(package: str, members: list[str], into: Path, options: list[str] | None = None) -> None:
+    """Downloads `package` (NAME or NAME=VERSION; `options` go to apt) and unpacks the paths that match any of `members`
+    below `into`."""
     print(f"Downloading {package}", file=sys.stderr)
     got = subprocess.run(
-        ["apt-get", "download", "-qq", package], cwd=into, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ["apt-get", *(options or []), "download", "-qq", package],
+        cwd=into, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )
     archives = list(into.glob("*.deb"))
     if got.returncode != 0 or len(archives) != 1:
@@ -90,7 +93,7 @@ def unpack(package: str, members: list[str], into: Path) -> None:
     archives[0].unlink()
 
 
-def _download(wanted: Kernel) -> Kernel:
+def _download(wanted: Kernel) -> None:
     release = wanted.release
     with cache.fill(wanted.directory) as directory:
         unpack(f"linux-image-{release}", ["./boot/vmlinuz-*", "./boot/config-*"], directory)
@@ -101,7 +104,6 @@ def _download(wanted: Kernel) -> Kernel:
             if not found:
                 raise FetchError(f"the packages of {release} hold no {part.name}")
             found[0].rename(part)
-    return wanted
 
 
 def _dependency() -> str | None:
@@ -110,13 +112,21 @@ def _dependency() -> str | None:
     return found and found[1]
 
 
-def _in_cache(release: str) -> Kernel:
+def in_cache(release: str) -> Kernel:
+    """Where the kernel of that release is, or would be."""
     return Kernel(release, cache.root() / "kernels" / release)
 
 
-def _releases() -> list[str]:
+def _system_mark() -> Path:
+    """Holds the release that was the system's own when apt last said it: the cache has other suites' kernels too."""
+    return cache.root() / "kernels" / ".system"
+
+
+def cached() -> list[Kernel]:
+    """What is in the cache, complete or not, the newest last."""
     directory = cache.root() / "kernels"
-    return [path.name for path in directory.iterdir() if path.is_dir()] if directory.is_dir() else []
+    places = [path for path in directory.iterdir() if path.is_dir()] if directory.is_dir() else []
+    return [in_cache(path.name) for path in sorted(places, key=lambda path: path.stat().st_mtime)]
 
 
 if __name__ == "__main__":

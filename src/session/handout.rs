@@ -167,11 +167,13 @@ fn name(map: &KernelMap) -> String {
     if release.is_empty() { "/vmlinux".to_owned() } else { format!("/vmlinux-{release}") }
 }
 
-/// The file's name in the cache: the build and, by where it was put at random, the boot; `None` when one is unknown.
+/// The file's name in the cache: the build, by where it was put at random the boot, and who made it; `None` when one is
+/// unknown.
 fn key(map: &KernelMap) -> Option<String> {
     let build_id = map.build_id.as_deref().filter(|id| !id.is_empty())?;
     let (slide, base) = (map.slide?, map.page_offset?.raw());
-    Some(format!("{}-{slide:x}-{:x}-{base:x}.elf", hex(build_id), map.phys_base))
+    let version = env!("CARGO_PKG_VERSION");
+    Some(format!("{}-{slide:x}-{:x}-{base:x}-{version}.elf", hex(build_id), map.phys_base))
 }
 
 fn hex(bytes: &[u8]) -> String {

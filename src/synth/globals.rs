@@ -1,4 +1,4 @@
-//! Well-known variables and their types, which BTF does not tell: up to 7.2 it has the per-CPU ones only.
+//! Well-known variables and their types, which BTF does not tell: up to 7.2 it has the per-CPU ones at most.
 //!
 //! The table names what debugger scripts read (the kernel's own `scripts/gdb`, ours, drgn's helpers). An entry whose
 //! symbol or type a kernel does not have is left out; of two entries with one name the first whose type exists counts,
@@ -180,6 +180,17 @@ pub(super) const GLOBALS: &[Global] = &[
     pointer("system_wq", "struct workqueue_struct"),
     of("kthread_create_list", "struct list_head"),
     pointer("kthreadd_task", "struct task_struct"),
+    // Per-CPU ones, for a BTF that leaves them out (5.10 as some distributions built it).
+    of("runqueues", "struct rq"),
+    pointer("current_task", "struct task_struct"),
+    of("pcpu_hot", "struct pcpu_hot"),
+    of("cpu_number", INT),
+    of("cpu_info", "struct cpuinfo_x86"),
+    of("cpu_tlbstate", "struct tlb_state"),
+    of("irq_stat", "irq_cpustat_t"),
+    of("process_counts", LONG),
+    of("tick_cpu_device", "struct tick_device"),
+    of("hrtimer_bases", "struct hrtimer_cpu_base"),
 ];
 
 /// Variables that scripts ask for as those of a file, such as `'printk.c'::prb`: a unit of that name has them.
