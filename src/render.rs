@@ -206,13 +206,13 @@ mod tests {
         Task {
             addr: VirtAddr::new(addr),
             pid,
-            tgid: pid,
+            tgid: Some(pid),
             ppid: Some(0),
             comm: comm.to_owned(),
             state: 'S',
             cpu: Some(0),
             parent: VirtAddr::new(parent),
-            kernel_thread: false,
+            kernel_thread: Some(false),
         }
     }
 

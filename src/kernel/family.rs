@@ -18,9 +18,10 @@ const MAX_TASKS: usize = 4 << 20;
 /// [`KernelError`] when `init_task` or the members of `task_struct` are not known.
 pub fn depth_first(kernel: &Kernel) -> Result<(Vec<VirtAddr>, Option<KernelError>), KernelError> {
     let types = kernel.types("the tree of tasks")?;
-    let init_task = kernel.symbols("the tree of tasks")?.addr("init_task")?;
-    let children = types.field("task_struct", "children.next")?.offset;
-    let sibling = types.field("task_struct", "sibling.next")?.offset;
+    let init_task = kernel.init_task("the tree of tasks")?;
+    // `next` comes first in a `list_head` (include/linux/types.h).
+    let children = types.field("task_struct", "children")?.offset;
+    let sibling = types.field("task_struct", "sibling")?.offset;
     let step = "walking the tree of tasks";
     let (mut seen, mut torn) = (HashSet::from([init_task]), None);
     let mut family: HashMap<VirtAddr, Vec<VirtAddr>> = HashMap::new();

@@ -17,6 +17,7 @@ mod identity;
 mod kconfig;
 mod link;
 mod machine;
+mod processes;
 mod profiles;
 mod recording;
 mod tidy;
