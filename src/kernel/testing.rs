@@ -1,8 +1,39 @@
-//! Types for unit tests, from a table of offsets.
+//! Kernels for unit tests: types from a table of offsets, over any memory.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use crate::types::{Aggregate, Encoding, Member, Tag, Type, TypeError, TypeId, TypeSource};
+use super::{Kernel, KernelMap};
+use crate::{
+    addr::{PhysAddr, PhysRange, VirtAddr},
+    paging::{Levels, VirtMem},
+    types::{Aggregate, Encoding, Member, Tag, Type, TypeError, TypeId, TypeSource},
+};
+
+/// A kernel of which nothing is known but its `init_task` and its types.
+pub(crate) fn kernel(memory: Arc<dyn VirtMem>, types: Arc<dyn TypeSource>, init_task: VirtAddr) -> Kernel {
+    let image = PhysRange::new(PhysAddr::new(0), PhysAddr::new(1 << 20)).unwrap();
+    let map = KernelMap {
+        text: VirtAddr::default(),
+        text_phys: PhysAddr::new(0),
+        phys_base: 0,
+        slide: None,
+        root: PhysAddr::new(0),
+        levels: Levels::Four,
+        page_offset: None,
+        vmalloc_base: None,
+        vmemmap_base: None,
+        sme_mask: 0,
+        image,
+        banner: None,
+        release: None,
+        build_id: None,
+        vmcoreinfo: None,
+        ram: Vec::new(),
+        init_task: Some(init_task),
+        evidence: Vec::new(),
+    };
+    Kernel { map, memory, symbols: None, types: Some(types) }
+}
 
 /// Structs whose members are integers; a dotted member name stands for a nested struct.
 #[derive(Default)]
