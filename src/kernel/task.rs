@@ -6,9 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+mod details;
 mod layout;
 mod state;
 
+pub use details::{Details, details};
 pub use state::state_letter;
 
 use super::{Kernel, KernelError};

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use nettlp_gdb::{
+    addr::VirtAddr,
     kernel::{
         Kernel, family,
-        task::{Scope, Task, Tasks},
+        task::{self, Scope, Task, Tasks},
     },
-    machine::Machine,
-    mem::cache::Validity,
+    machine::{Description, Machine},
+    mem::{PhysWrite, cache::Validity},
+    paging::Levels,
     session::{Options, Session, Source},
     types::{Tag, Type, TypeError, TypeId, TypeSource},
 };
@@ -115,4 +117,83 @@ fn what_a_layout_lacks_is_named() {
     let kernel = with_members(&machine, &["pid", "__state", "real_parent", "comm", "children"]);
     let said = family::depth_first(&kernel).unwrap_err().to_string();
     assert_eq!(said, "`task_struct` has no member `sibling`");
+}
+
+/// What the machine says of each task, threads behind their leader.
+#[test]
+fn details_are_the_machines() {
+    for levels in [Levels::Four, Levels::Five] {
+        let machine = Machine::build(&Description { levels, ..Description::demo() }).unwrap();
+        let session = attach(&machine);
+        let kernel = &session.kernel;
+        let list = Tasks::resolve(kernel).unwrap().list(kernel, Scope::Threads).unwrap();
+        let details = task::details(kernel, &list.tasks).unwrap();
+        let truth = &machine.truth().tasks;
+        assert_eq!(details.len(), truth.len());
+        assert!(truth.iter().any(|task| task.uid != 0) && truth.iter().any(|task| !task.cmdline.is_empty()));
+        for (found, truth) in details.iter().zip(truth) {
+            let threads = machine.truth().tasks.iter().filter(|task| task.tgid == truth.tgid).count();
+            assert_eq!((found.uid, found.start_nsec), (Some(truth.uid), Some(truth.start_time)));
+            assert_eq!((found.threads, &found.started), (Some(threads as u32), &None), "{}", truth.comm);
+            assert_eq!((found.cmdline.as_ref(), found.cmdline_cut), (Some(&truth.cmdline), false));
+        }
+    }
+}
+
+#[test]
+fn arguments_that_are_not_there_are_unknown() {
+    let machine = Machine::demo().unwrap();
+    let session = attach(&machine);
+    let kernel = &session.kernel;
+    let list = Tasks::resolve(kernel).unwrap().list(kernel, Scope::Processes).unwrap();
+    let index = list.tasks.iter().position(|task| task.kernel_thread == Some(false)).unwrap();
+    let types = kernel.types.as_deref().unwrap();
+    let offset = |structure, path| types.field(structure, path).unwrap().offset;
+    let mm =
+        kernel.memory.read_ptr(list.tasks[index].addr.wrapping_add(offset("task_struct", "mm"))).unwrap();
+    let set = |addr: VirtAddr, value: u64| {
+        let phys = kernel.memory.translate(addr).unwrap().phys;
+        machine.memory().write(phys, &value.to_le_bytes()).unwrap();
+        session.refresh();
+    };
+    let read = || task::details(kernel, &list.tasks).unwrap()[index].clone();
+    let [start, end, pgd] =
+        ["arg_start", "arg_end", "pgd"].map(|name| mm.wrapping_add(offset("mm_struct", name)));
+    let first = kernel.memory.read_u64(start).unwrap();
+    let whole = read();
+    assert!(whole.cmdline.is_some());
+
+    // Past what its tables map, the kernel's half, the hole between the halves, and backwards.
+    for range in [
+        [first, first + (1 << 20)],
+        [0xffff_ffff_8100_0000, 0xffff_ffff_8100_0010],
+        [1 << 60, (1 << 60) + 8],
+        [first, first - 1],
+        [u64::MAX - 1, u64::MAX],
+    ] {
+        set(start, range[0]);
+        set(end, range[1]);
+        let found = read();
+        assert_eq!((&found.cmdline, found.cmdline_cut), (&None, false), "{range:x?}");
+        assert_eq!((found.uid, found.threads), (whole.uid, whole.threads));
+    }
+    set(start, first);
+    set(end, first);
+    assert_eq!(read().cmdline, Some(Vec::new()));
+    set(end, first + 8);
+    for root in [0, 0xdead_0000_0000_0100, u64::MAX] {
+        set(pgd, root);
+        assert_eq!(read().cmdline, None);
+    }
+}
+
+#[test]
+fn a_structure_that_became_another_tasks_says_nothing() {
+    let machine = Machine::demo().unwrap();
+    let session = attach(&machine);
+    let mut list = Tasks::resolve(&session.kernel).unwrap().list(&session.kernel, Scope::Processes).unwrap();
+    list.tasks[1].pid += 1000;
+    let details = task::details(&session.kernel, &list.tasks).unwrap();
+    assert_eq!(details[1], task::Details::default());
+    assert!(details[0].uid.is_some());
 }
