@@ -5,13 +5,16 @@
 //! adapter or the image.
 
 pub mod debug_file;
+pub mod handout;
 
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     addr::PhysRange,
     kernel::{
-        Kernel,
+        Kernel, KernelError,
+        btf::{self, BtfError},
+        kallsyms::TargetSymbols,
         locate::{self, Hints, LocateError, Progress},
     },
     link::{self, Client, LinkError},
@@ -24,9 +27,12 @@ use crate::{
         remote::Remote,
         stats::{Counts, Stats},
     },
-    paging::AddressSpace,
+    paging::{AddressSpace, VirtMem},
     symbols::{Relocated, SymbolTable, elf::ElfSymbols},
-    synth::SymbolFile,
+    synth::{
+        self, SymbolFile,
+        vmlinux::{SynthError, Synthesized},
+    },
     types::{TypeSource, dwarf::Dwarf},
     vmlinux::{Vmlinux, VmlinuxError},
 };
@@ -75,6 +81,21 @@ pub enum SessionError {
     /// No kernel was found, or not the one the vmlinux is of.
     #[error(transparent)]
     Locate(#[from] LocateError),
+}
+
+/// Why no vmlinux can be made of the kernel's memory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SynthesisError {
+    /// There are no symbols.
+    #[error(transparent)]
+    Symbols(#[from] KernelError),
+    /// There are no types.
+    #[error("a vmlinux needs types: {0}")]
+    Types(#[from] BtfError),
+    /// They do not make a vmlinux.
+    #[error(transparent)]
+    Synth(#[from] SynthError),
 }
 
 type Fenced = Fence<Stats<Arc<dyn PhysMem>>>;
@@ -126,6 +147,8 @@ fn symbols_of(file: &Arc<Vmlinux>) -> Result<Option<ElfSymbols>, VmlinuxError> {
 pub struct Session {
     /// The kernel found there.
     pub kernel: Arc<Kernel>,
+    /// The symbol table the kernel carries for itself, read when it is asked for.
+    pub kallsyms: Arc<TargetSymbols>,
     /// Its physical memory, confined to its RAM.
     pub phys: Arc<dyn PhysMem>,
     /// What a GDB is handed that comes without a file.
@@ -170,16 +193,59 @@ impl Session {
         })?;
 
         let phys: Arc<dyn PhysMem> = guard;
-        let memory = AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask);
-        let symbols = symbols.zip(map.slide).map(|(symbols, slide)| Relocated::new(Box::new(symbols), slide));
-        let kernel = Kernel { map, memory: Arc::new(memory), symbols, types };
+        let memory: Arc<dyn VirtMem> =
+            Arc::new(AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask));
+        let kallsyms = Arc::new(TargetSymbols::new(Arc::clone(&memory), Arc::clone(&phys), map.clone()));
+        let types = types.unwrap_or_else(|| {
+            let own = map.slide.map(|slide| Relocated::new(Box::new(Arc::clone(&kallsyms)), slide));
+            Arc::new(btf::InMemory::new(Arc::clone(&memory), &map, own))
+        });
+        let symbols: Box<dyn SymbolTable> = match symbols {
+            Some(symbols) => Box::new(symbols),
+            None => Box::new(Arc::clone(&kallsyms)),
+        };
+        let symbols = map.slide.map(|slide| Relocated::new(symbols, slide));
+        let kernel = Kernel { map, memory, symbols, types: Some(types) };
         let attach = cache.inner().inner().counts();
-        Ok(Self { kernel: Arc::new(kernel), phys, symbol_file: None, cache, link, attach })
+        Ok(Self { kernel: Arc::new(kernel), kallsyms, phys, symbol_file: None, cache, link, attach })
+    }
+
+    /// Makes a vmlinux of what the kernel's own memory says: its symbols (the given vmlinux's, if there is one) and its
+    /// BTF.
+    ///
+    /// # Errors
+    /// [`SynthesisError`].
+    pub fn synthesize(&self) -> Result<Synthesized, SynthesisError> {
+        let kernel = &*self.kernel;
+        let symbols = kernel.symbols("a vmlinux")?;
+        let btf = Arc::new(btf::read(&*kernel.memory, &btf::Place::of(&kernel.map, Some(symbols)))?);
+        // Only what the kernel itself says makes a whole file; modules come and go.
+        let modules = btf::modules(kernel, &btf).unwrap_or_else(|error| {
+            log::warn!("the file has no types of modules: {error}");
+            Vec::new()
+        });
+        let modules = modules.iter().filter_map(|one| match &one.types {
+            Ok(types) => Some((&*one.module, types)),
+            Err(error) => {
+                log::warn!("the file has no types of module {}: {error}", one.module);
+                None
+            }
+        });
+        let modules: Vec<_> = modules.collect();
+        Ok(synth::vmlinux::write(&synth::vmlinux::Input {
+            symbols: symbols.table(),
+            btf: &btf,
+            modules: &modules,
+            build_id: kernel.map.build_id.as_deref(),
+            release: kernel.map.release.as_deref(),
+            banner: kernel.map.banner.as_deref(),
+        })?)
     }
 
     /// Forgets what was read, so that the next read sees the target as it is now.
     pub fn refresh(&self) {
         self.cache.invalidate();
+        self.kallsyms.retry();
     }
 
     /// What crossed the link so far.

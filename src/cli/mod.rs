@@ -86,6 +86,14 @@ Examples:
   nettlp-gdb dmesg --profile host.toml | tail
   nettlp-gdb dmesg --image host.elf --vmlinux vmlinux --json | jq 'select(.level <= 3)'";
 
+const SYMBOLS_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb symbols --profile host.toml -o vmlinux
+  gdb vmlinux -ex 'target remote :1234'
+  pahole -C task_struct vmlinux
+  nettlp-gdb symbols --list --profile host.toml | grep ' T schedule$'
+  nettlp-gdb symbols --list --image host.elf --json | jq -r 'select(.letter == \"T\").name'";
+
 const READ_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb read --profile host.toml init_task 64
@@ -117,6 +125,9 @@ enum Command {
     Dmesg(cmd::dmesg::Args),
     /// List loaded modules
     Modules(cmd::modules::Args),
+    /// Make a vmlinux from the host's own memory, for gdb, drgn and pahole; or list the kernel's symbols
+    #[command(after_help = SYMBOLS_EXAMPLES)]
+    Symbols(cmd::symbols::Args),
     /// Recover the kernel's configuration (.config)
     Kconfig(cmd::kconfig::Args),
     /// Print memory
@@ -151,6 +162,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Ps(args) => cmd::ps::run(args, cli.quiet),
         Command::Dmesg(args) => cmd::dmesg::run(args, cli.quiet),
         Command::Modules(args) => cmd::modules::run(args, cli.quiet),
+        Command::Symbols(args) => cmd::symbols::run(args, cli.quiet),
         Command::Kconfig(args) => cmd::kconfig::run(args, cli.quiet),
         Command::Read(args) => cmd::read::run(args, cli.quiet),
         Command::Translate(args) => cmd::translate::run(args, cli.quiet),

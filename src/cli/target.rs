@@ -22,7 +22,10 @@ use crate::{
     link::{self, Requester},
     mem::{cache::Validity, file::ImageSpec},
     profile::{self, Profile, ProfileError},
-    session::{self, Session, Source},
+    session::{
+        self, Session, Source,
+        handout::{Origin, Places},
+    },
 };
 
 /// Which host.
@@ -189,9 +192,22 @@ impl Target {
 
     /// Opens the host; what is read holds for `validity`.
     pub(super) fn open_with(&self, validity: Validity, quiet: bool) -> anyhow::Result<Session> {
+        let places = Places { debug: Vec::new(), cache: None };
+        self.open_with_symbols(validity, Origin::None, &places, quiet)
+    }
+
+    /// Opens the host and, when no vmlinux is given, finds symbols for it.
+    pub(super) fn open_with_symbols(
+        &self,
+        validity: Validity,
+        origin: Origin,
+        places: &Places,
+        quiet: bool,
+    ) -> anyhow::Result<Session> {
         self.trail()?;
         let progress = super::progress::Scan::new(quiet);
-        let session = Session::open(self.options(validity)?, &|step| progress.show(&step))?;
+        let options = self.options(validity)?;
+        let session = Session::open_with_symbols(options, origin, places, &|step| progress.show(&step))?;
         self.check_kernel(&session.kernel.map)?;
         Ok(session)
     }
@@ -311,6 +327,11 @@ impl Listing {
     /// Opens the host.
     pub(super) fn open(&self, quiet: bool) -> anyhow::Result<Session> {
         self.target.open(quiet || self.json)
+    }
+
+    /// Whether `path` is one of the files the target is read from.
+    pub(super) fn names(&self, path: &Path) -> bool {
+        self.target.names(path)
     }
 
     /// Writes down in the audit file what is about to happen.

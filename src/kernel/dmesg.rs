@@ -47,10 +47,7 @@ impl Record {
 /// [`KernelError`] when a symbol, type or read is missing or the buffer contradicts itself.
 pub fn read(kernel: &Kernel) -> Result<Vec<Record>, KernelError> {
     let has = |name| kernel.variable("the kernel log", name).is_ok();
-    match (has("prb"), has("log_first_idx")) {
-        (false, true) => records::read(kernel),
-        _ => ring::read(kernel),
-    }
+    if !has("prb") && has("log_first_idx") { records::read(kernel) } else { ring::read(kernel) }
 }
 
 /// Reads several stretches in one batch.

@@ -4,12 +4,15 @@
 //! kernel subsystem, walk its structures. Differences between kernels are decided by the presence of members
 //! and symbols. The target is live and may be hostile: every walk is bounded.
 
+pub mod btf;
 pub mod dmesg;
 pub mod family;
 pub mod info;
+pub mod kallsyms;
 pub mod kconfig;
 pub mod locate;
 pub mod module;
+pub mod module_symbols;
 pub mod percpu;
 pub mod task;
 #[cfg(test)]
@@ -101,9 +104,10 @@ pub struct Kernel {
     pub map: KernelMap,
     /// Its virtual memory.
     pub memory: Arc<dyn VirtMem>,
-    /// Symbols at run-time addresses, when a vmlinux (or, later, kallsyms) gave them.
+    /// Symbols at run-time addresses: a vmlinux's, or the kernel's own, which are read when first asked for. Ask
+    /// [`Kernel::symbols`] where it matters whether there are any.
     pub symbols: Option<Relocated>,
-    /// Types, when a vmlinux (or, later, BTF) gave them.
+    /// Types: the vmlinux's, or else those in the kernel's memory ([`btf`]).
     pub types: Option<Arc<dyn TypeSource>>,
 }
 
@@ -146,27 +150,26 @@ pub enum KernelError {
 }
 
 impl Kernel {
-    /// Run-time address of `init_task`: its symbol, or else what [`locate`] found by signature.
+    /// Run-time address of `init_task`: what [`locate`] found by signature, or else its symbol.
     ///
     /// # Errors
     /// [`KernelError`] saying that `what` needs it.
     pub fn init_task(&self, what: &'static str) -> Result<VirtAddr, KernelError> {
-        match (&self.symbols, self.map.init_task) {
-            (Some(symbols), _) => Ok(symbols.addr("init_task")?),
-            (None, Some(found)) => Ok(found),
-            (None, None) => self.symbols(what)?.addr("init_task").map_err(KernelError::from),
+        // Found by signature only where no vmlinux has symbols, and then there for nothing.
+        match self.map.init_task {
+            Some(found) => Ok(found),
+            None => Ok(self.symbols(what)?.addr("init_task")?),
         }
     }
 
-    /// Run-time address of a variable: its symbol, or else what VMCOREINFO says of it.
+    /// Run-time address of a variable: what VMCOREINFO says of it, or else its symbol, which may have to be read first.
     ///
     /// # Errors
     /// [`KernelError`] saying that `what` needs it.
     pub fn variable(&self, what: &'static str, name: &str) -> Result<VirtAddr, KernelError> {
-        let noted = || self.map.vmcoreinfo.as_ref()?.symbol(name);
-        match (&self.symbols, noted()) {
-            (None, Some(addr)) => Ok(addr),
-            _ => Ok(self.symbols(what)?.addr(name)?),
+        match self.map.vmcoreinfo.as_ref().and_then(|info| info.symbol(name)) {
+            Some(addr) => Ok(addr),
+            None => Ok(self.symbols(what)?.addr(name)?),
         }
     }
 
@@ -175,7 +178,10 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::NeedsVmlinux`].
     pub fn symbols(&self, what: &'static str) -> Result<&Relocated, KernelError> {
-        self.symbols.as_ref().ok_or(KernelError::NeedsVmlinux { what, needs: "symbols" })
+        self.symbols
+            .as_ref()
+            .filter(|symbols| symbols.table().is_available())
+            .ok_or(KernelError::NeedsVmlinux { what, needs: "symbols" })
     }
 
     /// The types, or the sentence that says `what` needs them.

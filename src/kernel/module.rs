@@ -11,7 +11,7 @@ use crate::{
 /// No kernel has more: bounds a walk over a damaged list.
 const MAX_MODULES: usize = 65_536;
 /// Nor is a `struct module` larger.
-const MAX_STRUCT: u64 = 64 << 10;
+pub(super) const MAX_STRUCT: u64 = 64 << 10;
 
 const STEP: &str = "walking the module list";
 

@@ -27,6 +27,7 @@ pub struct Cpu {
 /// # Errors
 /// [`KernelError`] when a symbol is missing or a read fails.
 pub fn cpus(kernel: &Kernel) -> Result<Vec<Cpu>, KernelError> {
+    kernel.types("the list of CPUs")?;
     let symbols = kernel.symbols("the list of CPUs")?;
     let present = mask(kernel, "__cpu_present_mask")?;
     let online = mask(kernel, "__cpu_online_mask")?;

@@ -1,37 +1,68 @@
-//! Kernels for unit tests: types from a table of offsets, over any memory.
+//! For unit tests: types from a table of offsets, memory from bytes, a kernel of which little is known.
 
 use std::{collections::HashMap, sync::Arc};
 
 use super::{Kernel, KernelMap};
 use crate::{
     addr::{PhysAddr, PhysRange, VirtAddr},
-    paging::{Levels, VirtMem},
+    paging::{Levels, Translation, VirtError, VirtFault, VirtMem, VirtOp},
     types::{Aggregate, Encoding, Member, Tag, Type, TypeError, TypeId, TypeSource},
 };
 
-/// A kernel of which nothing is known but its `init_task` and its types.
-pub(crate) fn kernel(memory: Arc<dyn VirtMem>, types: Arc<dyn TypeSource>, init_task: VirtAddr) -> Kernel {
-    let image = PhysRange::new(PhysAddr::new(0), PhysAddr::new(1 << 20)).unwrap();
-    let map = KernelMap {
-        text: VirtAddr::default(),
-        text_phys: PhysAddr::new(0),
+/// Bytes at an address, and nothing else.
+pub(crate) struct Flat {
+    pub(crate) start: VirtAddr,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl VirtMem for Flat {
+    fn read_batch(&self, ops: &mut [VirtOp<'_>]) {
+        for op in ops {
+            let start = op.addr.wrapping_offset_from(self.start) as usize;
+            let bytes = start.checked_add(op.buf.len()).and_then(|end| self.bytes.get(start..end));
+            op.result = match bytes {
+                Some(bytes) => {
+                    op.buf.copy_from_slice(bytes);
+                    Ok(())
+                }
+                None => Err(VirtError { addr: op.addr, len: op.buf.len(), fault: VirtFault::NonCanonical }),
+            };
+        }
+    }
+
+    fn translate(&self, addr: VirtAddr) -> Result<Translation, VirtError> {
+        Err(VirtError { addr, len: 0, fault: VirtFault::NonCanonical })
+    }
+}
+
+/// A kernel whose `_text` is at `text`.
+pub(crate) fn map(text: VirtAddr, slide: u64) -> KernelMap {
+    let text_phys = PhysAddr::new(0x100_0000);
+    KernelMap {
+        text,
+        text_phys,
         phys_base: 0,
-        slide: None,
-        root: PhysAddr::new(0),
+        slide: Some(slide),
+        root: PhysAddr::default(),
         levels: Levels::Four,
         page_offset: None,
         vmalloc_base: None,
         vmemmap_base: None,
         sme_mask: 0,
-        image,
+        image: PhysRange::with_len(text_phys, 0x200_0000).unwrap(),
         banner: None,
         release: None,
         build_id: None,
         vmcoreinfo: None,
         ram: Vec::new(),
-        init_task: Some(init_task),
+        init_task: None,
         evidence: Vec::new(),
-    };
+    }
+}
+
+/// A kernel of which nothing is known but its `init_task` and its types.
+pub(crate) fn kernel(memory: Arc<dyn VirtMem>, types: Arc<dyn TypeSource>, init_task: VirtAddr) -> Kernel {
+    let map = KernelMap { init_task: Some(init_task), ..map(VirtAddr::default(), 0) };
     Kernel { map, memory, symbols: None, types: Some(types) }
 }
 

@@ -14,7 +14,7 @@ use object::{
     read::elf::Sym,
 };
 
-use super::{Symbol, SymbolKind, SymbolTable};
+use super::{Listed, Symbol, SymbolKind, SymbolTable};
 use crate::{
     addr::LinkAddr,
     vmlinux::{Symbols, Vmlinux, VmlinuxError},
@@ -166,6 +166,15 @@ impl SymbolTable for ElfSymbols {
 
     fn zero_based_percpu(&self) -> Option<(LinkAddr, LinkAddr)> {
         self.percpu
+    }
+
+    fn for_each(&self, visit: &mut dyn FnMut(Listed<'_>)) {
+        for entry in &self.entries {
+            if let Some(name) = self.name(entry).and_then(|name| std::str::from_utf8(name).ok()) {
+                let Entry { addr, size, kind, global, .. } = *entry;
+                visit(Listed { name, addr, size, kind, global });
+            }
+        }
     }
 }
 

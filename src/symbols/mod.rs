@@ -1,6 +1,7 @@
-//! Names of places in the kernel: as linked ([`elf`], later kallsyms), and as they are now ([`Relocated`]).
+//! Names of places in the kernel: as linked ([`elf`], [`kallsyms`]), and as they are now ([`Relocated`]).
 
 pub mod elf;
+pub mod kallsyms;
 
 use crate::addr::{LinkAddr, VirtAddr};
 
@@ -28,6 +29,21 @@ pub struct Symbol {
     pub kind: SymbolKind,
 }
 
+/// A symbol as [`SymbolTable::for_each`] lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed<'t> {
+    /// Its name.
+    pub name: &'t str,
+    /// As in [`Symbol`].
+    pub addr: LinkAddr,
+    /// Bytes, 0 if not known.
+    pub size: u64,
+    /// What it names.
+    pub kind: SymbolKind,
+    /// Visible to other files.
+    pub global: bool,
+}
+
 /// No such symbol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{table} has no symbol `{name}`")]
@@ -43,6 +59,11 @@ pub trait SymbolTable: Send + Sync {
     /// The file or table, for messages.
     fn table_name(&self) -> &str;
 
+    /// Whether there are any: a table that is read when it is first needed may turn out to be unreadable.
+    fn is_available(&self) -> bool {
+        true
+    }
+
     /// The symbol of that name (the first global one, else the first).
     fn lookup(&self, name: &str) -> Option<Symbol>;
 
@@ -52,6 +73,9 @@ pub trait SymbolTable: Send + Sync {
     /// Where per-CPU variables are linked when that is a range of its own that starts at 0 (before 6.15), as
     /// `start..end`; `None` when they are ordinary addresses.
     fn zero_based_percpu(&self) -> Option<(LinkAddr, LinkAddr)>;
+
+    /// Visits every symbol once, in any order.
+    fn for_each(&self, visit: &mut dyn FnMut(Listed<'_>));
 }
 
 /// A symbol table moved by the KASLR slide: the only place where a slide is added.

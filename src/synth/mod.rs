@@ -3,6 +3,14 @@
 //! Input: what is known of a kernel. Output: the bytes of an ELF file. Nothing here reads a target or a disk.
 
 pub mod build_id;
+mod dwarf;
+mod elf;
+mod globals;
+mod layout;
+pub mod vmlinux;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

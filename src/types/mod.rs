@@ -1,8 +1,9 @@
-//! The target's types: one model, whatever it was read from ([`dwarf`], later BTF).
+//! The target's types: one model, whatever it was read from ([`dwarf`], [`btf`]).
 //!
 //! Types are found by name on demand: a kernel has 100,000 of them and a command needs twenty. A member is
 //! asked for once, by name, through anonymous structs and unions; nothing here knows a kernel version.
 
+pub mod btf;
 pub mod dwarf;
 pub mod field;
 
@@ -185,6 +186,12 @@ pub enum TypeError {
         /// Offset of the entry.
         place: u64,
         /// What is wrong there.
+        reason: String,
+    },
+    /// There are no types at all.
+    #[error("{reason}")]
+    Unavailable {
+        /// Why, and which way remains.
         reason: String,
     },
 }

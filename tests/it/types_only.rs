@@ -180,7 +180,7 @@ fn open(machine: &Machine, ram: &[PhysRange]) -> Result<Session, SessionError> {
 
 #[track_caller]
 fn check_tasks(machine: &Machine, session: &Session) {
-    assert!(session.kernel.symbols.is_none());
+    assert!(session.kernel.symbols("a task").is_err());
     let list = Tasks::resolve(&session.kernel).unwrap().list(&session.kernel, Scope::Threads).unwrap();
     assert!(list.torn.is_none(), "{:?}", list.torn);
     let mut listed: Vec<_> = list.tasks.iter().map(|t| (t.addr, t.pid as u32, t.comm.as_str())).collect();

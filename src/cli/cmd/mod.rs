@@ -13,4 +13,5 @@ pub(super) mod profile;
 pub(super) mod ps;
 pub(super) mod read;
 pub(super) mod serve;
+pub(super) mod symbols;
 pub(super) mod translate;

@@ -1,11 +1,15 @@
 //! `serve`: the host's memory as a GDB target.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     cli::{Outcome, out, target::Target},
     gdb::{self, Listen, Server},
     mem::cache::Validity,
+    session::{
+        debug_file::DEBUG_DIRECTORY,
+        handout::{self, Origin, Places},
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -33,6 +37,26 @@ pub(in crate::cli) struct Args {
     /// (kernels before 6.15)
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     percpu_rebase: PercpuRebase,
+
+    /// Where symbols come from without --vmlinux; a gdb that has no file is handed them too
+    #[arg(long, value_name = "WHENCE", default_value = "auto")]
+    symbols: Symbols,
+
+    /// Where to look for debug files by build id, as gdb's `set debug-file-directory`; repeat for several
+    #[arg(long, value_name = "DIR", default_value = DEBUG_DIRECTORY)]
+    debug_dir: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Symbols {
+    /// The full debug file if it is found by build id, else the target's memory
+    Auto,
+    /// The full debug file, found by build id; gdb has to find it as well
+    BuildId,
+    /// The target's memory: kallsyms and BTF
+    Memory,
+    /// Nowhere
+    None,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -52,7 +76,14 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     };
     let server = Server::bind(options)?;
     let validity = Validity::For(Duration::from_millis(args.cache_ms));
-    let session = args.target.open_with(validity, quiet || args.stdio)?;
+    let places = Places { debug: args.debug_dir.clone(), cache: handout::cache_directory() };
+    let origin = match args.symbols {
+        Symbols::Auto => Origin::Auto,
+        Symbols::BuildId => Origin::BuildId,
+        Symbols::Memory => Origin::Memory,
+        Symbols::None => Origin::None,
+    };
+    let session = args.target.open_with_symbols(validity, origin, &places, quiet || args.stdio)?;
     if let Some(address) = server.tcp_address() {
         let vmlinux = args.target.vmlinux().map_or_else(String::new, |path| format!("{} ", path.display()));
         out::notice(&format!("serving; attach with: gdb {vmlinux}-ex 'target remote {address}'"));

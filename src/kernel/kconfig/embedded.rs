@@ -31,10 +31,12 @@ const MAX_IMAGE: u64 = 256 << 20;
 const CHUNK: usize = 4 << 20;
 const OP: usize = 64 << 10;
 
-/// The configuration inside the kernel image, and how it was found. A vmlinux knows whether there is one; without,
+/// The configuration inside the kernel image, and how it was found. Symbols tell whether there is one; without,
 /// the image is searched.
 pub(super) fn find(kernel: &Kernel, phys: &dyn PhysMem) -> Option<(String, &'static str)> {
-    if let Some(symbols) = &kernel.symbols {
+    // Without CONFIG_KALLSYMS_ALL the kernel's own table knows no variables.
+    let symbols = kernel.symbols("the configuration").ok();
+    if let Some(symbols) = symbols.filter(|symbols| symbols.find("init_task").is_some()) {
         let text = by_symbol(kernel, symbols)?;
         return Some((text, "the symbol kernel_config_data"));
     }

@@ -80,9 +80,20 @@ impl Image {
         self.runs.first().is_some_and(|run| run.virt <= addr && addr <= run.last())
     }
 
-    /// The read-only data after the text; `None` before `mark_rodata_ro()` or with `rodata=off`.
-    pub(super) fn rodata(&self) -> Option<&Run> {
-        self.runs.iter().skip(1).find(|run| !run.writable && !run.executable)
+    /// The read-only data after the text, from the 2 MiB boundary it is linked at; `None` before `mark_rodata_ro()` or
+    /// with `rodata=off`.
+    ///
+    /// The gap before it was given to the page allocator. Who makes such a page read-only in the direct map (BPF
+    /// and ftrace do) makes it so here too, so a run may begin early, or be no part of the image's data at all.
+    pub(super) fn rodata(&self) -> Option<Run> {
+        let read_only = || self.runs.iter().skip(1).filter(|run| !run.writable && !run.executable);
+        let from_boundary = |run: &Run| {
+            let start = run.virt.raw().checked_next_multiple_of(TEXT_ALIGN)?;
+            let skipped = start - run.virt.raw();
+            let rest = run.len.checked_sub(skipped).filter(|len| *len > 0)?;
+            Some(Run { virt: VirtAddr::new(start), phys: run.phys.wrapping_add(skipped), len: rest, ..*run })
+        };
+        read_only().find_map(from_boundary).or_else(|| read_only().next().copied())
     }
 
     /// Physical addresses of the pages of the writable data, which begins with the next 2 MiB after the read-only
@@ -167,6 +178,32 @@ mod tests {
             bytes.resize(bytes.len().next_multiple_of(4), 0);
         }
         bytes
+    }
+
+    fn run(virt: u64, len: u64, writable: bool, executable: bool) -> Run {
+        let phys = PhysAddr::new(virt - START_KERNEL_MAP.raw());
+        Run { virt: VirtAddr::new(virt), phys, len, writable, executable }
+    }
+
+    #[test]
+    fn read_only_pages_in_the_gap_are_not_the_read_only_data() {
+        let text = START_KERNEL_MAP.raw() + 0x100_0000;
+        let image = |gap: &[Run]| {
+            let rodata = run(text + 0x80_0000, 0x20_0000, false, false);
+            let runs = [&[run(text, 0x70_0000, false, true)], gap, &[rodata]].concat();
+            Image { text: VirtAddr::new(text), text_phys: PhysAddr::new(0x100_0000), runs }
+        };
+        let expected = VirtAddr::new(text + 0x80_0000);
+        let page = |at: u64, writable| run(text + at, PAGE_SIZE, writable, false);
+        for gap in [&[][..], &[page(0x70_0000, true)], &[page(0x70_1000, false), page(0x70_2000, true)]] {
+            let rodata = image(gap).rodata().unwrap();
+            assert_eq!((rodata.virt, rodata.len), (expected, 0x20_0000), "{gap:?}");
+        }
+        let joined = run(text + 0x7f_f000, 0x20_1000, false, false);
+        let runs = vec![run(text, 0x70_0000, false, true), joined];
+        let rodata = Image { runs, ..image(&[]) }.rodata().unwrap();
+        assert_eq!((rodata.virt, rodata.len), (expected, 0x20_0000));
+        assert_eq!(rodata.phys, PhysAddr::new(0x180_0000));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
     kernel::testing::Structs,
     link::LinkError,
     mem::{Fault, PhysWrite, ReadOp, sparse::Sparse, stats::Stats},
-    symbols::{Symbol, SymbolKind},
+    symbols::{Listed, Symbol, SymbolKind},
 };
 
 const RELEASE: &str = "6.1.0-test";
@@ -196,6 +196,8 @@ impl SymbolTable for Symbols {
     fn zero_based_percpu(&self) -> Option<(LinkAddr, LinkAddr)> {
         None
     }
+
+    fn for_each(&self, _: &mut dyn FnMut(Listed<'_>)) {}
 }
 
 /// Records where reads go.

@@ -3,11 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{
-    kernel::testing::{Structs, kernel},
-    mem::{PhysWrite, sparse::Sparse},
-    paging::{AddressSpace, Levels},
-};
+use crate::kernel::testing::{Flat, Structs, kernel};
 
 const CORE: VirtAddr = VirtAddr::new(0x1000);
 
@@ -19,16 +15,9 @@ fn booted_with(words: [i64; 4]) -> Option<i64> {
         .map(|(name, offset)| (name, offset, 8))
         .collect();
     let types = Structs::new().add("timekeeper", 32, &members);
-    let mem = Arc::new(Sparse::new(["0-1M".parse().unwrap()]));
-    // One table that maps itself at every level, and the page behind it: addresses below 8 KiB are physical ones.
-    let root = crate::addr::PhysAddr::new(0x4000);
-    for (at, entry) in [(0x4000_u64, 0x5003_u64), (0x5000, 0x6003), (0x6000, 0x7003), (0x7008, 0x1003)] {
-        mem.write(crate::addr::PhysAddr::new(at), &entry.to_le_bytes()).unwrap();
-    }
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    mem.write(crate::addr::PhysAddr::new(0x1008), &bytes).unwrap();
-    let memory = Arc::new(AddressSpace::new(mem, root, Levels::Four, 0));
-    let kernel = kernel(memory, Arc::new(types), VirtAddr::default());
+    let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let memory = Flat { start: CORE.wrapping_add(BEHIND_SEQUENCE), bytes };
+    let kernel = kernel(Arc::new(memory), Arc::new(types), VirtAddr::default());
     Layout::resolve(kernel.types.as_deref().unwrap()).unwrap().booted(&kernel, CORE)
 }
 

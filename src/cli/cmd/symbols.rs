@@ -1,0 +1,123 @@
+//! `symbols`: what the kernel's own memory says of its symbols and types, as a vmlinux or as a list.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+
+use crate::{
+    addr::Hex,
+    cli::{Outcome, out, target::Listing},
+    kernel::{
+        KernelError,
+        module_symbols::{self, LoadedSymbol},
+    },
+    render::{self, SymbolRow},
+    symbols::kallsyms::KernelSymbol,
+    types::TypeError,
+};
+
+/// The file has the kernel's symbols, all its types and the prototypes of its functions, as gdb, drgn and pahole read
+/// them, at the addresses it was linked at: use it in place of the distribution's vmlinux.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    #[command(flatten)]
+    listing: Listing,
+
+    /// The vmlinux to make
+    #[arg(short, long, value_name = "FILE", required_unless_present = "list")]
+    output: Option<PathBuf>,
+
+    /// Print the symbols as /proc/kallsyms does: address, type, name, module
+    #[arg(long, conflicts_with = "output")]
+    list: bool,
+}
+
+pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
+    match &args.output {
+        Some(path) => write(args, path, quiet),
+        None => list(args, quiet),
+    }
+}
+
+fn own(symbol: KernelSymbol<'_>) -> SymbolRow<'_> {
+    SymbolRow { addr: Hex(symbol.addr.raw()), letter: symbol.letter, name: symbol.name, module: None }
+}
+
+fn loaded(symbol: &LoadedSymbol) -> SymbolRow<'_> {
+    let LoadedSymbol { addr, letter, name, module, .. } = symbol;
+    SymbolRow { addr: Hex(addr.raw()), letter: *letter, name, module: Some(module) }
+}
+
+fn list(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
+    let session = args.listing.open(quiet)?;
+    let table = session.kallsyms.table()?;
+    let (modules, outcome) = match module_symbols::list(&session.kernel) {
+        Ok(modules) => (modules, Outcome::Done),
+        Err(
+            error @ (KernelError::NeedsVmlinux { .. } | KernelError::Type(TypeError::Unavailable { .. })),
+        ) => {
+            out::notice(&format!("nettlp-gdb: the kernel's own symbols only: {error}"));
+            (Vec::new(), Outcome::Partial)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let rows = table.in_table_order().map(own).chain(modules.iter().map(loaded));
+    let rows: Vec<SymbolRow<'_>> = rows.collect();
+    if args.listing.json {
+        out::json_lines(&rows)?;
+    } else {
+        out::rendered(|text| render::symbols(text, &rows))?;
+    }
+    args.listing.report(&session);
+    Ok(outcome)
+}
+
+/// What making a file says in the end; in JSON as it is.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    file: &'a Path,
+    bytes: usize,
+    symbols: usize,
+    types: usize,
+    functions: usize,
+    variables: usize,
+    seconds: f64,
+}
+
+fn write(args: &Args, path: &Path, quiet: bool) -> anyhow::Result<Outcome> {
+    ensure!(
+        !args.listing.names(path),
+        "{} is what the target is read from: choose another file",
+        path.display()
+    );
+    let start = Instant::now();
+    let session = args.listing.open(quiet)?;
+    let made = session.synthesize()?;
+    fs::write(path, &made.bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    let summary = Summary {
+        file: path,
+        bytes: made.bytes.len(),
+        symbols: made.symbols,
+        types: made.types,
+        functions: made.functions,
+        variables: made.variables,
+        seconds: start.elapsed().as_secs_f64(),
+    };
+    if args.listing.json {
+        out::json_lines([&summary])?;
+    } else {
+        let Summary { bytes, symbols, types, functions, variables, seconds, .. } = summary;
+        out::text(&format!(
+            "{}: {symbols} symbols, {types} types, {functions} functions and {variables} variables with their types; \
+             {bytes} bytes, {seconds:.1} s\n",
+            path.display(),
+        ))?;
+    }
+    args.listing.report(&session);
+    Ok(Outcome::Done)
+}

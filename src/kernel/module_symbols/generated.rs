@@ -1,0 +1,110 @@
+//! Symbols of code that the kernel generated: two lists, each of structures that say where the code is.
+//!
+//! Not covered, as `/proc/kallsyms` makes them up from state of its own: slots of kprobes and freed `__init` functions
+//! that ftrace remembers.
+
+use std::collections::HashSet;
+
+use super::LoadedSymbol;
+use crate::{
+    addr::VirtAddr,
+    kernel::{Kernel, KernelError},
+    types::{Field, field::member_bytes},
+};
+
+const STEP: &str = "walking the list of generated code";
+
+/// A host with this many BPF programs has other problems.
+const MAX_ENTRIES: usize = 1 << 16;
+/// Nor is either structure larger.
+const MAX_STRUCT: u64 = 64 << 10;
+
+/// A list of structures, and where they say what.
+struct Source {
+    head: &'static str,
+    structure: &'static str,
+    link: &'static str,
+    addr: &'static str,
+    /// The member with the name, or the name of them all.
+    name: Result<&'static str, &'static str>,
+    module: &'static str,
+}
+
+/// In the order of `/proc/kallsyms`. Members: `struct ftrace_ops` since fc0ea795f53c (5.8), `struct bpf_ksym` since
+/// ca4424c920f5 (5.7).
+const SOURCES: [Source; 2] = [
+    Source {
+        head: "ftrace_ops_trampoline_list",
+        structure: "ftrace_ops",
+        link: "list.next",
+        addr: "trampoline",
+        name: Err("ftrace_trampoline"),
+        module: "__builtin__ftrace",
+    },
+    Source {
+        head: "bpf_kallsyms",
+        structure: "bpf_ksym",
+        link: "lnode.next",
+        addr: "start",
+        name: Ok("name"),
+        module: "bpf",
+    },
+];
+
+/// The symbols of generated code, as `/proc/kallsyms` lists them; a kernel without one of the lists has none there.
+///
+/// # Errors
+/// [`KernelError`] when types are missing or a list is damaged.
+pub fn generated(kernel: &Kernel) -> Result<Vec<LoadedSymbol>, KernelError> {
+    let types = kernel.types("listing the symbols of generated code")?;
+    let symbols = kernel.symbols("listing the symbols of generated code")?;
+    let mut found = Vec::new();
+    for source in &SOURCES {
+        let known = types.struct_size(source.structure).is_ok()
+            && types.field(source.structure, source.link).is_ok()
+            && types.field(source.structure, source.addr).is_ok();
+        if let Some(head) = symbols.find(source.head).filter(|_| known) {
+            source.walk(kernel, head, &mut found)?;
+        }
+    }
+    Ok(found)
+}
+
+impl Source {
+    fn walk(&self, kernel: &Kernel, head: VirtAddr, to: &mut Vec<LoadedSymbol>) -> Result<(), KernelError> {
+        let types = kernel.types("listing the symbols of generated code")?;
+        let len = types.struct_size(self.structure)?.min(MAX_STRUCT) as usize;
+        let link: Field<VirtAddr> = Field::resolve(types, self.structure, self.link)?;
+        let start: Field<VirtAddr> = Field::resolve(types, self.structure, self.addr)?;
+        let name = self.name.ok().map(|member| types.field(self.structure, member)).transpose()?;
+        let failed = |source| KernelError::Read { step: STEP, source };
+        let mut next = kernel.memory.read_ptr(head).map_err(failed)?;
+        let mut seen = HashSet::new();
+        while next != head {
+            let addr = next.wrapping_sub(link.offset());
+            let wrong = |reason: &str| {
+                let reason = format!("{}: {reason}", self.head);
+                KernelError::Inconsistent { step: STEP, addr, reason }
+            };
+            if !seen.insert(next) || seen.len() > MAX_ENTRIES {
+                return Err(wrong("the list leads back into itself"));
+            }
+            let bytes = kernel.memory.read_vec(addr, len).map_err(failed)?;
+            let early = || wrong("the structure ends early");
+            let text = match (&name, self.name) {
+                (Some(info), _) => member_bytes(&bytes, info).ok_or_else(early)?,
+                (None, name) => name.unwrap_or_else(|name| name).as_bytes(),
+            };
+            let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+            to.push(LoadedSymbol {
+                name: String::from_utf8_lossy(text).into_owned(),
+                addr: start.get(&bytes).ok_or_else(early)?,
+                size: 0,
+                letter: 't',
+                module: self.module.to_owned(),
+            });
+            next = link.get(&bytes).ok_or_else(early)?;
+        }
+        Ok(())
+    }
+}

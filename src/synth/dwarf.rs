@@ -1,0 +1,207 @@
+//! DWARF 5 from BTF: a compilation unit of types and variables, one of functions, and small ones of variables that
+//! scripts look for in a file of that name.
+//!
+//! gdb reads a unit whole once it needs one thing of it, so what an address leads to (functions) stands apart from
+//! what a name leads to. Input: records, symbols. Output: the bytes of the `.debug_*` sections.
+//!
+//! What is lost between the compiler's DWARF and BTF stays lost: lines, scopes, places of parameters, variables other
+//! than per-CPU ones; for those that scripts read there is a table ([`super::globals`]).
+//!
+//! Source: DWARF 5, chapters 3-5.
+
+mod types;
+mod variables;
+
+use std::collections::HashMap;
+
+use gimli::{
+    Encoding, Format, LittleEndian, constants as dw,
+    write::{
+        Address, AttributeValue, DebugInfoRef, Dwarf, EndianVec, LineProgram, Sections, StringTable, Unit,
+        UnitEntryId, UnitId,
+    },
+};
+
+use self::{
+    types::Types,
+    variables::{OfFile, Variables},
+};
+use super::{
+    globals::FILES,
+    vmlinux::{Input, Symbol, SynthError},
+};
+use crate::{
+    symbols::SymbolKind,
+    types::{
+        TypeId,
+        btf::{Btf, Kind},
+    },
+};
+
+/// The sections, and how much is in them.
+pub(super) struct Debug {
+    pub(super) sections: Vec<(&'static str, Vec<u8>)>,
+    pub(super) types: usize,
+    pub(super) functions: usize,
+    pub(super) variables: usize,
+}
+
+/// Describes the types of the input's BTF and those of `symbols` that it knows.
+pub(super) fn write(input: &Input<'_>, symbols: &[Symbol]) -> Result<Debug, SynthError> {
+    let btf = input.btf;
+    let mut dwarf = Dwarf::new();
+    let release = input.release.unwrap_or("vmlinux");
+
+    let mut unit = new_unit();
+    let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+    maker.describe_unit(&format!("{release}: types and variables"));
+    let mut types = Types::new(btf);
+    types.write(&mut maker)?;
+    let mut variables = Variables::new(btf, symbols, &mut types);
+    let of_files = variables.write(&mut maker)?;
+    let variables = variables.count();
+    let types_unit = dwarf.units.add(unit);
+
+    for (file, _) in FILES {
+        let mut unit = new_unit();
+        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+        maker.describe_unit(file);
+        for OfFile { symbol, ty, .. } in of_files.iter().filter(|one| one.file == *file) {
+            let ty = ty.map(|ty| AttributeValue::DebugInfoRef(DebugInfoRef::Entry(types_unit, ty)));
+            variables::variable(&mut maker, symbol, ty);
+        }
+        dwarf.units.add(unit);
+    }
+
+    let mut count = types.count();
+    for (name, btf) in input.modules {
+        let mut unit = new_unit();
+        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+        maker.describe_unit(&format!("{release}: types of module {name}"));
+        let mut own = Types::of_module(btf, &types, types_unit);
+        own.write(&mut maker)?;
+        count += own.count();
+        dwarf.units.add(unit);
+    }
+
+    let mut unit = new_unit();
+    let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+    maker.describe_unit(&format!("{release}: functions"));
+    let functions = write_functions(btf, symbols, &types, types_unit, &mut maker)?;
+    dwarf.units.add(unit);
+
+    let mut sections = Sections::new(EndianVec::new(LittleEndian));
+    dwarf.write(&mut sections)?;
+    let mut written = Vec::new();
+    sections.for_each_mut(|id, section| {
+        let bytes = section.take();
+        if !bytes.is_empty() {
+            written.push((id.name(), bytes));
+        }
+        Ok::<_, SynthError>(())
+    })?;
+    Ok(Debug { sections: written, types: count, functions, variables })
+}
+
+fn new_unit() -> Unit {
+    Unit::new(Encoding { format: Format::Dwarf32, version: 5, address_size: 8 }, LineProgram::none())
+}
+
+/// A unit in the making.
+struct Maker<'m> {
+    unit: &'m mut Unit,
+    strings: &'m mut StringTable,
+}
+
+impl Maker<'_> {
+    fn describe_unit(&mut self, name: &str) {
+        let root = self.unit.root();
+        self.text(root, dw::DW_AT_producer, concat!("nettlp-gdb ", env!("CARGO_PKG_VERSION")));
+        self.set(root, dw::DW_AT_language, AttributeValue::Language(dw::DW_LANG_C11));
+        self.text(root, dw::DW_AT_name, name);
+    }
+
+    fn add(&mut self, parent: UnitEntryId, tag: gimli::DwTag) -> UnitEntryId {
+        self.unit.add(parent, tag)
+    }
+
+    fn set(&mut self, entry: UnitEntryId, name: gimli::DwAt, value: AttributeValue) {
+        self.unit.get_mut(entry).set(name, value);
+    }
+
+    fn text(&mut self, entry: UnitEntryId, name: gimli::DwAt, text: &str) {
+        let id = self.strings.add(text);
+        self.set(entry, name, AttributeValue::StringRef(id));
+    }
+
+    fn name(&mut self, entry: UnitEntryId, name: &str) {
+        if !name.is_empty() {
+            self.text(entry, dw::DW_AT_name, name);
+        }
+    }
+
+    fn number(&mut self, entry: UnitEntryId, name: gimli::DwAt, number: u64) {
+        self.set(entry, name, AttributeValue::Udata(number));
+    }
+
+    fn flag(&mut self, entry: UnitEntryId, name: gimli::DwAt) {
+        self.set(entry, name, AttributeValue::FlagPresent);
+    }
+}
+
+/// Describes every function that BTF has a prototype of and that has a place, and spans the unit over them.
+fn write_functions(
+    btf: &Btf,
+    symbols: &[Symbol],
+    types: &Types<'_>,
+    types_unit: UnitId,
+    maker: &mut Maker<'_>,
+) -> Result<usize, SynthError> {
+    let mut prototypes = HashMap::new();
+    for id in btf.ids() {
+        let record = btf.record(TypeId(u64::from(id)))?;
+        if let Kind::Function { prototype, .. } = record.kind {
+            prototypes.entry(record.name).or_insert(prototype);
+        }
+    }
+    let root = maker.unit.root();
+    let refer = |maker: &mut Maker<'_>, entry, ty| {
+        if let Some(target) = types.entry(ty) {
+            let place = AttributeValue::DebugInfoRef(DebugInfoRef::Entry(types_unit, target));
+            maker.set(entry, dw::DW_AT_type, place);
+        }
+    };
+    let (mut count, mut span) = (0, None);
+    for symbol in symbols.iter().filter(|symbol| symbol.kind == SymbolKind::Function && symbol.size > 0) {
+        let Some(prototype) = prototypes.get(symbol.name.as_str()) else { continue };
+        let Kind::Prototype { result, params } = btf.record(*prototype)?.kind else { continue };
+        let entry = maker.add(root, dw::DW_TAG_subprogram);
+        maker.name(entry, &symbol.name);
+        maker.flag(entry, dw::DW_AT_prototyped);
+        if symbol.global {
+            maker.flag(entry, dw::DW_AT_external);
+        }
+        refer(maker, entry, result);
+        maker.set(entry, dw::DW_AT_low_pc, AttributeValue::Address(Address::Constant(symbol.addr.raw())));
+        maker.number(entry, dw::DW_AT_high_pc, symbol.size);
+        for param in params.iter().flatten() {
+            if param.ty == TypeId(0) {
+                maker.add(entry, dw::DW_TAG_unspecified_parameters);
+                continue;
+            }
+            let child = maker.add(entry, dw::DW_TAG_formal_parameter);
+            maker.name(child, param.name);
+            refer(maker, child, param.ty);
+        }
+        let end = symbol.addr.wrapping_add(symbol.size);
+        let (start, last) = span.unwrap_or((symbol.addr, end));
+        span = Some((start.min(symbol.addr), last.max(end)));
+        count += 1;
+    }
+    if let Some((start, end)) = span {
+        let low = AttributeValue::Address(Address::Constant(start.raw()));
+        maker.set(root, dw::DW_AT_low_pc, low);
+        maker.number(root, dw::DW_AT_high_pc, end.wrapping_offset_from(start));
+    }
+    Ok(count)
+}

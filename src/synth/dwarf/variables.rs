@@ -1,0 +1,159 @@
+//! Variables with a type: those BTF knows, and those of the table.
+
+use std::collections::{HashMap, HashSet};
+
+use gimli::{
+    constants as dw,
+    write::{Address, AttributeValue, Expression, UnitEntryId},
+};
+
+use super::{Maker, Types};
+use crate::{
+    symbols::SymbolKind,
+    synth::{
+        globals::{Array, FILES, GLOBALS, Global},
+        vmlinux::Symbol,
+    },
+    types::{
+        Tag, TypeError, TypeId, TypeSource,
+        btf::{Btf, Kind, Record},
+    },
+};
+
+/// No array of the table is larger; one may only seem so where nothing after it has a symbol.
+const MAX_ARRAY: u64 = 64 << 10;
+
+/// A variable for a file's own unit.
+pub(super) struct OfFile<'v> {
+    pub(super) file: &'static str,
+    pub(super) symbol: &'v Symbol,
+    pub(super) ty: Option<UnitEntryId>,
+}
+
+pub(super) struct Variables<'v, 'b> {
+    btf: &'b Btf,
+    /// Of several symbols of one name the first global one, else the first.
+    symbols: HashMap<&'v str, &'v Symbol>,
+    types: &'v mut Types<'b>,
+    done: HashSet<&'v str>,
+}
+
+impl<'v, 'b: 'v> Variables<'v, 'b> {
+    pub(super) fn new(btf: &'b Btf, symbols: &'v [Symbol], types: &'v mut Types<'b>) -> Self {
+        let mut by_name: HashMap<&str, &Symbol> = HashMap::new();
+        for symbol in symbols.iter().filter(|symbol| symbol.kind != SymbolKind::Function) {
+            let known = by_name.entry(&symbol.name).or_insert(symbol);
+            if symbol.global && !known.global {
+                *known = symbol;
+            }
+        }
+        Self { btf, symbols: by_name, types, done: HashSet::new() }
+    }
+
+    /// Writes all variables but those that stand in a file's own unit: these are the result, with their types.
+    pub(super) fn write(&mut self, maker: &mut Maker<'_>) -> Result<Vec<OfFile<'v>>, TypeError> {
+        for id in self.btf.ids() {
+            let record = self.btf.record(TypeId(u64::from(id)))?;
+            if let Kind::Variable { ty, .. } = record.kind
+                && let Some(symbol) = self.symbols.get(record.name)
+                && self.done.insert(record.name)
+            {
+                let ty = self.types.entry(ty).map(AttributeValue::UnitRef);
+                variable(maker, symbol, ty);
+            }
+        }
+        let mut of_files = Vec::new();
+        for global in GLOBALS {
+            if !self.done.contains(global.name)
+                && let Some(symbol) = self.symbols.get(global.name).copied()
+                && let Some(ty) = self.global(maker, global, symbol)
+            {
+                self.done.insert(global.name);
+                match FILES.iter().find(|(_, names)| names.contains(&global.name)) {
+                    Some((file, _)) => of_files.push(OfFile { file, symbol, ty }),
+                    None => variable(maker, symbol, ty.map(AttributeValue::UnitRef)),
+                }
+            }
+        }
+        Ok(of_files)
+    }
+
+    /// Variables with a type so far.
+    pub(super) fn count(&self) -> usize {
+        self.done.len()
+    }
+
+    /// The type of a variable of the table; `None` when the kernel has no such type.
+    fn global(
+        &mut self,
+        maker: &mut Maker<'_>,
+        global: &Global,
+        symbol: &Symbol,
+    ) -> Option<Option<UnitEntryId>> {
+        let qualified = |word| global.ty.strip_prefix(word);
+        let (name, qualifier) = match (qualified("const "), qualified("volatile ")) {
+            (Some(name), _) => (name, Some(dw::DW_TAG_const_type)),
+            (_, Some(name)) => (name, Some(dw::DW_TAG_volatile_type)),
+            (None, None) => (global.ty, None),
+        };
+        let (mut entry, mut size) = match name {
+            "void" => (None, 0),
+            name => {
+                let id = find(self.btf, name)?;
+                (Some(self.types.entry(id)?), (self.btf as &dyn TypeSource).size_of(id).ok()?)
+            }
+        };
+        if let Some(qualifier) = qualifier {
+            entry = Some(Types::qualified(maker, entry, qualifier));
+        }
+        for _ in 0..global.pointers {
+            (entry, size) = (Some(self.types.pointer_to(maker, entry)), 8);
+        }
+        let count = match global.array {
+            Array::No => return Some(entry),
+            Array::Open => symbol.size.min(MAX_ARRAY).checked_div(size)?,
+            Array::Of(count) => count,
+            Array::PerCpu => (self.btf as &dyn TypeSource).struct_size("cpumask").ok()?.checked_mul(8)?,
+        };
+        Some(Some(self.types.array_of(maker, entry, count)))
+    }
+}
+
+/// A type by its C name.
+fn find(btf: &Btf, name: &str) -> Option<TypeId> {
+    if let Some(members) = name.strip_prefix("struct { ").and_then(|rest| rest.strip_suffix(" }")) {
+        return anonymous(btf, members);
+    }
+    let tagged = |tag, prefix| name.strip_prefix(prefix).map(|name| (tag, name));
+    let known = tagged(Tag::Struct, "struct ").or_else(|| tagged(Tag::Union, "union "));
+    match known {
+        Some((tag, name)) => btf.find(tag, name).ok(),
+        None => btf.find(Tag::Base, name).or_else(|_| btf.find(Tag::Typedef, name)).ok(),
+    }
+}
+
+/// The struct without a name whose members begin with those.
+fn anonymous(btf: &Btf, members: &str) -> Option<TypeId> {
+    btf.ids().map(|id| TypeId(u64::from(id))).find(|id| match btf.record(*id) {
+        Ok(Record { name: "", kind: Kind::Struct { members: own, .. } }) => {
+            let mut own = own.iter().flatten().map(|member| member.name);
+            members.split(' ').all(|name| own.next() == Some(name))
+        }
+        _ => false,
+    })
+}
+
+/// Describes a variable; `ty` refers to its type.
+pub(super) fn variable(maker: &mut Maker<'_>, symbol: &Symbol, ty: Option<AttributeValue>) {
+    let entry = maker.add(maker.unit.root(), dw::DW_TAG_variable);
+    maker.name(entry, &symbol.name);
+    if let Some(ty) = ty {
+        maker.set(entry, dw::DW_AT_type, ty);
+    }
+    if symbol.global {
+        maker.flag(entry, dw::DW_AT_external);
+    }
+    let mut place = Expression::new();
+    place.op_addr(Address::Constant(symbol.addr.raw()));
+    maker.set(entry, dw::DW_AT_location, AttributeValue::Exprloc(place));
+}

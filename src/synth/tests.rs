@@ -1,0 +1,288 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::vmlinux::{Input, SynthError, Synthesized, write};
+use crate::{
+    addr::LinkAddr,
+    symbols::{Listed, Symbol, SymbolKind, SymbolTable, elf::ElfSymbols},
+    types::{
+        Tag, Type, TypeId, TypeSource,
+        btf::{Btf, fixture},
+        dwarf::Dwarf,
+    },
+    vmlinux::Vmlinux,
+};
+
+const TEXT: u64 = 0xffff_ffff_8100_0000;
+
+/// Name, address, kind; global where the name is of a section's bound.
+#[derive(Clone)]
+struct Table(Vec<(&'static str, u64, SymbolKind)>);
+
+impl Table {
+    fn kernel() -> Self {
+        use SymbolKind::{Function, Object, Other};
+        Self(vec![
+            ("__per_cpu_start", 0, Object),
+            ("runqueues", 0x1000, Object),
+            ("__per_cpu_end", 0x2000, Object),
+            ("_text", TEXT, Function),
+            ("schedule", TEXT + 0x100, Function),
+            ("asm_only", TEXT + 0x180, Function),
+            ("_etext", TEXT + 0x1000, Function),
+            ("__start_rodata", TEXT + 0x20_0000, Object),
+            ("linux_banner", TEXT + 0x20_0040, Object),
+            ("__end_rodata", TEXT + 0x21_0000, Object),
+            ("_sdata", TEXT + 0x40_0000, Object),
+            // The letter of a section that holds code too.
+            ("init_task", TEXT + 0x40_0040, Function),
+            ("saved_command_line", TEXT + 0x40_0080, Object),
+            ("prb", TEXT + 0x40_0088, Object),
+            ("_edata", TEXT + 0x41_0000, Object),
+            ("between", TEXT + 0x41_0008, Object),
+            ("_sinittext", TEXT + 0x60_0000, Function),
+            ("_einittext", TEXT + 0x60_1000, Function),
+            ("__init_end", TEXT + 0x60_2000, Object),
+            ("__bss_start", TEXT + 0x60_2000, Object),
+            ("__bss_stop", TEXT + 0x60_3000, Object),
+            ("magic_number", 0x1234_5678, Other),
+        ])
+    }
+
+    fn symbol(&(name, addr, kind): &(&'static str, u64, SymbolKind)) -> Symbol {
+        Symbol { name: name.to_owned(), addr: LinkAddr::new(addr), size: 0, kind }
+    }
+}
+
+impl SymbolTable for Table {
+    fn table_name(&self) -> &str {
+        "test"
+    }
+
+    fn lookup(&self, name: &str) -> Option<Symbol> {
+        self.0.iter().find(|symbol| symbol.0 == name).map(Self::symbol)
+    }
+
+    fn containing(&self, _: LinkAddr) -> Option<Symbol> {
+        None
+    }
+
+    fn zero_based_percpu(&self) -> Option<(LinkAddr, LinkAddr)> {
+        let end = self.lookup("__per_cpu_end")?.addr;
+        (end.raw() < TEXT).then_some((LinkAddr::new(0), end))
+    }
+
+    fn for_each(&self, visit: &mut dyn FnMut(Listed<'_>)) {
+        for (name, addr, kind) in &self.0 {
+            let global = name.starts_with('_');
+            visit(Listed { name, addr: LinkAddr::new(*addr), size: 0, kind: *kind, global });
+        }
+    }
+}
+
+fn made_of(table: &Table, btf: &Btf) -> Result<Synthesized, SynthError> {
+    write(&Input {
+        symbols: table,
+        btf,
+        modules: &[],
+        build_id: Some(&[7; 20]),
+        release: Some("6.1.0"),
+        banner: Some("Linux version 6.1.0"),
+    })
+}
+
+fn kernel() -> (Arc<Vmlinux>, Btf) {
+    let btf = Btf::parse("BTF", fixture::kernel().0).unwrap();
+    let made = made_of(&Table::kernel(), &btf).unwrap();
+    assert_eq!((made.symbols, made.functions), (22, 1));
+    (Vmlinux::from_bytes("synthesized", made.bytes).unwrap(), btf)
+}
+
+/// A type with all it leads to, names only past a pointer or after some steps.
+fn describe(types: &dyn TypeSource, id: TypeId, depth: u32) -> String {
+    let inner = |id| if depth == 0 { String::new() } else { describe(types, id, depth - 1) };
+    match types.get(id).unwrap() {
+        Type::Pointer(target) => format!("{}*", inner(target)),
+        Type::Array { element, count } => format!("{}[{count:?}]", inner(element)),
+        Type::Typedef { name, target } => format!("{name}={}", inner(target)),
+        Type::Qualified(target) => inner(target),
+        Type::Aggregate(aggregate) => {
+            let members = aggregate.members.iter().map(|member| {
+                format!("{:?}@{}:{:?} {}", member.name, member.bit_offset, member.bit_size, inner(member.ty))
+            });
+            let members: Vec<String> = members.collect();
+            format!("{:?} {:?} {} {members:?}", aggregate.tag, aggregate.name, aggregate.size)
+        }
+        Type::Function { result, params } => {
+            let params: Vec<String> = params.into_iter().map(inner).collect();
+            format!("{}({params:?})", inner(result))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn types_come_back_as_they_went_in() {
+    let (file, btf) = kernel();
+    let dwarf = Dwarf::new(file).unwrap();
+    let names = [
+        (Tag::Struct, "task_struct"),
+        (Tag::Enum, "state"),
+        (Tag::Enum, "wide"),
+        (Tag::Typedef, "pid_t"),
+        (Tag::Base, "_Bool"),
+        (Tag::Base, "char"),
+        (Tag::Base, "long unsigned int"),
+        (Tag::Base, "double"),
+    ];
+    for (tag, name) in names {
+        let ours = describe(&dwarf, dwarf.find(tag, name).unwrap(), 8);
+        assert_eq!(ours, describe(&btf, btf.find(tag, name).unwrap(), 8), "{name}");
+    }
+}
+
+#[test]
+fn types_of_a_module_refer_to_the_kernels() {
+    let (bytes, ids) = fixture::kernel();
+    let base = Arc::new(Btf::parse("BTF", bytes).unwrap());
+    let mut module = fixture::Builder::split(base.ids().end - 1, base.strings_len());
+    let pointer = module.record("", fixture::info(2, 0, false), ids.task, &[]);
+    module.aggregate("fat_inode", (4, 16, false), &[("task", pointer, 0), ("count", ids.int, 64)]);
+    let own = Btf::parse_split("fat", module.finish(), Arc::clone(&base)).unwrap();
+    let made = write(&Input {
+        symbols: &Table::kernel(),
+        btf: &base,
+        modules: &[("fat", &own)],
+        build_id: None,
+        release: None,
+        banner: None,
+    });
+    let dwarf = Dwarf::new(Vmlinux::from_bytes("synthesized", made.unwrap().bytes).unwrap()).unwrap();
+    let ours = describe(&dwarf, dwarf.find(Tag::Struct, "fat_inode").unwrap(), 8);
+    assert_eq!(ours, describe(&own, own.find(Tag::Struct, "fat_inode").unwrap(), 8));
+    assert!(ours.contains("comm"), "{ours}");
+}
+
+#[test]
+fn symbols_have_sections_and_sizes() {
+    let (file, _) = kernel();
+    assert_eq!(file.build_id(), Some([7; 20].as_slice()));
+    let sections: Vec<&str> = file.sections().iter().map(|section| &*section.name).collect();
+    assert_eq!(
+        sections[1..9],
+        [
+            ".text",
+            ".rodata",
+            ".data",
+            ".data..percpu",
+            ".init.text",
+            ".init.data",
+            ".bss",
+            ".note.gnu.build-id"
+        ]
+    );
+    // Something stands between .data and what is freed after boot.
+    assert_eq!(file.sections()[3].size, 0x20_0000);
+    let symbols = ElfSymbols::new(file).unwrap();
+    let at = |name| symbols.lookup(name).map(|symbol| (symbol.addr.raw(), symbol.size, symbol.kind)).unwrap();
+    assert_eq!(at("schedule"), (TEXT + 0x100, 0x80, SymbolKind::Function));
+    assert_eq!(at("_etext").1, 0, "no symbol reaches out of its section");
+    assert_eq!(at("init_task"), (TEXT + 0x40_0040, 0x40, SymbolKind::Object));
+    assert_eq!(at("linux_banner").1, "Linux version 6.1.0".len() as u64 + 2);
+    assert_eq!(at("runqueues"), (0x1000, 0x1000, SymbolKind::Object));
+    assert_eq!(at("magic_number"), (0x1234_5678, 0, SymbolKind::Other));
+    assert_eq!(symbols.zero_based_percpu(), Some((LinkAddr::new(0), LinkAddr::new(0x2000))));
+}
+
+/// Tag, name and location of each entry below the units' own.
+fn entries(file: &Vmlinux) -> Vec<(gimli::DwTag, String, Option<u64>)> {
+    let section = |id: gimli::SectionId| -> Result<_, gimli::Error> {
+        Ok(gimli::EndianSlice::new(file.section(id.name()).unwrap_or_default(), gimli::LittleEndian))
+    };
+    let dwarf = gimli::Dwarf::load(section).unwrap();
+    let (mut found, mut units) = (Vec::new(), dwarf.units());
+    while let Some(header) = units.next().unwrap() {
+        let unit = dwarf.unit(header).unwrap();
+        let mut cursor = unit.entries();
+        while let Some(entry) = cursor.next_dfs().unwrap() {
+            let name = entry.attr_value(gimli::DW_AT_name);
+            let name =
+                name.map(|name| dwarf.attr_string(&unit, name).unwrap().to_string_lossy().into_owned());
+            let place = match (entry.attr_value(gimli::DW_AT_location), entry.attr_value(gimli::DW_AT_low_pc))
+            {
+                (Some(gimli::AttributeValue::Exprloc(place)), _) => {
+                    Some(u64::from_le_bytes(place.0.slice()[1..9].try_into().unwrap()))
+                }
+                (_, Some(gimli::AttributeValue::Addr(place))) => Some(place),
+                _ => None,
+            };
+            found.push((entry.tag(), name.unwrap_or_default(), place));
+        }
+    }
+    found
+}
+
+#[test]
+fn functions_and_variables_have_places() {
+    let (file, _) = kernel();
+    let entries = entries(&file);
+    let place = |tag, name: &str| {
+        entries.iter().find(|(own, called, _)| *own == tag && called == name).map(|(_, _, place)| *place)
+    };
+    assert_eq!(place(gimli::DW_TAG_subprogram, "schedule"), Some(Some(TEXT + 0x100)));
+    assert_eq!(place(gimli::DW_TAG_subprogram, "asm_only"), None);
+    assert_eq!(place(gimli::DW_TAG_variable, "runqueues"), Some(Some(0x1000)));
+    assert_eq!(place(gimli::DW_TAG_variable, "init_task"), Some(Some(TEXT + 0x40_0040)));
+    assert_eq!(place(gimli::DW_TAG_variable, "saved_command_line"), Some(Some(TEXT + 0x40_0080)));
+    assert_eq!(place(gimli::DW_TAG_variable, "prb"), None, "this kernel has no such type");
+    assert!(place(gimli::DW_TAG_compile_unit, "kernel/printk/printk.c").is_some());
+    // schedule's parameter, and the three dots.
+    assert!(entries.iter().any(|(tag, name, _)| *tag == gimli::DW_TAG_formal_parameter && name == "task"));
+    assert!(entries.iter().any(|(tag, ..)| *tag == gimli::DW_TAG_unspecified_parameters));
+}
+
+#[test]
+fn a_kernel_whose_text_nobody_bounds_is_refused() {
+    let mut table = Table::kernel();
+    table.0.retain(|symbol| symbol.0 != "_etext");
+    let btf = Btf::parse("BTF", fixture::kernel().0).unwrap();
+    let error = made_of(&table, &btf).err().unwrap().to_string();
+    assert_eq!(error, "test has no symbol `_etext`, without which the kernel's sections are not known");
+}
+
+#[test]
+fn globals_are_named_once_for_each_type_and_files_name_globals() {
+    let mut seen = std::collections::HashSet::new();
+    for global in super::globals::GLOBALS {
+        assert!(seen.insert((global.name, global.ty)), "{}", global.name);
+    }
+    for (_, names) in super::globals::FILES {
+        for name in *names {
+            assert!(super::globals::GLOBALS.iter().any(|global| global.name == *name), "{name}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_types_and_places(
+        damage in proptest::collection::vec((0_usize..4096, any::<u8>()), 0..12),
+        moved in proptest::collection::vec((0_usize..64, any::<u64>()), 0..6),
+    ) {
+        let (mut bytes, _) = fixture::kernel();
+        for (at, byte) in damage {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        let mut table = Table::kernel();
+        for (at, addr) in moved {
+            let at = at % table.0.len();
+            table.0[at].1 = addr;
+        }
+        let Ok(btf) = Btf::parse("damaged", bytes) else { return Ok(()) };
+        if let Ok(made) = made_of(&table, &btf) {
+            Vmlinux::from_bytes("synthesized", made.bytes).unwrap();
+        }
+    }
+}

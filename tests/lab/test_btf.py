@@ -1,0 +1,39 @@
+"""BTF, the types a kernel carries in its own memory: every named struct, union and enum, against the DWARF of the same kernel."""
+
+import subprocess
+from collections import defaultdict
+
+from test_types import examples  # noqa: F401
+
+
+def test_layouts_equal_dwarfs(examples, kernel, figure):  # noqa: F811
+    btf = layouts(examples, "*", "--btf", kernel.vmlinux)
+    dwarf = layouts(examples, "\n".join(btf), kernel.vmlinux)
+    assert len(btf) > 5000
+    assert btf.keys() == dwarf.keys()
+    absent = [name for name in btf if dwarf[name][0][0].endswith("\tabsent")]
+    # What a function defines inside itself has no name outside; both readers agree on all else.
+    assert len(absent) < len(btf) // 100
+    present = btf.keys() - absent
+    # Of several structs of one name a reader chooses one; the other must have it too.
+    assert [name for name in present if dwarf[name][0] not in btf[name]] == []
+    unique = [name for name in present if len(btf[name]) == 1]
+    members = sum(len(dwarf[name][0]) - 1 for name in present)
+    figure(
+        f"BTF equal to DWARF ({kernel.release}): {len(present)} types, {members} members and enumerators; "
+        f"{len(present) - len(unique)} names are ambiguous, {len(absent)} are local to a function"
+    )
+
+
+def layouts(examples, names: str, *arguments) -> dict[str, list[tuple[str, ...]]]:  # noqa: F811
+    """By name the lines of each definition."""
+    found = defaultdict(list)
+    output = subprocess.run([examples / "layout", *arguments], input=names, check=True, capture_output=True, text=True).stdout
+    block = []
+    for line in output.splitlines():
+        if line.count("\t") == 1:
+            block = [line]
+            found[line.split("\t")[0]].append(block)
+        else:
+            block.append(line)
+    return {name: [tuple(block) for block in blocks] for name, blocks in found.items()}

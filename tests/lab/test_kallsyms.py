@@ -1,0 +1,75 @@
+"""`symbols --list` against the guest's /proc/kallsyms, line by line: the kernel's own symbols, its modules', generated code's."""
+
+import lzma
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from lab import fetch, initramfs
+from lab.guest import Guest, Machine, image_arguments
+
+# One that exports to another, one with data, one that is nearly empty; in the order to load them.
+MODULES = ("fat", "vfat", "tun", "crc7")
+
+# Two sources of symbols that are nobody's file: a BPF program and an ftrace trampoline.
+GENERATE = (
+    "(lab-bpf > /tmp/bpf &) && until [ -s /tmp/bpf ]; do sleep 1; done && grep -q loaded /tmp/bpf",
+    "mount -t tracefs tracefs /sys/kernel/tracing",
+    "echo schedule > /sys/kernel/tracing/set_ftrace_filter && echo function > /sys/kernel/tracing/current_tracer",
+)
+
+
+@pytest.fixture(scope="module")
+def with_modules(kernel, tmp_path_factory) -> Path:
+    """An initramfs with kernel modules and a program that loads a BPF program."""
+    directory = tmp_path_factory.mktemp("modules")
+    fetch.unpack(f"linux-image-{kernel.release}", [f"*/{name}.ko*" for name in MODULES], directory)
+    files = []
+    for name in MODULES:
+        [packed] = directory.rglob(f"{name}.ko*")
+        module = directory / f"{name}.ko"
+        module.write_bytes(lzma.decompress(packed.read_bytes()) if packed.suffix == ".xz" else packed.read_bytes())
+        files.append(module)
+    holder = directory / "lab-bpf"
+    subprocess.run(["cc", "-O", "-static", "-o", holder, Path(__file__).with_name("bpf.c")], check=True)
+    return initramfs.build(directory / "initramfs.cpio", (*files, holder))
+
+
+@pytest.fixture(scope="module")
+def at_work(kernel, with_modules):
+    """A stopped guest with modules and generated code, and its /proc/kallsyms."""
+    with Guest(Machine(kernel.vmlinuz, with_modules)) as guest:
+        for name in MODULES:
+            guest.run(f"insmod /bin/{name}.ko")
+        for command in GENERATE:
+            guest.run(command)
+        shown = guest.run("cat /proc/kallsyms", seconds=300).splitlines()
+        guest.stop()
+        yield guest, shown
+
+
+def listed(binary, guest, *options: str) -> subprocess.CompletedProcess:
+    command = [binary, "symbols", "--list", *image_arguments(guest.ram_file, guest.ram), *options]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+
+
+def test_symbols_equal_the_guests(binary, kernel, at_work, figure):
+    guest, shown = at_work
+    done = listed(binary, guest, "--vmlinux", str(kernel.vmlinux))
+    assert done.returncode == 0, done.stderr
+    ours = done.stdout.splitlines()
+    differences = [pair for pair in zip(ours, shown) if pair[0] != pair[1]]
+    assert differences[:10] == []
+    assert len(ours) == len(shown)
+    sources = Counter(line.partition("\t")[2].strip("[]") or "kernel" for line in shown)
+    assert {"kernel", *MODULES, "bpf", "__builtin__ftrace"} <= set(sources)
+    figure(f"symbols equal to /proc/kallsyms: {len(ours)} ({', '.join(f'{n} {s}' for s, n in sources.items())})")
+
+
+def test_without_types_the_kernels_own_are_all_there(binary, at_work):
+    guest, shown = at_work
+    done = listed(binary, guest)
+    assert done.returncode == 3
+    assert "types" in done.stderr
+    assert done.stdout.splitlines() == [line for line in shown if "\t" not in line]
