@@ -2,15 +2,17 @@
 
 mod kconfig;
 mod symbols;
+mod tasks;
 
 pub use kconfig::{kconfig, kconfig_head};
 pub use symbols::{SymbolRow, symbols};
+pub use tasks::{process_list, task_tree, tasks, tasks_long};
 
 use std::fmt;
 
 use crate::{
-    addr::{Hex, PhysAddr, VirtAddr},
-    kernel::{dmesg::Record, info::Info, module::Module, task::Task},
+    addr::{Hex, VirtAddr},
+    kernel::{dmesg::Record, info::Info, module::Module},
     paging::Translation,
 };
 
@@ -78,71 +80,6 @@ pub fn info(out: &mut dyn fmt::Write, info: &Info) -> fmt::Result {
     Ok(())
 }
 
-/// A table of tasks.
-///
-/// # Errors
-/// The writer's own.
-pub fn tasks(out: &mut dyn fmt::Write, tasks: &[Task]) -> fmt::Result {
-    task_rows(out, tasks.iter().map(|task| (0, task)))
-}
-
-/// A table of tasks, each under its parent and indented.
-///
-/// # Errors
-/// The writer's own.
-pub fn task_tree(out: &mut dyn fmt::Write, tasks: &[Task]) -> fmt::Result {
-    let mut children: std::collections::HashMap<VirtAddr, Vec<&Task>> = std::collections::HashMap::new();
-    for task in tasks {
-        children.entry(task.parent).or_default().push(task);
-    }
-    let known: std::collections::HashSet<VirtAddr> = tasks.iter().map(|task| task.addr).collect();
-    let is_root = |task: &&Task| task.parent == task.addr || !known.contains(&task.parent);
-    let mut stack: Vec<(usize, &Task)> = tasks.iter().filter(is_root).map(|task| (0, task)).collect();
-    stack.reverse();
-    let mut rows = Vec::with_capacity(tasks.len());
-    while let Some((depth, task)) = stack.pop() {
-        rows.push((depth, task));
-        let own = children.remove(&task.addr).unwrap_or_default();
-        stack.extend(
-            own.into_iter().rev().filter(|child| child.addr != task.addr).map(|child| (depth + 1, child)),
-        );
-    }
-    task_rows(out, rows.into_iter())
-}
-
-/// Tasks as libtlp's `process-list` prints them, with the physical address of each `task_struct`.
-///
-/// # Errors
-/// The writer's own.
-pub fn process_list(out: &mut dyn fmt::Write, tasks: &[(PhysAddr, Task)]) -> fmt::Result {
-    writeln!(out, "PhyAddr             PID STAT COMMAND")?;
-    for (phys, task) in tasks {
-        let (pid, state, comm) = (task.pid, task.state, printable(&task.comm));
-        writeln!(out, "0x{:014x} {pid:>6} {state}    {comm}", phys.raw())?;
-    }
-    Ok(())
-}
-
-fn task_rows<'t>(out: &mut dyn fmt::Write, rows: impl Iterator<Item = (usize, &'t Task)>) -> fmt::Result {
-    writeln!(out, "{:<18} {:>7} {:>7} {:>4} S COMM", "TASK", "PID", "PPID", "CPU")?;
-    let dash = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
-    for (depth, task) in rows {
-        writeln!(
-            out,
-            "{:#018x} {:>7} {:>7} {:>4} {} {:indent$}{}",
-            task.addr,
-            task.pid,
-            dash(task.ppid.map(|pid| pid.to_string())),
-            dash(task.cpu.map(|cpu| cpu.to_string())),
-            task.state,
-            "",
-            printable(&task.comm),
-            indent = depth * 2,
-        )?;
-    }
-    Ok(())
-}
-
 /// The kernel log as `dmesg` prints it.
 ///
 /// # Errors
@@ -204,53 +141,10 @@ pub fn hex_dump(out: &mut dyn fmt::Write, start: u64, bytes: &[u8]) -> fmt::Resu
 mod tests {
     use super::*;
 
-    fn task(addr: u64, pid: i32, parent: u64, comm: &str) -> Task {
-        Task {
-            addr: VirtAddr::new(addr),
-            pid,
-            tgid: pid,
-            ppid: Some(0),
-            comm: comm.to_owned(),
-            state: 'S',
-            cpu: Some(0),
-            parent: VirtAddr::new(parent),
-            kernel_thread: false,
-        }
-    }
-
     fn shown(render: impl Fn(&mut dyn fmt::Write) -> fmt::Result) -> String {
         let mut text = String::new();
         render(&mut text).unwrap();
         text
-    }
-
-    #[test]
-    fn trees_survive_cycles() {
-        let tasks =
-            [task(0x10, 0, 0x10, "swapper/0"), task(0x20, 1, 0x10, "init"), task(0x30, 7, 0x20, "sh\x1b[2J")];
-        assert_eq!(
-            shown(|out| task_tree(out, &tasks)),
-            "TASK                   PID    PPID  CPU S COMM\n\
-             0x0000000000000010       0       0    0 S swapper/0\n\
-             0x0000000000000020       1       0    0 S   init\n\
-             0x0000000000000030       7       0    0 S     sh\\u{1b}[2J\n"
-        );
-        let cycle = [task(0x10, 1, 0x20, "a"), task(0x20, 2, 0x10, "b")];
-        assert_eq!(shown(|out| task_tree(out, &cycle)).lines().count(), 1);
-    }
-
-    #[test]
-    fn process_lists_have_the_columns_of_libtlp() {
-        let rows = [
-            (PhysAddr::new(0x341_1740), task(0x10, 0, 0x10, "swapper/0")),
-            (PhysAddr::new(0x8_7c33_0000), task(0x20, 1, 0x10, "systemd")),
-        ];
-        assert_eq!(
-            shown(|out| process_list(out, &rows)),
-            "PhyAddr             PID STAT COMMAND\n\
-             0x00000003411740      0 S    swapper/0\n\
-             0x0000087c330000      1 S    systemd\n"
-        );
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub mod percpu;
 pub mod task;
 #[cfg(test)]
 mod testing;
+pub mod timekeeper;
+pub mod user;
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! For unit tests: types from a table of offsets, memory from bytes, a kernel of which little is known.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use super::KernelMap;
+use super::{Kernel, KernelMap};
 use crate::{
     addr::{PhysAddr, PhysRange, VirtAddr},
     paging::{Levels, Translation, VirtError, VirtFault, VirtMem, VirtOp},
@@ -58,6 +58,12 @@ pub(crate) fn map(text: VirtAddr, slide: u64) -> KernelMap {
         init_task: None,
         evidence: Vec::new(),
     }
+}
+
+/// A kernel of which nothing is known but its `init_task` and its types.
+pub(crate) fn kernel(memory: Arc<dyn VirtMem>, types: Arc<dyn TypeSource>, init_task: VirtAddr) -> Kernel {
+    let map = KernelMap { init_task: Some(init_task), ..map(VirtAddr::default(), 0) };
+    Kernel { map, memory, symbols: None, types: Some(types) }
 }
 
 /// Structs whose members are integers; a dotted member name stands for a nested struct.

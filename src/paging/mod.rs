@@ -137,6 +137,12 @@ pub trait VirtMem: Send + Sync {
     /// Attempts every operation and sets each `result`; one failure does not stop the others.
     fn read_batch(&self, ops: &mut [VirtOp<'_>]);
 
+    /// As [`VirtMem::read_batch`], the n-th operation through the top-level table at `roots[n]` instead of this space's
+    /// own. Operations without a root are not attempted, nor is any by memory that has no page tables.
+    fn read_batch_from(&self, roots: &[PhysAddr], ops: &mut [VirtOp<'_>]) {
+        let _ = (roots, ops);
+    }
+
     /// Where `addr` lies in physical memory.
     ///
     /// # Errors

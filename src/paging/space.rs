@@ -51,7 +51,9 @@ impl AddressSpace {
     /// entries (`sme_me_mask`), 0 without.
     #[must_use]
     pub fn new(mem: Arc<dyn PhysMem>, root: PhysAddr, levels: Levels, encryption_mask: u64) -> Self {
-        Self { mem, root: PhysAddr::new(root.raw() & ADDRESS & !encryption_mask), levels, encryption_mask }
+        let mut space = Self { mem, root, levels, encryption_mask };
+        space.root = space.table(root);
+        space
     }
 
     /// Physical address of the top-level table.
@@ -73,13 +75,19 @@ impl AddressSpace {
         ((addr.raw() << unused).cast_signed() >> unused).cast_unsigned() == addr.raw()
     }
 
-    /// Translates `pages` (ascending, page-aligned), all walks level by level: as many batches as levels.
-    fn walk(&self, pages: &[VirtAddr]) -> Vec<Result<Translation, VirtFault>> {
+    /// An address of a top-level table as it stands in a register or an entry, without what else is written there.
+    fn table(&self, root: PhysAddr) -> PhysAddr {
+        PhysAddr::new(root.raw() & ADDRESS & !self.encryption_mask)
+    }
+
+    /// Translates `pages` (page-aligned), each through a top-level table, all walks level by level: as many batches as
+    /// levels.
+    fn walk(&self, pages: &[(PhysAddr, VirtAddr)]) -> Vec<Result<Translation, VirtFault>> {
         let mut walks: Vec<Walk> = pages
             .iter()
-            .map(|&page| Walk {
+            .map(|&(table, page)| Walk {
                 page,
-                table: self.root,
+                table,
                 flags: PRESENT | WRITABLE | USER,
                 outcome: (!self.is_canonical(page)).then_some(Err(VirtFault::NonCanonical)),
             })
@@ -180,17 +188,22 @@ fn plan(
     Ok(reads)
 }
 
-impl VirtMem for AddressSpace {
-    fn read_batch(&self, ops: &mut [VirtOp<'_>]) {
-        let mut pages: Vec<VirtAddr> = ops
+impl AddressSpace {
+    /// Attempts every operation, through the top-level table that `root` names for its index.
+    fn read_through(&self, root: impl Fn(usize) -> PhysAddr, ops: &mut [VirtOp<'_>]) {
+        let mut pages: Vec<(PhysAddr, VirtAddr)> = ops
             .iter()
-            .filter(|op| !wraps(op))
-            .flat_map(|op| pieces(op.addr, op.buf.len()).map(|(at, _)| at.align_down(PAGE_SIZE)))
+            .enumerate()
+            .filter(|(_, op)| !wraps(op))
+            .flat_map(|(index, op)| {
+                let root = root(index);
+                pieces(op.addr, op.buf.len()).map(move |(at, _)| (root, at.align_down(PAGE_SIZE)))
+            })
             .collect();
         pages.sort_unstable();
         pages.dedup();
         let translations = self.walk(&pages);
-        let translate = |page: VirtAddr| match pages.binary_search(&page).map(|at| translations.get(at)) {
+        let translate = |root, page| match pages.binary_search(&(root, page)).map(|at| translations.get(at)) {
             Ok(Some(translation)) => translation.clone(),
             _ => Err(VirtFault::NotAttempted),
         };
@@ -203,7 +216,7 @@ impl VirtMem for AddressSpace {
                 outcomes.push(Err(VirtError { addr, len, fault: VirtFault::NonCanonical }));
                 continue;
             }
-            match plan(op, translate) {
+            match plan(op, |page| translate(root(index), page)) {
                 Err(error) => outcomes.push(Err(error)),
                 Ok(planned) => {
                     outcomes.push(Ok(()));
@@ -231,9 +244,23 @@ impl VirtMem for AddressSpace {
             op.result = outcome;
         }
     }
+}
+
+impl VirtMem for AddressSpace {
+    fn read_batch(&self, ops: &mut [VirtOp<'_>]) {
+        self.read_through(|_| self.root, ops);
+    }
+
+    fn read_batch_from(&self, roots: &[PhysAddr], ops: &mut [VirtOp<'_>]) {
+        let (ops, _) = ops.split_at_mut(roots.len().min(ops.len()));
+        self.read_through(|index| roots.get(index).map_or(self.root, |root| self.table(*root)), ops);
+    }
 
     fn translate(&self, addr: VirtAddr) -> Result<Translation, VirtError> {
-        let outcome = self.walk(&[addr.align_down(PAGE_SIZE)]).pop().unwrap_or(Err(VirtFault::NotAttempted));
+        let outcome = self
+            .walk(&[(self.root, addr.align_down(PAGE_SIZE))])
+            .pop()
+            .unwrap_or(Err(VirtFault::NotAttempted));
         let page = outcome.map_err(|fault| VirtError { addr, len: 1, fault })?;
         Ok(Translation { phys: page.phys.wrapping_add(addr.offset_in(PAGE_SIZE)), ..page })
     }

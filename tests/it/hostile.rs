@@ -83,7 +83,7 @@ fn a_task_list_into_nowhere_names_the_address() {
 fn a_thread_met_twice_is_told() {
     let victim = Victim::new();
     let threads = victim.tasks(Scope::Threads).tasks;
-    let thread = threads.iter().find(|task| task.pid != task.tgid).expect("the machine has threads");
+    let thread = threads.iter().find(|task| Some(task.pid) != task.tgid).expect("the machine has threads");
     let node = thread.addr.wrapping_add(victim.offset("task_struct", "thread_node"));
     victim.write(node, node.raw());
     let list = victim.tasks(Scope::Threads);

@@ -134,7 +134,15 @@ fn check_tasks(machine: &Machine, session: &Session) {
             .filter(wanted)
             .map(|t| {
                 let [pid, tgid, ppid] = [t.pid, t.tgid, t.parent].map(|id| id as i32);
-                (t.addr, pid, tgid, Some(ppid), t.comm.as_str(), t.state.letter(), t.kernel_thread)
+                (
+                    t.addr,
+                    pid,
+                    Some(tgid),
+                    Some(ppid),
+                    t.comm.as_str(),
+                    t.state.letter(),
+                    Some(t.kernel_thread),
+                )
             })
             .collect();
         assert_eq!(listed, expected);

@@ -18,6 +18,7 @@ mod kconfig;
 mod link;
 mod machine;
 mod no_types;
+mod processes;
 mod profiles;
 mod recording;
 mod symbols;

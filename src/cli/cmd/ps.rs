@@ -4,7 +4,7 @@ use crate::{
     cli::{Outcome, out, target::Listing},
     kernel::{
         KernelError, family,
-        task::{Scope, Tasks},
+        task::{self, Details, Scope, Task, Tasks},
     },
     render,
     session::Session,
@@ -27,14 +27,28 @@ pub(in crate::cli) struct Args {
     #[arg(long)]
     threads: bool,
 
-    /// Columns of libtlp's process-list, depth first; states are those of ps (an idle kworker is I, not D)
-    #[arg(long, value_enum, conflicts_with_all = ["json", "tree", "threads"])]
+    /// Also who owns it, the threads of its process, its start and its command line (from its own memory)
+    #[arg(long, short, conflicts_with = "json")]
+    long: bool,
+
+    /// Columns of libtlp's process-list, depth first; the states are those of ps where libtlp's are not: an idle kworker
+    /// is I and not D, a zombie Z, a traced task t, a parked one P
+    #[arg(long, value_enum, conflicts_with_all = ["json", "tree", "threads", "long"])]
     format: Option<Format>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Format {
     ProcessList,
+}
+
+/// A line of JSON.
+#[derive(serde::Serialize)]
+struct Object<'t> {
+    #[serde(flatten)]
+    task: &'t Task,
+    #[serde(flatten)]
+    details: Details,
 }
 
 /// Physical addresses come first; a task that cannot be read is left out and makes the list incomplete.
@@ -70,7 +84,12 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         list.tasks.retain(|task| task.comm == *name);
     }
     if args.listing.json {
-        out::json_lines(&list.tasks)?;
+        let details = task::details(&session.kernel, &list.tasks)?;
+        let objects = list.tasks.iter().zip(details).map(|(task, details)| Object { task, details });
+        out::json_lines(objects)?;
+    } else if args.long {
+        let details = task::details(&session.kernel, &list.tasks)?;
+        out::rendered(|text| render::tasks_long(text, &list.tasks, &details, args.tree))?;
     } else if args.tree {
         out::rendered(|text| render::task_tree(text, &list.tasks))?;
     } else {

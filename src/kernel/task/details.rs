@@ -1,0 +1,246 @@
+//! What a full listing says of a task beyond its own structure: whose it is, how many threads its process has, since
+//! when it is there, and its arguments.
+//!
+//! All tasks are read side by side: their own members, then everything these point to, then user space. What the
+//! layout lacks or memory does not yield is unknown (`None`) of that task alone.
+
+use std::collections::HashMap;
+
+use super::{Task, layout::present};
+use crate::{
+    addr::VirtAddr,
+    kernel::{
+        Kernel, KernelError, timekeeper,
+        user::{self, UserRange},
+    },
+    paging::VirtOp,
+    types::{Field, TypeError, TypeSource, field::Scalar},
+};
+
+/// Arguments longer than this are cut.
+const MAX_CMDLINE: u64 = 4096;
+
+/// What a full listing adds to a [`Task`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Details {
+    /// Real user id in the initial namespace.
+    pub uid: Option<u32>,
+    /// Threads of its process.
+    pub threads: Option<u32>,
+    /// When it was forked, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub start_nsec: Option<u64>,
+    /// The same by the host's wall clock as it is set now (RFC 3339, UTC); `None` when that clock cannot be read.
+    pub started: Option<String>,
+    /// Its arguments, bytes that are not UTF-8 replaced; empty for what has no user space; `None` when they could not
+    /// be read, such as a page that is not present.
+    pub cmdline: Option<Vec<String>>,
+    /// There is more in its arguments than was read.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cmdline_cut: bool,
+}
+
+/// Reads the details of `tasks`, in their order.
+///
+/// # Errors
+/// [`KernelError`] when there are no types, or damaged ones; what merely is not there is unknown.
+pub fn details(kernel: &Kernel, tasks: &[Task]) -> Result<Vec<Details>, KernelError> {
+    let layout = Layout::resolve(kernel.types("the details of tasks")?)?;
+    let addrs: Vec<VirtAddr> = tasks.iter().map(|task| task.addr).collect();
+    let own = fetch(kernel, &[(&addrs, layout.task.bytes)]);
+    let mut pointers: Vec<Pointers> = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        let bytes = own.get(&task.addr).map_or(&[][..], Vec::as_slice);
+        pointers.push(layout.pointers(task, bytes));
+    }
+    let all = |pointer: fn(&Pointers) -> Option<VirtAddr>| -> Vec<VirtAddr> {
+        pointers.iter().filter_map(pointer).filter(|addr| *addr != VirtAddr::default()).collect()
+    };
+    let (creds, signals, mms) = (all(|of| of.cred), all(|of| of.signal), all(|of| of.mm));
+    let shared = fetch(
+        kernel,
+        &[(&creds, layout.cred.bytes), (&signals, layout.signal.bytes), (&mms, layout.mm.bytes)],
+    );
+    let arguments = layout.arguments(kernel, &mms, &shared);
+    let booted = timekeeper::booted(kernel);
+    Ok(pointers.iter().map(|of| layout.details(of, &shared, &arguments, booted)).collect())
+}
+
+/// Members of one struct, some of which may be absent.
+struct Part<'t> {
+    types: &'t dyn TypeSource,
+    structure: &'static str,
+    /// Bytes from its start that hold all of them.
+    bytes: usize,
+}
+
+impl Part<'_> {
+    fn find<T: Scalar>(&mut self, names: &[&str]) -> Result<Option<Field<T>>, TypeError> {
+        for name in names {
+            if let Some(field) = present(Field::<T>::resolve(self.types, self.structure, name))? {
+                let end = field.offset().saturating_add(T::SIZE).min(self.types.struct_size(self.structure)?);
+                self.bytes = self.bytes.max(usize::try_from(end).unwrap_or(0));
+                return Ok(Some(field));
+            }
+        }
+        Ok(None)
+    }
+}
+
+struct Layout<'t> {
+    task: Part<'t>,
+    pid: Option<Field<i32>>,
+    cred_of: Option<Field<VirtAddr>>,
+    signal_of: Option<Field<VirtAddr>>,
+    mm_of: Option<Field<VirtAddr>>,
+    start: Option<Field<u64>>,
+    cred: Part<'t>,
+    uid: Option<Field<u32>>,
+    signal: Part<'t>,
+    threads: Option<Field<u32>>,
+    mm: Part<'t>,
+    pgd: Option<Field<VirtAddr>>,
+    arg_start: Option<Field<VirtAddr>>,
+    arg_end: Option<Field<VirtAddr>>,
+}
+
+/// What a task itself says.
+#[derive(Default)]
+struct Pointers {
+    cred: Option<VirtAddr>,
+    signal: Option<VirtAddr>,
+    mm: Option<VirtAddr>,
+    start: Option<u64>,
+}
+
+/// Arguments by `mm_struct`, and whether they were cut.
+type Arguments = HashMap<VirtAddr, (Vec<String>, bool)>;
+
+impl<'t> Layout<'t> {
+    fn resolve(types: &'t dyn TypeSource) -> Result<Self, TypeError> {
+        let part = |structure| Part { types, structure, bytes: 0 };
+        let [mut task, mut cred] = [part("task_struct"), part("cred")];
+        let [mut signal, mut mm] = [part("signal_struct"), part("mm_struct")];
+        Ok(Self {
+            pid: task.find(&["pid"])?,
+            cred_of: task.find(&["real_cred", "cred"])?,
+            signal_of: task.find(&["signal"])?,
+            mm_of: task.find(&["mm"])?,
+            // Renamed by cf25e24db61c (5.5).
+            start: task.find(&["start_boottime", "real_start_time"])?,
+            task,
+            uid: cred.find(&["uid.val"])?,
+            cred,
+            threads: signal.find(&["nr_threads"])?,
+            signal,
+            pgd: mm.find(&["pgd"])?,
+            arg_start: mm.find(&["arg_start"])?,
+            arg_end: mm.find(&["arg_end"])?,
+            mm,
+        })
+    }
+
+    /// Nothing of a `task_struct` that has become another task's since it was listed.
+    fn pointers(&self, task: &Task, bytes: &[u8]) -> Pointers {
+        if value(&self.pid, bytes) != Some(task.pid) {
+            return Pointers::default();
+        }
+        Pointers {
+            cred: value(&self.cred_of, bytes),
+            signal: value(&self.signal_of, bytes),
+            mm: value(&self.mm_of, bytes),
+            start: value(&self.start, bytes),
+        }
+    }
+
+    fn arguments(&self, kernel: &Kernel, mms: &[VirtAddr], shared: &HashMap<VirtAddr, Vec<u8>>) -> Arguments {
+        let mut mms = mms.to_vec();
+        mms.sort_unstable();
+        mms.dedup();
+        let (mut found, mut known, mut ranges) = (Arguments::new(), Vec::new(), Vec::new());
+        for mm in mms {
+            let Some((range, cut)) = shared.get(&mm).and_then(|bytes| self.argument_range(bytes)) else {
+                continue;
+            };
+            if range.len == 0 {
+                found.insert(mm, (Vec::new(), false));
+            } else {
+                known.push((mm, cut));
+                ranges.push(range);
+            }
+        }
+        for ((mm, cut), bytes) in known.into_iter().zip(user::read(kernel, &ranges)) {
+            match bytes {
+                Ok(bytes) => {
+                    found.insert(mm, (split(&bytes), cut));
+                }
+                Err(error) => log::debug!("arguments of mm_struct {mm}: {error}"),
+            }
+        }
+        found
+    }
+
+    /// Where the arguments are, and whether there are more.
+    fn argument_range(&self, mm: &[u8]) -> Option<(UserRange, bool)> {
+        let start: VirtAddr = value(&self.arg_start, mm)?;
+        let len = value(&self.arg_end, mm)?.raw().checked_sub(start.raw())?;
+        let kept = len.min(MAX_CMDLINE);
+        let range = UserRange { pgd: value(&self.pgd, mm)?, start, len: usize::try_from(kept).ok()? };
+        Some((range, kept < len))
+    }
+
+    fn details(
+        &self,
+        of: &Pointers,
+        shared: &HashMap<VirtAddr, Vec<u8>>,
+        arguments: &Arguments,
+        booted: Option<i64>,
+    ) -> Details {
+        let behind = |pointer: Option<VirtAddr>| shared.get(&pointer?);
+        let (cmdline, cmdline_cut) = match of.mm {
+            Some(none) if none == VirtAddr::default() => (Some(Vec::new()), false),
+            Some(mm) => arguments.get(&mm).map_or((None, false), |(args, cut)| (Some(args.clone()), *cut)),
+            None => (None, false),
+        };
+        Details {
+            uid: behind(of.cred).and_then(|bytes| value(&self.uid, bytes)),
+            threads: behind(of.signal).and_then(|bytes| value(&self.threads, bytes)),
+            start_nsec: of.start,
+            started: booted.zip(of.start).and_then(|(booted, start)| wall(booted, start)),
+            cmdline,
+            cmdline_cut,
+        }
+    }
+}
+
+fn value<T: Scalar>(field: &Option<Field<T>>, bytes: &[u8]) -> Option<T> {
+    field.as_ref()?.get(bytes)
+}
+
+fn wall(booted: i64, start: u64) -> Option<String> {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(booted) + i128::from(start)).ok()?;
+    Some(format!("{time:.0}"))
+}
+
+/// Arguments end with a NUL each.
+fn split(bytes: &[u8]) -> Vec<String> {
+    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+    bytes.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
+}
+
+/// Structures, each once, as far as they could be read: addresses and lengths of several kinds in one batch.
+fn fetch(kernel: &Kernel, kinds: &[(&[VirtAddr], usize)]) -> HashMap<VirtAddr, Vec<u8>> {
+    let wanted = kinds.iter().flat_map(|(addrs, len)| addrs.iter().map(|addr| (*addr, *len)));
+    let mut found: HashMap<VirtAddr, Vec<u8>> = HashMap::new();
+    for (addr, len) in wanted {
+        let buffer = found.entry(addr).or_default();
+        buffer.resize(buffer.len().max(len), 0);
+    }
+    let mut ops: Vec<VirtOp<'_>> =
+        found.iter_mut().map(|(addr, buffer)| VirtOp::new(*addr, buffer)).collect();
+    kernel.memory.read_batch(&mut ops);
+    let failed: Vec<VirtAddr> = ops.into_iter().filter(|op| op.result.is_err()).map(|op| op.addr).collect();
+    for addr in failed {
+        found.remove(&addr);
+    }
+    found
+}
