@@ -6,6 +6,8 @@ import pytest
 from lab import cache, fetch, process
 from lab.guest import GIB, MIB, Segment, image_arguments, q35_ram, ram_arguments
 
+PARTS = ["vmlinuz", "vmlinux", "config"]
+
 
 @pytest.mark.parametrize(
     ("size", "expected"),
@@ -53,7 +55,7 @@ def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
     assert cache.root() == tmp_path / "elsewhere"
 
 
-def test_without_network_the_newest_cached_kernel_serves(monkeypatch, tmp_path, capsys):
+def test_without_network_the_last_system_kernel_serves(monkeypatch, tmp_path, capsys):
     def offline(update):
         raise fetch.FetchError("apt is offline")
 
@@ -61,11 +63,17 @@ def test_without_network_the_newest_cached_kernel_serves(monkeypatch, tmp_path, 
     monkeypatch.setattr(fetch, "current_release", offline)
     with pytest.raises(fetch.FetchError, match="offline"):
         fetch.kernel()
-    for release, whole in (("6.1.0-1", True), ("6.1.0-2", False)):
+    # One that apt named and whose download broke, one that was whole, and one of another suite.
+    for release, parts in (("6.1.0-2", ["vmlinuz"]), ("6.1.0-1", PARTS), ("6.12.0-1", PARTS)):
         directory = tmp_path / "kernels" / release
         directory.mkdir(parents=True)
-        for part in ("vmlinuz", "vmlinux", "config") if whole else ("vmlinuz",):
+        for part in parts:
             (directory / f"{part}-{release}").touch()
+    mark = tmp_path / "kernels" / ".system"
+    mark.write_text("6.1.0-2")
+    with pytest.raises(fetch.FetchError, match="offline"):
+        fetch.kernel()
+    mark.write_text("6.1.0-1")
     assert fetch.kernel().release == "6.1.0-1"
     assert "offline" in capsys.readouterr().err
 
