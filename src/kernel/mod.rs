@@ -14,6 +14,7 @@ pub mod locate;
 pub mod module;
 pub mod module_symbols;
 pub mod percpu;
+pub mod registers;
 pub mod task;
 #[cfg(test)]
 mod testing;
