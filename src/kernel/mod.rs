@@ -16,6 +16,7 @@ pub mod module;
 pub mod module_symbols;
 pub mod percpu;
 pub mod pid;
+pub mod registers;
 mod structure;
 pub mod task;
 #[cfg(test)]
