@@ -74,6 +74,8 @@ pub enum Space {
     Physical,
     /// The kernel's virtual memory.
     Virtual,
+    /// A process' virtual memory.
+    User,
     /// A CPU's registers.
     Registers,
 }

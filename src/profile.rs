@@ -19,7 +19,7 @@ use toml::de::DeTable;
 use crate::addr::PhysRange;
 
 pub use keys::KEYS;
-pub use schema::{Kernel, Link, Member, Memory, Profile, Struct};
+pub use schema::{Kernel, Link, Member, Memory, Policy, Profile, Struct};
 
 /// Why a profile cannot be used.
 #[derive(Debug, thiserror::Error)]

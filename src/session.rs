@@ -12,7 +12,7 @@ use std::{path::PathBuf, sync::Arc};
 use crate::{
     addr::PhysRange,
     kernel::{
-        Kernel, KernelError,
+        Kernel, KernelError, UserMemory,
         btf::{self, BtfError},
         kallsyms::TargetSymbols,
         locate::{self, Hints, LocateError, Progress},
@@ -63,6 +63,8 @@ pub struct Options {
     pub force: bool,
     /// How long what was read holds.
     pub validity: Validity,
+    /// What may be looked at of processes.
+    pub user_memory: UserMemory,
 }
 
 /// Why a session cannot be opened.
@@ -205,7 +207,7 @@ impl Session {
             None => Box::new(Arc::clone(&kallsyms)),
         };
         let symbols = map.slide.map(|slide| Relocated::new(symbols, slide));
-        let kernel = Kernel { map, memory, symbols, types: Some(types) };
+        let kernel = Kernel { map, memory, symbols, types: Some(types), policy: options.user_memory };
         let attach = cache.inner().inner().counts();
         Ok(Self { kernel: Arc::new(kernel), kallsyms, phys, symbol_file: None, cache, link, attach })
     }

@@ -81,6 +81,21 @@ Examples:
   nettlp-gdb ps --profile host.toml --tree
   nettlp-gdb ps --image host.elf --vmlinux vmlinux --threads --json | jq 'select(.state == \"D\")'";
 
+const MAPS_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb maps --profile host.toml 871
+  nettlp-gdb maps --image host.elf 871 --json | jq 'select(.permissions | startswith(\"rwx\"))'";
+
+const FILES_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb files --profile host.toml 871
+  nettlp-gdb files --image host.elf 871 --json | jq -r .path | grep deleted";
+
+const CMDLINE_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb cmdline --profile host.toml 871
+  nettlp-gdb environ --image host.elf 871 --json | jq -r '.environ[]'";
+
 const DMESG_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb dmesg --profile host.toml | tail
@@ -97,12 +112,14 @@ Examples:
 const READ_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb read --profile host.toml init_task 64
-  nettlp-gdb read --profile host.toml --phys 0x9c000 4k --raw > page";
+  nettlp-gdb read --profile host.toml --phys 0x9c000 4k --raw > page
+  nettlp-gdb read --profile host.toml --pid 871 0x7ffd3a91e000 64";
 
 const TRANSLATE_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb translate --profile host.toml init_task
-  nettlp-gdb translate --profile host.toml 0xffffffff81000000";
+  nettlp-gdb translate --profile host.toml 0xffffffff81000000
+  nettlp-gdb translate --profile host.toml --pid 871 0x7ffd3a91e000";
 
 const EMULATE_EXAMPLES: &str = "\
 Examples:
@@ -120,6 +137,18 @@ enum Command {
     /// List processes
     #[command(after_help = PS_EXAMPLES)]
     Ps(cmd::ps::Args),
+    /// List the mappings of a process, as /proc/PID/maps does
+    #[command(after_help = MAPS_EXAMPLES)]
+    Maps(cmd::maps::Args),
+    /// List the open files of a process
+    #[command(after_help = FILES_EXAMPLES)]
+    Files(cmd::files::Args),
+    /// Print the arguments of a process
+    #[command(after_help = CMDLINE_EXAMPLES)]
+    Cmdline(cmd::cmdline::Args),
+    /// Print the environment of a process, as it was when the process began
+    #[command(after_help = CMDLINE_EXAMPLES)]
+    Environ(cmd::cmdline::Args),
     /// Print the kernel log
     #[command(after_help = DMESG_EXAMPLES)]
     Dmesg(cmd::dmesg::Args),
@@ -160,6 +189,10 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Serve(args) => cmd::serve::run(args, cli.quiet),
         Command::Info(args) => cmd::info::run(args, cli.quiet),
         Command::Ps(args) => cmd::ps::run(args, cli.quiet),
+        Command::Maps(args) => cmd::maps::run(args, cli.quiet),
+        Command::Files(args) => cmd::files::run(args, cli.quiet),
+        Command::Cmdline(args) => cmd::cmdline::run(args, cli.quiet),
+        Command::Environ(args) => cmd::cmdline::run_environ(args, cli.quiet),
         Command::Dmesg(args) => cmd::dmesg::run(args, cli.quiet),
         Command::Modules(args) => cmd::modules::run(args, cli.quiet),
         Command::Symbols(args) => cmd::symbols::run(args, cli.quiet),

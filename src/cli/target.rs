@@ -18,10 +18,10 @@ use super::UsageError;
 use crate::{
     addr::{PhysRange, hex_bytes, parse_number},
     audit::{Audit, Event, Trail},
-    kernel::KernelMap,
+    kernel::{KernelMap, UserMemory},
     link::{self, Requester},
     mem::{cache::Validity, file::ImageSpec},
-    profile::{self, Profile, ProfileError},
+    profile::{self, Policy, Profile, ProfileError},
     session::{
         self, Session, Source,
         handout::{Origin, Places},
@@ -151,6 +151,10 @@ impl Target {
             vmlinux: self.vmlinux.clone().or(profile.kernel.file().cloned()),
             ram,
             forbidden: profile.memory.forbidden,
+            user_memory: match profile.memory.policy {
+                Policy::All => UserMemory::All,
+                Policy::KernelOnly => UserMemory::KernelOnly,
+            },
             force: self.force,
             validity,
         })

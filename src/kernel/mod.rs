@@ -6,14 +6,21 @@
 
 mod batch;
 pub mod btf;
+pub mod cmdline;
 pub mod dmesg;
 pub mod family;
+pub mod files;
 pub mod info;
 pub mod kallsyms;
 pub mod kconfig;
 pub mod locate;
+pub mod maple;
+pub mod maps;
+pub mod mm;
 pub mod module;
 pub mod module_symbols;
+pub mod open_file;
+pub mod path;
 pub mod percpu;
 pub mod pid;
 pub mod registers;
@@ -23,6 +30,7 @@ pub mod task;
 mod testing;
 pub mod timekeeper;
 pub mod user;
+pub mod vma;
 pub mod xarray;
 
 use std::sync::Arc;
@@ -114,6 +122,18 @@ pub struct Kernel {
     pub symbols: Option<Relocated>,
     /// Types: the vmlinux's, or else those in the kernel's memory ([`btf`]).
     pub types: Option<Arc<dyn TypeSource>>,
+    /// What may be looked at of processes.
+    pub policy: UserMemory,
+}
+
+/// What the operator lets be looked at of user space (`memory.policy` of a profile).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UserMemory {
+    /// Everything.
+    #[default]
+    All,
+    /// Nothing: the host's users' data is none of the debugger's business.
+    KernelOnly,
 }
 
 /// Why something about the kernel could not be read.
@@ -144,6 +164,27 @@ pub enum KernelError {
         /// What is wrong.
         reason: String,
     },
+    /// The operator lets only the kernel be looked at.
+    #[error("refused: `memory.policy = \"kernel-only\"` of the profile keeps {what} from being read")]
+    KernelOnly {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// No thread has that number.
+    #[error("there is no task with pid {pid}: `ps --threads` lists them")]
+    NoTask {
+        /// The number.
+        pid: i32,
+    },
+    /// The task has no user space.
+    #[error("pid {pid} has no address space: it is a kernel thread, or has ended")]
+    NoUserSpace {
+        /// The task's pid.
+        pid: i32,
+    },
+    /// A page of user space is not there.
+    #[error(transparent)]
+    Absent(user::Absent),
     /// Needs symbols or types, and none were given.
     #[error("{what} needs {needs}: give the kernel's own file with --vmlinux")]
     NeedsVmlinux {
@@ -175,6 +216,17 @@ impl Kernel {
         match self.map.vmcoreinfo.as_ref().and_then(|info| info.symbol(name)) {
             Some(addr) => Ok(addr),
             None => Ok(self.symbols(what)?.addr(name)?),
+        }
+    }
+
+    /// Whether `what`, which belongs to a process, may be looked at.
+    ///
+    /// # Errors
+    /// [`KernelError::KernelOnly`].
+    pub fn user_memory(&self, what: &'static str) -> Result<(), KernelError> {
+        match self.policy {
+            UserMemory::All => Ok(()),
+            UserMemory::KernelOnly => Err(KernelError::KernelOnly { what }),
         }
     }
 

@@ -4,7 +4,12 @@
 //! read side by side, then the `struct pid`s, so that a thousand tasks cost a handful of round trips. Idle tasks have
 //! no number and are not in it.
 
-use super::{Kernel, KernelError, batch, structure::Structure, xarray::XArray};
+use super::{
+    Kernel, KernelError, batch,
+    structure::Structure,
+    task::{Scope, Task, Tasks},
+    xarray::XArray,
+};
 use crate::addr::VirtAddr;
 
 const STEP: &str = "reading the pid IDR";
@@ -62,4 +67,28 @@ pub fn tasks(kernel: &Kernel) -> Result<NumberedTasks, KernelError> {
         }
     }
     Ok(NumberedTasks { tasks, torn: found.torn })
+}
+
+/// The thread with the number `pid`: by the IDR, or by the list of tasks where the kernel is not known well enough for
+/// that, or the IDR has no such number.
+///
+/// # Errors
+/// [`KernelError::NoTask`]; [`KernelError`] when neither can be read.
+pub fn find(kernel: &Kernel, pid: i32) -> Result<Task, KernelError> {
+    let reader = Tasks::resolve(kernel)?;
+    let of_idr = || {
+        let found = tasks(kernel).ok()?;
+        let number = u32::try_from(pid).ok()?;
+        let task = found.tasks.iter().find(|task| task.pid == number)?;
+        reader.at(kernel, &[task.addr]).pop()?.ok().filter(|task| task.pid == pid)
+    };
+    if let Some(task) = of_idr() {
+        return Ok(task);
+    }
+    let list = reader.list(kernel, Scope::Threads)?;
+    match (list.tasks.into_iter().find(|task| task.pid == pid), list.torn) {
+        (Some(task), _) => Ok(task),
+        (None, Some(torn)) => Err(torn),
+        (None, None) => Err(KernelError::NoTask { pid }),
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Kernel, KernelMap};
+use super::{Kernel, KernelMap, UserMemory};
 use crate::{
     addr::{PhysAddr, PhysRange, VirtAddr},
     paging::{Levels, Translation, VirtError, VirtFault, VirtMem, VirtOp},
@@ -63,7 +63,7 @@ pub(crate) fn map(text: VirtAddr, slide: u64) -> KernelMap {
 /// A kernel of which nothing is known but its `init_task` and its types.
 pub(crate) fn kernel(memory: Arc<dyn VirtMem>, types: Arc<dyn TypeSource>, init_task: VirtAddr) -> Kernel {
     let map = KernelMap { init_task: Some(init_task), ..map(VirtAddr::default(), 0) };
-    Kernel { map, memory, symbols: None, types: Some(types) }
+    Kernel { map, memory, symbols: None, types: Some(types), policy: UserMemory::All }
 }
 
 /// Structs whose members are integers; a dotted member name stands for a nested struct.
@@ -86,6 +86,14 @@ impl Structs {
     /// Adds `struct NAME` of `size` bytes with members (path, offset, size).
     pub(crate) fn add(mut self, name: &str, size: u64, members: &[(&str, u64, u64)]) -> Self {
         let id = self.aggregate(name, size, members);
+        self.names.insert(name.to_owned(), id);
+        self
+    }
+
+    /// Adds `enum NAME`.
+    pub(crate) fn enumeration(mut self, name: &str, values: &[(&str, i128)]) -> Self {
+        let values = values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        let id = self.push(Type::Enum { name: Some(name.to_owned()), size: 4, values });
         self.names.insert(name.to_owned(), id);
         self
     }

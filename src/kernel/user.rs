@@ -4,13 +4,18 @@
 //! what stood in the way: a page that is not present (swapped out, never touched) is an error, never zeros. This is the
 //! only place that reads user memory, so that what may be read of it is decided in one.
 
+mod absence;
+
 use std::collections::HashMap;
 
-use super::{Kernel, KernelError};
+pub use absence::{Absence, Absent, Entry};
+
+use super::{Kernel, KernelError, mm::Mm, vma};
 use crate::{
-    addr::{PhysAddr, VirtAddr},
-    paging::VirtOp,
+    addr::{PAGE_SIZE, PhysAddr, VirtAddr},
+    paging::{Translation, VirtError, VirtOp},
 };
+use absence::SwapNumbers;
 
 const STEP: &str = "reading user memory";
 
@@ -28,9 +33,89 @@ pub struct UserRange {
     pub len: usize,
 }
 
+/// The lowest address that is not user space's, with tables of this kernel's depth.
+#[must_use]
+pub fn end(kernel: &Kernel) -> VirtAddr {
+    VirtAddr::new(1 << (kernel.map.levels.address_bits() - 1))
+}
+
+/// Reads `len` bytes of a process from `addr`.
+///
+/// # Errors
+/// [`KernelError::Absent`] saying what became of the first page that is not there; [`KernelError::KernelOnly`].
+pub fn read_vec(kernel: &Kernel, mm: &Mm, addr: VirtAddr, len: usize) -> Result<Vec<u8>, KernelError> {
+    let outcome = read(kernel, &[UserRange { pgd: mm.pgd, start: addr, len }]).pop();
+    match outcome {
+        Some(Err(KernelError::Read { source, .. })) => Err(explained(kernel, mm, source)),
+        Some(outcome) => outcome,
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Reads from `addr` as much of `buf` as can be read without a gap, and returns how many bytes that is. Why the rest is
+/// not there is not looked into.
+///
+/// # Errors
+/// [`KernelError`] when the first byte cannot be read.
+pub fn read_prefix(kernel: &Kernel, mm: &Mm, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, KernelError> {
+    let mut ranges = Vec::new();
+    let mut done = 0;
+    while done < buf.len() {
+        let start = addr.wrapping_add(done as u64);
+        let len = (buf.len() - done).min((PAGE_SIZE - start.offset_in(PAGE_SIZE)) as usize);
+        ranges.push(UserRange { pgd: mm.pgd, start, len });
+        done += len;
+    }
+    let mut read_so_far = 0;
+    for bytes in read(kernel, &ranges) {
+        match bytes {
+            Ok(bytes) => {
+                let rest = buf.get_mut(read_so_far..).unwrap_or_default();
+                rest.iter_mut().zip(&bytes).for_each(|(to, from)| *to = *from);
+                read_so_far += bytes.len();
+            }
+            Err(error) if read_so_far == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(read_so_far)
+}
+
+/// Where an address of a process lies in physical memory.
+///
+/// # Errors
+/// As [`read_vec`].
+pub fn translate(kernel: &Kernel, mm: &Mm, addr: VirtAddr) -> Result<Translation, KernelError> {
+    kernel.user_memory("the page tables of a process")?;
+    is_user(kernel, &UserRange { pgd: mm.pgd, start: addr, len: 1 })?;
+    let root = root(kernel, mm.pgd, &mut HashMap::new())?;
+    kernel.memory.translate_from(root, addr).map_err(|error| explained(kernel, mm, error))
+}
+
+fn explained(kernel: &Kernel, mm: &Mm, error: VirtError) -> KernelError {
+    match vma::list(kernel, mm) {
+        Ok(list) => {
+            let area = vma::containing(&list.areas, error.addr);
+            // Of an incomplete list nothing follows from what it lacks.
+            if let (None, Some(torn)) = (area, list.torn) {
+                log::warn!("why {} is not there is not known: {torn}", error.addr);
+                return KernelError::Read { step: STEP, source: error };
+            }
+            absence::explain(error, area, SwapNumbers::of(kernel))
+        }
+        Err(unlisted) => {
+            log::warn!("why {} is not there is not known: {unlisted}", error.addr);
+            KernelError::Read { step: STEP, source: error }
+        }
+    }
+}
+
 /// Reads `ranges`, all of them level by level and page by page side by side.
 #[must_use]
 pub fn read(kernel: &Kernel, ranges: &[UserRange]) -> Vec<Result<Vec<u8>, KernelError>> {
+    if kernel.user_memory("user memory").is_err() {
+        return ranges.iter().map(|_| Err(KernelError::KernelOnly { what: "user memory" })).collect();
+    }
     let mut roots = HashMap::new();
     let mut outcomes = Vec::with_capacity(ranges.len());
     for ranges in ranges.chunks(BATCH) {
@@ -81,7 +166,7 @@ fn read_batch(
 /// The lower half of the addresses that the tables translate is user space's.
 fn is_user(kernel: &Kernel, range: &UserRange) -> Result<(), KernelError> {
     let end = range.start.raw().checked_add(range.len as u64);
-    if end.is_some_and(|end| end <= 1 << (kernel.map.levels.address_bits() - 1)) {
+    if end.is_some_and(|last| last <= self::end(kernel).raw()) {
         return Ok(());
     }
     let reason = format!("{} bytes from there are not user space", range.len);

@@ -149,6 +149,15 @@ pub trait VirtMem: Send + Sync {
     /// [`VirtError`] naming the address and the table entry that ended the walk.
     fn translate(&self, addr: VirtAddr) -> Result<Translation, VirtError>;
 
+    /// As [`VirtMem::translate`], through the top-level table at `root` instead of this space's own.
+    ///
+    /// # Errors
+    /// As [`VirtMem::translate`]; [`VirtFault::NotAttempted`] by memory that has no page tables.
+    fn translate_from(&self, root: PhysAddr, addr: VirtAddr) -> Result<Translation, VirtError> {
+        let _ = root;
+        Err(VirtError { addr, len: 1, fault: VirtFault::NotAttempted })
+    }
+
     /// Reads `buf.len()` bytes from `addr`.
     ///
     /// # Errors

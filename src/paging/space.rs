@@ -257,8 +257,12 @@ impl VirtMem for AddressSpace {
     }
 
     fn translate(&self, addr: VirtAddr) -> Result<Translation, VirtError> {
+        self.translate_from(self.root, addr)
+    }
+
+    fn translate_from(&self, root: PhysAddr, addr: VirtAddr) -> Result<Translation, VirtError> {
         let outcome = self
-            .walk(&[(self.root, addr.align_down(PAGE_SIZE))])
+            .walk(&[(self.table(root), addr.align_down(PAGE_SIZE))])
             .pop()
             .unwrap_or(Err(VirtFault::NotAttempted));
         let page = outcome.map_err(|fault| VirtError { addr, len: 1, fault })?;

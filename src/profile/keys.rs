@@ -20,6 +20,7 @@ pub const KEYS: &[&str] = &[
     "memory.ram",
     "memory.forbidden",
     "memory.write",
+    "memory.policy",
     "kernel.release",
     "kernel.build-id",
     "kernel.vmlinux",

@@ -68,9 +68,38 @@ pub struct Memory {
     /// Ranges of which no byte is ever read or written.
     #[serde(with = "written::ranges", skip_serializing_if = "Vec::is_empty")]
     pub forbidden: Vec<PhysRange>,
+    /// What may be read of processes.
+    #[serde(skip_serializing_if = "Policy::is_default")]
+    pub policy: Policy,
     /// Ranges that may be written where writing was allowed; none when empty.
     #[serde(with = "written::ranges", skip_serializing_if = "Vec::is_empty")]
     pub write: Vec<PhysRange>,
+}
+
+/// What may be read of the memory of processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// Everything.
+    #[default]
+    All,
+    /// Nothing: only the kernel's own.
+    KernelOnly,
+}
+
+impl Policy {
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::KernelOnly => "kernel-only",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The `[kernel]` table.

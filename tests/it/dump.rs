@@ -118,6 +118,7 @@ fn open(source: Source, vmlinux: &Path) -> Session {
         forbidden: Vec::new(),
         force: false,
         validity: Validity::Stop,
+        user_memory: nettlp_gdb::kernel::UserMemory::All,
     };
     Session::open(options, &|_| ()).unwrap()
 }

@@ -31,6 +31,7 @@ impl Victim {
             forbidden: Vec::new(),
             force: false,
             validity: Validity::Stop,
+            user_memory: nettlp_gdb::kernel::UserMemory::All,
         };
         let session = Session::open(options, &|_| {}).unwrap();
         Self { machine, session }

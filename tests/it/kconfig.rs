@@ -23,6 +23,7 @@ fn open(source: Source, ram: &[PhysRange]) -> Session {
         forbidden: Vec::new(),
         force: false,
         validity: Validity::Stop,
+        user_memory: nettlp_gdb::kernel::UserMemory::All,
     };
     Session::open(options, &|_| ()).unwrap()
 }

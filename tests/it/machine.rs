@@ -40,6 +40,7 @@ fn attach(machine: &Machine, source: Source, ram: &[PhysRange]) -> Session {
         forbidden: Vec::new(),
         force: false,
         validity: Validity::For(Duration::from_secs(60)),
+        user_memory: nettlp_gdb::kernel::UserMemory::All,
     };
     Session::open(options, &|_| ()).unwrap()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nettlp_gdb::{
     addr::VirtAddr,
     kernel::{
-        Kernel, family,
+        Kernel, UserMemory, family,
         task::{self, Scope, Task, Tasks},
     },
     machine::{Description, Machine},
@@ -61,6 +61,7 @@ fn attach(machine: &Machine) -> Session {
         forbidden: Vec::new(),
         force: false,
         validity: Validity::Stop,
+        user_memory: nettlp_gdb::kernel::UserMemory::All,
     };
     Session::open(options, &|_| {}).unwrap()
 }
@@ -72,7 +73,13 @@ fn with_members(machine: &Machine, members: &[&'static str]) -> Kernel {
     let mut map = kernel.map.clone();
     map.init_task = Some(machine.truth().tasks[0].addr);
     let types = Few { types: kernel.types.clone().unwrap(), members: members.to_vec() };
-    Kernel { map, memory: Arc::clone(&kernel.memory), symbols: None, types: Some(Arc::new(types)) }
+    Kernel {
+        map,
+        memory: Arc::clone(&kernel.memory),
+        symbols: None,
+        types: Some(Arc::new(types)),
+        policy: UserMemory::All,
+    }
 }
 
 #[test]

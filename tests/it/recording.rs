@@ -72,6 +72,7 @@ pub(crate) fn options(machine: &Machine, memory: Arc<dyn PhysMem>, directory: &T
         forbidden: Vec::new(),
         force: false,
         validity: Validity::Stop,
+        user_memory: nettlp_gdb::kernel::UserMemory::All,
     }
 }
 

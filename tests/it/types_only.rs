@@ -174,6 +174,7 @@ fn open(machine: &Machine, ram: &[PhysRange]) -> Result<Session, SessionError> {
         forbidden: Vec::new(),
         force: false,
         validity: Validity::Stop,
+        user_memory: nettlp_gdb::kernel::UserMemory::All,
     };
     Session::open(options, &|_| ())
 }

@@ -13,6 +13,7 @@ use crate::{
     cli::{Outcome, out},
     emulator::{self, Emulator, ReadOnly},
     gdb::{self, Listen, Server},
+    kernel::UserMemory,
     link,
     machine::Machine,
     mem::cache::Validity,
@@ -66,6 +67,7 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
             forbidden: Vec::new(),
             force: false,
             validity: Validity::Stop,
+            user_memory: UserMemory::All,
         },
         &|_| {},
     )?;

@@ -91,6 +91,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     );
     let quiet = quiet || args.json;
     let session = args.target.open(quiet)?;
+    session.kernel.user_memory("a dump of RAM, which holds the memory of processes,")?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         flag::register(signal, Arc::clone(&stop)).context("cannot wait for signals")?;

@@ -1,13 +1,16 @@
 //! One file per command.
 
+pub(super) mod cmdline;
 pub(super) mod completions;
 pub(super) mod demo;
 pub(super) mod dmesg;
 pub(super) mod dump;
 pub(super) mod emulate;
+pub(super) mod files;
 pub(super) mod info;
 pub(super) mod kconfig;
 pub(super) mod man;
+pub(super) mod maps;
 pub(super) mod modules;
 pub(super) mod profile;
 pub(super) mod ps;

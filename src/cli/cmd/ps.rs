@@ -99,7 +99,8 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     Ok(finished(list.torn))
 }
 
-fn finished(torn: Option<KernelError>) -> Outcome {
+/// Says what is missing of a list, if anything is.
+pub(super) fn finished(torn: Option<KernelError>) -> Outcome {
     match torn {
         None => Outcome::Done,
         Some(error) => {

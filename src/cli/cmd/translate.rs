@@ -4,6 +4,7 @@ use crate::{
     addr::{VirtAddr, parse_number},
     audit::Event,
     cli::{Outcome, out, target::Listing},
+    kernel::{mm, pid, user},
     render,
 };
 
@@ -11,6 +12,10 @@ use crate::{
 pub(in crate::cli) struct Args {
     #[command(flatten)]
     listing: Listing,
+
+    /// The address is of this process' memory
+    #[arg(long, value_name = "PID")]
+    pid: Option<i32>,
 
     /// A virtual address, or a symbol of the vmlinux
     addr: String,
@@ -23,10 +28,18 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         None => VirtAddr::new(parse_number(&args.addr)?),
     };
     args.listing.note(&Event::Translate { address: &addr.to_string() })?;
-    let found = session.kernel.memory.translate(addr)?;
+    let kernel = &session.kernel;
+    let found = match args.pid {
+        None => kernel.memory.translate(addr)?,
+        Some(pid) => {
+            kernel.user_memory("the page tables of a process")?;
+            let mm = mm::of(kernel, &pid::find(kernel, pid)?)?;
+            user::translate(kernel, &mm, addr)?
+        }
+    };
     if args.listing.json {
         out::json_lines([serde_json::json!({
-            "virt": addr, "phys": found.phys, "page_size": found.page_size,
+            "virt": addr, "pid": args.pid, "phys": found.phys, "page_size": found.page_size,
             "writable": found.writable, "user": found.user, "executable": found.executable,
         })])?;
     } else {

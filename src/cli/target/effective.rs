@@ -77,6 +77,7 @@ impl Target {
         origins.add("memory.ram", list(ram), by_ram);
         origins.add("memory.forbidden", list(&profile.memory.forbidden), None);
         origins.add("memory.write", list(&profile.memory.write), None);
+        origins.add("memory.policy", Some(profile.memory.policy.name().to_owned()), None);
         self.kernel_settings(&profile.kernel, &mut origins);
         Ok(origins.settings)
     }

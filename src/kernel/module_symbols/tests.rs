@@ -4,7 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    kernel::testing::{self, Flat, Structs},
+    kernel::{
+        UserMemory,
+        testing::{self, Flat, Structs},
+    },
     symbols::{Relocated, kallsyms::writer},
 };
 
@@ -103,6 +106,7 @@ impl Image {
             memory: Arc::new(Flat { start, bytes: self.0.clone() }),
             symbols: Some(Relocated::new(Box::new(writer::table(&rows, 0)), 0)),
             types: Some(Arc::new(types(typetab))),
+            policy: UserMemory::All,
         })
     }
 }

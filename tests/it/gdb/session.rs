@@ -32,6 +32,7 @@ fn debug(machine: &Machine, commands: &[&str]) -> String {
         forbidden: Vec::new(),
         force: false,
         validity: Validity::Stop,
+        user_memory: nettlp_gdb::kernel::UserMemory::All,
     };
     debug_session(Session::open(options, &|_| ()).unwrap(), Some(&vmlinux), &[], commands)
 }
@@ -115,6 +116,7 @@ fn a_gdb_that_finds_the_debug_file_itself() {
             forbidden: Vec::new(),
             force: false,
             validity: Validity::Stop,
+            user_memory: nettlp_gdb::kernel::UserMemory::All,
         };
         let mut session = Session::open(options, &|_| ()).unwrap();
         session.symbol_file = Some(SymbolFile {

@@ -1,0 +1,65 @@
+//! `cmdline` and `environ`: the arguments and the environment of a process, from its own memory.
+
+use serde_json::json;
+
+use crate::{
+    audit::{Event, Space},
+    cli::{Outcome, out, target::Listing},
+    kernel::{Kernel, KernelError, cmdline, mm, mm::Mm, pid},
+    render,
+};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    #[command(flatten)]
+    listing: Listing,
+
+    /// The bytes as /proc has them, each string ended by a NUL, instead of a line each
+    #[arg(long, conflicts_with = "json")]
+    raw: bool,
+
+    /// The process, by its pid or that of one of its threads
+    pid: i32,
+}
+
+type Read = fn(&Kernel, &Mm) -> Result<Vec<u8>, KernelError>;
+
+pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
+    print(args, quiet, "cmdline", |mm| mm.arguments, cmdline::cmdline)
+}
+
+pub(in crate::cli) fn run_environ(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
+    print(args, quiet, "environ", |mm| mm.environment, cmdline::environ)
+}
+
+fn print(
+    args: &Args,
+    quiet: bool,
+    name: &str,
+    place: fn(&Mm) -> [crate::addr::VirtAddr; 2],
+    read: Read,
+) -> anyhow::Result<Outcome> {
+    let session = args.listing.open(quiet)?;
+    let kernel = &session.kernel;
+    let task = pid::find(kernel, args.pid)?;
+    let bytes = match mm::of(kernel, &task) {
+        // As an empty file, which is what /proc has of a kernel thread.
+        Err(KernelError::NoUserSpace { .. }) => Vec::new(),
+        mm => {
+            let mm = mm?;
+            let [start, end] = place(&mm);
+            let range = format!("{start}-{end}");
+            args.listing.note(&Event::Read { space: Space::User, ranges: &[range] })?;
+            read(kernel, &mm)?
+        }
+    };
+    if args.raw {
+        out::bytes(&bytes)?;
+    } else if args.listing.json {
+        out::json_lines([json!({ "pid": task.pid, "comm": task.comm, name: cmdline::strings(&bytes) })])?;
+    } else {
+        out::rendered(|text| render::strings(text, &cmdline::strings(&bytes)))?;
+    }
+    args.listing.report(&session);
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,264 @@
+//! Why a page of user space is not there: what its page-table entry and the mapping around it say together.
+//!
+//! An entry that is not present is the kernel's to use (`arch/x86/include/asm/pgtable_64.h`, "Encode and de-code a swap
+//! entry"; `pgtable_types.h`, `_PAGE_BIT_PROTNONE`): 0 where nothing was ever put; with bit 8, a page that is in memory
+//! and whose access is taken away; else a number of 5 bits that says which swap area, and where in it.
+
+use std::fmt;
+
+use crate::addr::VirtAddr;
+use crate::{
+    addr::PhysAddr,
+    kernel::{
+        Kernel, KernelError,
+        vma::{Area, flags},
+    },
+    paging::{VirtError, VirtFault},
+};
+
+/// A page that is not to be read, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no memory of the process at {addr}: {absence}{}", shown(self.entry.as_ref()))]
+pub struct Absent {
+    /// The address.
+    pub addr: VirtAddr,
+    /// Why.
+    pub absence: Absence,
+    /// The entry that ended the walk.
+    pub entry: Option<Entry>,
+}
+
+/// A page-table entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// 1 (page table) to 5 (PML5).
+    pub level: u32,
+    /// Where it is.
+    pub addr: PhysAddr,
+    /// The entry.
+    pub value: u64,
+}
+
+/// What became of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Absence {
+    /// No mapping of the process holds the address.
+    NotMapped,
+    /// Anonymous memory that nobody has touched yet: it would read as zeros.
+    NeverTouched,
+    /// Of a mapped file (with its page offset there), and not mapped in: never read, or dropped; the page cache may
+    /// have it.
+    NotReadIn {
+        /// Page of the file.
+        page: u64,
+    },
+    /// A device's memory.
+    Device,
+    /// In a swap area.
+    SwappedOut {
+        /// Number of the area, as in `/proc/swaps`.
+        area: u64,
+        /// Page of the area.
+        page: u64,
+    },
+    /// In memory, and being moved to another page.
+    Migrating,
+    /// Poisoned, a device's private memory, a marker: what the kernel keeps swap numbers for.
+    Special {
+        /// The number.
+        kind: u64,
+    },
+    /// In memory, and access was taken away by `mprotect(PROT_NONE)`.
+    NoAccess {
+        /// Its page frame.
+        phys: PhysAddr,
+    },
+    /// In memory, and access was taken away to see which node uses it (NUMA balancing).
+    NumaHint {
+        /// Its page frame.
+        phys: PhysAddr,
+    },
+    /// A huge page that is being split.
+    Splitting,
+    /// The entry means nothing this program knows.
+    Unknown,
+}
+
+impl fmt::Display for Absence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotMapped => f.write_str("no mapping of the process holds it (`maps` lists them)"),
+            Self::NeverTouched => f.write_str("anonymous memory that was never touched"),
+            Self::NotReadIn { page } => write!(f, "page {page} of a mapped file, which is not read in"),
+            Self::Device => f.write_str("a device's memory"),
+            Self::SwappedOut { area, page } => write!(f, "swapped out, to page {page} of swap area {area}"),
+            Self::Migrating => f.write_str("being moved to another page (a migration entry): try again"),
+            Self::Special { kind } => {
+                write!(f, "poisoned, in a device or marked by the kernel (special swap entry of type {kind})")
+            }
+            Self::NoAccess { phys } => {
+                write!(f, "mapped without access (PROT_NONE), in memory at physical {phys}")
+            }
+            Self::NumaHint { phys } => {
+                write!(f, "access is taken away for NUMA balancing, in memory at physical {phys}: try again")
+            }
+            Self::Splitting => f.write_str("a huge page that is being split: try again"),
+            Self::Unknown => f.write_str("the kernel uses the entry in an unknown way"),
+        }
+    }
+}
+
+fn shown(entry: Option<&Entry>) -> String {
+    entry.map_or_else(String::new, |Entry { level, addr, value }| {
+        format!(" (the level-{level} entry at physical {addr} is {value:#x})")
+    })
+}
+
+/// `_PAGE_BIT_PROTNONE` and `_PAGE_PSE`
+const NO_ACCESS: u64 = 1 << 8;
+const HUGE: u64 = 1 << 7;
+/// Bits 51:12 of an entry.
+const FRAME: u64 = 0x000f_ffff_ffff_f000;
+/// `SWP_TYPE_BITS`; the type is the highest bits.
+const TYPE_BITS: u32 = 5;
+/// `SWP_OFFSET_SHIFT`
+const OFFSET_SHIFT: u32 = 14;
+
+/// How many of the numbers are swap areas (`MAX_SWAPFILES`), and what the first two behind them mean.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SwapNumbers {
+    areas: Option<u64>,
+    has_poison: bool,
+}
+
+impl SwapNumbers {
+    /// By the length of the array of swap areas, and by what this kernel was built with.
+    pub(super) fn of(kernel: &Kernel) -> Self {
+        let symbols = kernel.symbols.as_ref();
+        let array = symbols.and_then(|symbols| symbols.table().lookup("swap_info"));
+        let areas = array.map(|array| array.size / 8).filter(|areas| (16..1 << TYPE_BITS).contains(areas));
+        let has_poison = symbols.is_some_and(|symbols| symbols.find("memory_failure").is_some());
+        Self { areas, has_poison }
+    }
+
+    fn meaning(self, value: u64) -> Absence {
+        let kind = value >> (64 - TYPE_BITS);
+        // The offset is kept inverted, so that the processor cannot speculate on it (L1TF).
+        let page = (!value << TYPE_BITS) >> OFFSET_SHIFT;
+        let Some(areas) = self.areas else { return Absence::SwappedOut { area: kind, page } };
+        let migrating = areas + u64::from(self.has_poison);
+        match kind {
+            area if area < areas => Absence::SwappedOut { area, page },
+            kind if (migrating..migrating + 2).contains(&kind) => Absence::Migrating,
+            kind => Absence::Special { kind },
+        }
+    }
+}
+
+/// What `entry` of the lowest or second-lowest level says, in the mapping `area`.
+fn of_entry(entry: &Entry, addr: VirtAddr, area: &Area, swap: SwapNumbers) -> Absence {
+    let value = entry.value;
+    if value == 0 {
+        return nothing_there(addr, area);
+    }
+    if value & NO_ACCESS != 0 {
+        let phys = PhysAddr::new(!value & FRAME);
+        let may = flags::READ | flags::WRITE | flags::EXEC;
+        return if area.flags & may == 0 { Absence::NoAccess { phys } } else { Absence::NumaHint { phys } };
+    }
+    match entry.level {
+        1 => swap.meaning(value),
+        2 if value & HUGE != 0 => Absence::Splitting,
+        2 => swap.meaning(value),
+        _ => Absence::Unknown,
+    }
+}
+
+fn nothing_there(addr: VirtAddr, area: &Area) -> Absence {
+    if area.flags & (flags::PFN_MAP | flags::MIXED_MAP) != 0 {
+        return Absence::Device;
+    }
+    if area.file == VirtAddr::default() {
+        return Absence::NeverTouched;
+    }
+    let page = addr.wrapping_offset_from(area.start) / 4096;
+    Absence::NotReadIn { page: page.wrapping_add(area.page_offset) }
+}
+
+/// The reason why a read of user space failed, `error` where it lies deeper. `area` is the mapping that holds the
+/// address, if there is one.
+pub(super) fn explain(error: VirtError, area: Option<&Area>, swap: SwapNumbers) -> KernelError {
+    let addr = error.addr;
+    let (entry, area) = match (&error.fault, area) {
+        (VirtFault::NotPresent { level, entry_addr, entry }, area) => {
+            (Entry { level: *level, addr: *entry_addr, value: *entry }, area)
+        }
+        _ => return KernelError::Read { step: super::STEP, source: error },
+    };
+    let absence = area.map_or(Absence::NotMapped, |area| of_entry(&entry, addr, area, swap));
+    KernelError::Absent(Absent { addr, absence, entry: Some(entry) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u64 = 0x7f00_0000_0000;
+
+    fn area(flags: u64, file: u64) -> Area {
+        Area {
+            addr: VirtAddr::new(0),
+            start: VirtAddr::new(START),
+            end: VirtAddr::new(START + (1 << 21)),
+            flags,
+            page_offset: 7,
+            file: VirtAddr::new(file),
+            ops: VirtAddr::new(0),
+            private: VirtAddr::new(0),
+            anon_name: VirtAddr::new(0),
+        }
+    }
+
+    /// What is said of the third page, whose entry of `level` is `value`.
+    fn said(level: u32, value: u64, area: Option<Area>) -> String {
+        let fault = VirtFault::NotPresent { level, entry_addr: PhysAddr::new(0x1000), entry: value };
+        let error = VirtError { addr: VirtAddr::new(START + 0x2000), len: 8, fault };
+        let swap = SwapNumbers { areas: Some(23), has_poison: true };
+        explain(error, area.as_ref(), swap).to_string()
+    }
+
+    #[track_caller]
+    fn check(level: u32, value: u64, area: Option<Area>, reason: &str) {
+        let expected = format!(
+            "no memory of the process at 0x7f0000002000: {reason} (the level-{level} entry at physical 0x1000 is \
+             {value:#x})"
+        );
+        assert_eq!(said(level, value, area), expected);
+    }
+
+    #[test]
+    fn every_reason_is_told_from_the_others() {
+        let (anonymous, file) = (Some(area(3, 0)), Some(area(1, 0xffff_8880_0000_1000)));
+        check(4, 0, None, "no mapping of the process holds it (`maps` lists them)");
+        check(1, 0, anonymous, "anonymous memory that was never touched");
+        check(2, 0, file, "page 9 of a mapped file, which is not read in");
+        check(1, 0, Some(area(3 | flags::PFN_MAP, 1)), "a device's memory");
+        let swapped = |kind: u64, page: u64| kind << 59 | (!page << OFFSET_SHIFT) >> TYPE_BITS;
+        check(1, swapped(2, 0x1234), anonymous, "swapped out, to page 4660 of swap area 2");
+        check(1, swapped(24, 5), anonymous, "being moved to another page (a migration entry): try again");
+        let special = "poisoned, in a device or marked by the kernel (special swap entry of type 23)";
+        check(1, swapped(23, 5), anonymous, special);
+        let hidden = !0x1234_5000 & FRAME | NO_ACCESS;
+        check(
+            1,
+            hidden,
+            Some(area(0, 0)),
+            "mapped without access (PROT_NONE), in memory at physical 0x12345000",
+        );
+        let hint = "access is taken away for NUMA balancing, in memory at physical 0x12345000: try again";
+        check(1, hidden, anonymous, hint);
+        check(2, 0x20_0000 | HUGE, anonymous, "a huge page that is being split: try again");
+        check(3, 0x20_0000, anonymous, "the kernel uses the entry in an unknown way");
+    }
+}
