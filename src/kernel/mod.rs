@@ -13,12 +13,14 @@ pub mod kconfig;
 pub mod locate;
 pub mod module;
 pub mod module_symbols;
+pub mod orc;
 pub mod percpu;
 pub mod registers;
 pub mod task;
 #[cfg(test)]
 mod testing;
 pub mod timekeeper;
+pub mod unwind;
 pub mod user;
 
 use std::sync::Arc;

@@ -22,7 +22,7 @@ const MAX_FRAME: u64 = 1024;
 const STEP: &str = "reading the registers of a sleeping task";
 
 /// What is known of the registers of one context. A register that nothing says is `None`, never zero.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[expect(missing_docs, reason = "the processor's own names")]
 pub struct Registers {
     pub rax: Option<u64>,
@@ -42,6 +42,7 @@ pub struct Registers {
     pub r14: Option<u64>,
     pub r15: Option<u64>,
     pub rip: Option<u64>,
+    pub orig_rax: Option<u64>,
     pub eflags: Option<u64>,
     pub cs: Option<u64>,
     pub ss: Option<u64>,
