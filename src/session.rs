@@ -28,7 +28,11 @@ use crate::{
         stats::{Counts, Stats},
     },
     paging::{AddressSpace, VirtMem},
-    symbols::{Relocated, SymbolTable, elf::ElfSymbols},
+    symbols::{
+        Relocated, SymbolTable,
+        elf::ElfSymbols,
+        lines::{DwarfLines, SourceLines},
+    },
     synth::{
         self, SymbolFile,
         vmlinux::{SynthError, Synthesized},
@@ -153,6 +157,7 @@ pub struct Session {
     pub phys: Arc<dyn PhysMem>,
     /// What a GDB is handed that comes without a file.
     pub symbol_file: Option<SymbolFile>,
+    lines: Option<DwarfLines>,
     cache: Arc<Cache<Fenced>>,
     link: Option<Arc<Remote>>,
     attach: Counts,
@@ -206,8 +211,10 @@ impl Session {
         };
         let symbols = map.slide.map(|slide| Relocated::new(symbols, slide));
         let kernel = Kernel { map, memory, symbols, types: Some(types) };
+        // Those of an object file are of code that was not linked.
+        let lines = vmlinux.filter(|file| !file.is_relocatable()).map(DwarfLines::new);
         let attach = cache.inner().inner().counts();
-        Ok(Self { kernel: Arc::new(kernel), kallsyms, phys, symbol_file: None, cache, link, attach })
+        Ok(Self { kernel: Arc::new(kernel), kallsyms, phys, symbol_file: None, lines, cache, link, attach })
     }
 
     /// Makes a vmlinux of what the kernel's own memory says: its symbols (the given vmlinux's, if there is one) and its
@@ -246,6 +253,12 @@ impl Session {
     pub fn refresh(&self) {
         self.cache.invalidate();
         self.kallsyms.retry();
+    }
+
+    /// The source lines of the vmlinux, if one was given.
+    #[must_use]
+    pub fn lines(&self) -> Option<&dyn SourceLines> {
+        self.lines.as_ref().map(|lines| -> &dyn SourceLines { lines })
     }
 
     /// What crossed the link so far.

@@ -5,9 +5,12 @@
 //! and symbols. The target is live and may be hostile: every walk is bounded.
 
 mod batch;
+pub mod bt;
 pub mod btf;
+pub mod code;
 pub mod dmesg;
 pub mod family;
+pub mod halted;
 pub mod info;
 pub mod kallsyms;
 pub mod kconfig;

@@ -5,10 +5,10 @@
 //! pointers and the registers a callee preserves are known; what the caller may lose is lost, and unknown here. The
 //! place of each is taken from the target's own types. Two batches, whatever the number of tasks.
 
-use super::{Kernel, KernelError};
+use super::{Kernel, KernelError, batch};
 use crate::{
     addr::VirtAddr,
-    paging::VirtOp,
+    paging::VirtError,
     types::{Field, TypeError, TypeSource, field::Scalar},
 };
 
@@ -22,7 +22,7 @@ const MAX_FRAME: u64 = 1024;
 const STEP: &str = "reading the registers of a sleeping task";
 
 /// What is known of the registers of one context. A register that nothing says is `None`, never zero.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the processor's own names")]
 pub struct Registers {
     pub rax: Option<u64>,
@@ -46,6 +46,43 @@ pub struct Registers {
     pub eflags: Option<u64>,
     pub cs: Option<u64>,
     pub ss: Option<u64>,
+}
+
+impl Registers {
+    /// Names and values of the registers that are known, in the processor's order of numbering, then the others.
+    pub fn known(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let all = [
+            ("rax", self.rax),
+            ("rbx", self.rbx),
+            ("rcx", self.rcx),
+            ("rdx", self.rdx),
+            ("rsi", self.rsi),
+            ("rdi", self.rdi),
+            ("rbp", self.rbp),
+            ("rsp", self.rsp),
+            ("r8", self.r8),
+            ("r9", self.r9),
+            ("r10", self.r10),
+            ("r11", self.r11),
+            ("r12", self.r12),
+            ("r13", self.r13),
+            ("r14", self.r14),
+            ("r15", self.r15),
+            ("rip", self.rip),
+            ("eflags", self.eflags),
+            ("cs", self.cs),
+            ("ss", self.ss),
+            ("orig_rax", self.orig_rax),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    }
+}
+
+impl serde::Serialize for Registers {
+    /// The registers that are known, as `0x...`.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.known().map(|(name, value)| (name, VirtAddr::new(value))))
+    }
 }
 
 /// A task that left its CPU.
@@ -115,20 +152,20 @@ impl SavedRegisters {
     /// [`KernelError::Inconsistent`] of one says that its stack pointer leads outside its stack, or that its return
     /// address is not in the kernel's image: the task woke up between the reads, or its memory is damaged.
     pub fn of(&self, kernel: &Kernel, tasks: &[VirtAddr]) -> Vec<Result<Option<Asleep>, KernelError>> {
-        let structs = read_all(kernel, tasks.iter().map(|task| (*task, self.bytes)));
+        let structs = batch::fetch(kernel, tasks, self.bytes);
         let mut places = Vec::with_capacity(tasks.len());
         for (task, bytes) in tasks.iter().zip(structs) {
-            places.push(bytes.and_then(|bytes| self.place(*task, &bytes)));
+            places.push(bytes.map_err(read_error).and_then(|bytes| self.place(*task, &bytes)));
         }
         let frame = self.frame.bytes as usize;
-        let wanted = places.iter().filter_map(|place| place.as_ref().ok()?.as_ref());
-        let mut frames = read_all(kernel, wanted.map(|place| (place.sp, frame))).into_iter();
+        let wanted = places.iter().filter_map(|place| Some(place.as_ref().ok()?.as_ref()?.sp));
+        let mut frames = batch::fetch(kernel, &wanted.collect::<Vec<_>>(), frame).into_iter();
         places
             .into_iter()
             .map(|place| {
                 let Some(place) = place? else { return Ok(None) };
                 let early = || inconsistent(place.sp, "it was not read".to_owned());
-                let bytes = frames.next().ok_or_else(early)??;
+                let bytes = frames.next().ok_or_else(early)?.map_err(read_error)?;
                 let registers = self.frame.registers(place.sp, &bytes).ok_or_else(early)?;
                 check_return(kernel, place.sp, &registers)?;
                 Ok(Some(Asleep { registers, stack: place.stack }))
@@ -211,22 +248,12 @@ fn stack_len(types: &dyn TypeSource) -> u64 {
     size.ok().filter(|size| size.is_power_of_two() && *size <= MAX_STACK).unwrap_or(USUAL_STACK)
 }
 
-fn inconsistent(addr: VirtAddr, reason: String) -> KernelError {
-    KernelError::Inconsistent { step: STEP, addr, reason }
+fn read_error(source: VirtError) -> KernelError {
+    KernelError::Read { step: STEP, source }
 }
 
-fn read_all(
-    kernel: &Kernel,
-    places: impl Iterator<Item = (VirtAddr, usize)>,
-) -> Vec<Result<Vec<u8>, KernelError>> {
-    let mut buffers: Vec<(VirtAddr, Vec<u8>)> = places.map(|(addr, len)| (addr, vec![0; len])).collect();
-    let mut ops: Vec<VirtOp<'_>> = buffers.iter_mut().map(|(addr, buf)| VirtOp::new(*addr, buf)).collect();
-    kernel.memory.read_batch(&mut ops);
-    let results: Vec<_> = ops.into_iter().map(|op| op.result).collect();
-    let outcome = |(result, (_, bytes)): (Result<(), _>, (VirtAddr, Vec<u8>))| {
-        result.map(|()| bytes).map_err(|source| KernelError::Read { step: STEP, source })
-    };
-    results.into_iter().zip(buffers).map(outcome).collect()
+fn inconsistent(addr: VirtAddr, reason: String) -> KernelError {
+    KernelError::Inconsistent { step: STEP, addr, reason }
 }
 
 #[cfg(test)]

@@ -71,8 +71,13 @@ impl Frame {
 /// How a stack ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// User mode was left, with these registers.
-    User(Box<Registers>),
+    /// User mode was left.
+    User {
+        /// Where on the stack its registers are.
+        at: VirtAddr,
+        /// The registers.
+        registers: Box<Registers>,
+    },
     /// The outermost frame of a kernel thread or of an idle task.
     Outermost,
     /// The walk could not go on: why.

@@ -99,10 +99,10 @@ impl Machine<'_> {
     fn registers(&self, places: &[VirtAddr], frame: &Frame, stacks: &Stacks) -> Step {
         let at = |place: &VirtAddr| {
             let registers = self.regs.all(stacks.get(*place, self.regs.len())?)?;
-            is_plausible(&registers).then_some(registers)
+            is_plausible(&registers).then_some((*place, registers))
         };
         match places.iter().find_map(at) {
-            Some(registers) => interrupted(registers),
+            Some((place, registers)) => interrupted(place, registers),
             None if places.iter().any(|place| self.is_blank(*place, stacks)) => Step::End(End::Outermost),
             None => broken(format!(
                 "the code at {} was entered with registers saved at {}, where there are none",
@@ -132,7 +132,7 @@ impl Machine<'_> {
         if !is_plausible(&registers) {
             return broken(format!("there is no interrupt frame at {place}"));
         }
-        interrupted(registers)
+        interrupted(self.regs.start_of(place), registers)
     }
 
     /// Without a rule: the frame pointer leads to the caller's, and the return address is above it.
@@ -168,9 +168,9 @@ impl Machine<'_> {
     }
 }
 
-fn interrupted(registers: Registers) -> Step {
+fn interrupted(at: VirtAddr, registers: Registers) -> Step {
     if is_user(&registers) {
-        return Step::End(End::User(Box::new(registers)));
+        return Step::End(End::User { at, registers: Box::new(registers) });
     }
     Step::Caller(caller(registers, true, FoundBy::PtRegs))
 }
