@@ -19,6 +19,7 @@ pub mod host;
 pub mod listen;
 pub mod packet;
 pub mod server;
+pub mod shown;
 pub mod stub;
 pub mod target;
 pub mod tid;
@@ -27,9 +28,10 @@ mod turn_away;
 use crate::audit::Audit;
 
 pub use self::{
-    host::{Host, MonitorError, Thread},
+    host::{Gone, Host, MonitorError, TaskId, Thread},
     listen::{Listen, ListenError, ServeError},
     server::{Server, Stopper, serve},
+    shown::Shown,
     target::{PercpuRebase, Register, Registers, UNKNOWN_PC},
 };
 
@@ -40,8 +42,23 @@ pub struct Options {
     pub listen: Listen,
     /// End when the first client leaves.
     pub once: bool,
-    /// Keep zero-based per-CPU symbols right in a GDB that moved the kernel (`--percpu-rebase`).
-    pub percpu_rebase: bool,
+    /// How each client sees the machine.
+    pub view: View,
     /// Where each client, what it reads and what it tries to write is written down.
     pub audit: Option<Audit>,
+}
+
+/// How a client sees the machine.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Keep zero-based per-CPU symbols right in a GDB that moved the kernel (`--percpu-rebase`).
+    pub percpu_rebase: bool,
+    /// Which tasks are threads (`--threads`).
+    pub threads: Shown,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self { percpu_rebase: true, threads: Shown::default() }
+    }
 }

@@ -42,8 +42,12 @@ pub(in crate::cli) struct Args {
 }
 
 pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let options =
-        gdb::Options { listen: args.listen.clone(), once: args.once, percpu_rebase: true, audit: None };
+    let options = gdb::Options {
+        listen: args.listen.clone(),
+        once: args.once,
+        view: gdb::View::default(),
+        audit: None,
+    };
     let server = Server::bind(options)?;
     let machine = Machine::demo()?;
     let vmlinux =
