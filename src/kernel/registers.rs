@@ -47,18 +47,13 @@ pub struct Registers {
     pub ss: Option<u64>,
 }
 
-/// What memory says of a task's registers.
+/// A task that left its CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Saved {
-    /// It left its CPU, with these.
-    Asleep {
-        /// rip, rsp, rbp, rbx and r12 to r15.
-        registers: Registers,
-        /// Lowest address of its kernel stack.
-        stack: VirtAddr,
-    },
-    /// It is on a CPU (`on_cpu`): what it left when it last slept is history.
-    OnCpu,
+pub struct Asleep {
+    /// rip, rsp, rbp, rbx and r12 to r15.
+    pub registers: Registers,
+    /// Lowest address of its kernel stack.
+    pub stack: VirtAddr,
 }
 
 /// Reads registers of tasks: where they are, resolved once.
@@ -113,11 +108,12 @@ impl SavedRegisters {
         self.stack_len
     }
 
-    /// The registers of the tasks at `tasks` (addresses of `task_struct`), each with its own outcome.
+    /// The registers of the tasks at `tasks` (addresses of `task_struct`), each with its own outcome; `None` for one
+    /// that is on a CPU (`on_cpu`), where what it left when it last slept is history.
     ///
     /// [`KernelError::Inconsistent`] of one says that its stack pointer leads outside its stack, or that its return
     /// address is not in the kernel's image: the task woke up between the reads, or its memory is damaged.
-    pub fn of(&self, kernel: &Kernel, tasks: &[VirtAddr]) -> Vec<Result<Saved, KernelError>> {
+    pub fn of(&self, kernel: &Kernel, tasks: &[VirtAddr]) -> Vec<Result<Option<Asleep>, KernelError>> {
         let structs = read_all(kernel, tasks.iter().map(|task| (*task, self.bytes)));
         let mut places = Vec::with_capacity(tasks.len());
         for (task, bytes) in tasks.iter().zip(structs) {
@@ -129,12 +125,12 @@ impl SavedRegisters {
         places
             .into_iter()
             .map(|place| {
-                let Some(place) = place? else { return Ok(Saved::OnCpu) };
+                let Some(place) = place? else { return Ok(None) };
                 let early = || inconsistent(place.sp, "it was not read".to_owned());
                 let bytes = frames.next().ok_or_else(early)??;
                 let registers = self.frame.registers(place.sp, &bytes).ok_or_else(early)?;
                 check_return(kernel, place.sp, &registers)?;
-                Ok(Saved::Asleep { registers, stack: place.stack })
+                Ok(Some(Asleep { registers, stack: place.stack }))
             })
             .collect()
     }
@@ -247,7 +243,7 @@ mod tests {
     const SP: u64 = STACK + 0x3f00;
 
     /// A task and its stack as the words say, in a kernel whose image is at `text`.
-    fn saved(words: &[(u64, u64)], text: u64) -> Result<Saved, KernelError> {
+    fn saved(words: &[(u64, u64)], text: u64) -> Result<Option<Asleep>, KernelError> {
         let mut bytes = vec![0; 0x5000];
         for (addr, word) in words {
             let at = (addr - TASK) as usize;
@@ -272,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_a_callee_preserves_is_known_and_nothing_else() {
-        let Saved::Asleep { registers, stack } = saved(ASLEEP, TEXT).unwrap() else { panic!() };
+        let Asleep { registers, stack } = saved(ASLEEP, TEXT).unwrap().unwrap();
         let expected = Registers {
             rip: Some(TEXT + 5),
             rsp: Some(SP + 56),
@@ -291,7 +287,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         let with = |words: &[(u64, u64)]| saved(&[ASLEEP, words].concat(), TEXT);
-        assert_eq!(with(&[(TASK + 16, 1)]).unwrap(), Saved::OnCpu);
+        assert_eq!(with(&[(TASK + 16, 1)]).unwrap(), None);
         for (words, said) in [
             ((TASK + 24, STACK - 8), "not in the task's stack"),
             ((TASK + 24, STACK + 0x4000 - 48), "not in the task's stack"),
@@ -322,8 +318,8 @@ mod tests {
             truth.tasks.iter().zip(SavedRegisters::resolve(&kernel).unwrap().of(&kernel, &addrs))
         {
             match (saved.unwrap(), task.sp) {
-                (Saved::OnCpu, None) => {}
-                (Saved::Asleep { registers, stack }, Some(sp)) => {
+                (None, None) => {}
+                (Some(Asleep { registers, stack }), Some(sp)) => {
                     assert_eq!(stack, task.stack);
                     assert_eq!(registers.rsp, Some(sp.raw() + 56));
                     assert_eq!(registers.rip.unwrap() & !0x3f, switch & !0x3f, "{}", task.comm);
