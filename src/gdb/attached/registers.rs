@@ -6,7 +6,7 @@ use crate::{
     kernel::{
         Kernel,
         percpu::Cpu,
-        registers::{Registers as Known, Saved, SavedRegisters},
+        registers::{Registers as Known, SavedRegisters},
         task::Tasks,
     },
     paging::{Levels, VirtOp},
@@ -86,8 +86,8 @@ pub(super) fn of_tasks(session: &Session, tasks: &[TaskId]) -> Vec<Result<Regist
         }
         let mut registers = of_any_cpu(kernel);
         match saved {
-            Some(Ok(Saved::Asleep { registers: known, .. })) => take(&mut registers, &known),
-            Some(Ok(Saved::OnCpu)) | None => {}
+            Some(Ok(Some(asleep))) => take(&mut registers, &asleep.registers),
+            Some(Ok(None)) | None => {}
             Some(Err(error)) => log::debug!("pid {}: {error}", task.pid),
         }
         Ok(registers)

@@ -39,3 +39,37 @@ impl Tasks {
         tasks.iter().zip(&buffers).zip(read).map(is_there).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::kernel::testing::{Flat, Structs, kernel};
+
+    #[test]
+    fn a_task_is_there_as_long_as_its_pid_is_and_nobody_has_let_go_of_it() {
+        let start = VirtAddr::new(0xffff_8880_0000_0000);
+        let task = |pid: u32, exit_state: u32| {
+            let mut bytes = vec![0; 64];
+            bytes[8..12].copy_from_slice(&exit_state.to_le_bytes());
+            bytes[16..20].copy_from_slice(&pid.to_le_bytes());
+            bytes
+        };
+        // Asleep, another's by now, a zombie that is waited for, one that is not.
+        let bytes = [task(7, 0), task(9, 0), task(8, 0x20), task(6, 0x30)].concat();
+        let members = [
+            ("exit_state", 8, 4),
+            ("pid", 16, 4),
+            ("state", 24, 8),
+            ("real_parent", 32, 8),
+            ("comm", 48, 16),
+        ];
+        let types = Structs::new().add("task_struct", 64, &members);
+        let kernel = kernel(Arc::new(Flat { start, bytes }), Arc::new(types), start);
+        let tasks = [7, 7, 8, 6, 5].into_iter().zip(0..).map(|(pid, at)| (start.wrapping_add(at * 64), pid));
+        let tasks: Vec<(VirtAddr, i32)> = tasks.collect();
+        let there = Tasks::resolve(&kernel).unwrap().are_there(&kernel, &tasks);
+        assert_eq!(there, [true, false, true, false, false], "the last cannot be read");
+    }
+}
