@@ -15,7 +15,7 @@ use nettlp_gdb::{
     addr::VirtAddr,
     gdb::{
         self, Gone, Host, MonitorError, PercpuRebase, Register, Registers, ServeError, Server, Shown,
-        Stopper, TaskId, Thread, View, tid,
+        Stopper, TaskId, Thread, tid,
     },
     paging::{VirtError, VirtFault},
     synth::SymbolFile,
@@ -181,7 +181,7 @@ pub(super) struct Running {
 }
 
 pub(super) fn options() -> gdb::Options {
-    gdb::Options { listen: "127.0.0.1:0".parse().unwrap(), once: false, view: View::default(), audit: None }
+    gdb::Options::new("127.0.0.1:0".parse().unwrap())
 }
 
 pub(super) fn serve(host: FakeHost) -> Running {
