@@ -199,7 +199,7 @@ impl Walk {
     fn go(&mut self, machine: &Machine<'_>, rule: Rule) {
         let Some(frame) = self.frames.last() else { return };
         match machine.step(frame, rule, &self.stacks) {
-            Step::Caller(caller) => self.enter(caller),
+            Step::Caller(caller) => self.enter(*caller),
             Step::End(end) => self.end = Some(end),
         }
     }

@@ -18,7 +18,7 @@ const CODE: std::ops::Range<u64> = 0xffff_ffff_8000_0000..0xffff_ffff_ff00_0000;
 
 /// Where a step leads.
 pub(super) enum Step {
-    Caller(Frame),
+    Caller(Box<Frame>),
     End(End),
 }
 
@@ -92,7 +92,7 @@ impl Machine<'_> {
                 .and_then(|rbp| stacks.word(VirtAddr::new(rbp.wrapping_add(offset as u64)))),
         };
         let registers = Registers { rip: Some(rip), rsp: Some(place.raw()), rbp, ..Registers::default() };
-        Step::Caller(caller(registers, signal, FoundBy::Orc))
+        Step::Caller(Box::new(caller(registers, signal, FoundBy::Orc)))
     }
 
     /// The first of `places` that holds a `pt_regs` an entry may have written.
@@ -158,7 +158,7 @@ impl Machine<'_> {
         }
         let rsp = Some(rbp.wrapping_add(16));
         let registers = Registers { rip: Some(rip), rsp, rbp: Some(saved), ..Registers::default() };
-        Step::Caller(caller(registers, false, FoundBy::FramePointer))
+        Step::Caller(Box::new(caller(registers, false, FoundBy::FramePointer)))
     }
 
     /// The kernel's image, and where its modules and what it generates are.
@@ -172,7 +172,7 @@ fn interrupted(at: VirtAddr, registers: Registers) -> Step {
     if is_user(&registers) {
         return Step::End(End::User { at, registers: Box::new(registers) });
     }
-    Step::Caller(caller(registers, true, FoundBy::PtRegs))
+    Step::Caller(Box::new(caller(registers, true, FoundBy::PtRegs)))
 }
 
 /// Its stack is found out when it is entered.
