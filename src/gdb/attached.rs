@@ -11,7 +11,7 @@ use crate::{
         task::{Task, Tasks},
     },
     paging::{Levels, VirtError, VirtOp},
-    session::Session,
+    session::{Session, writing::WriteError},
     synth::SymbolFile,
 };
 
@@ -116,6 +116,14 @@ impl Host for Session {
             }
         }
         Ok(read)
+    }
+
+    fn write(&self, addr: VirtAddr, data: &[u8]) -> Result<(), WriteError> {
+        Self::write(self, addr, data)
+    }
+
+    fn may_write(&self, addr: VirtAddr, len: usize) -> bool {
+        Self::may_write(self, addr, len)
     }
 
     fn threads(&self) -> Vec<Thread> {
