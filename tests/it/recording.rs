@@ -98,6 +98,13 @@ pub(crate) fn options(machine: &Machine, memory: Arc<dyn PhysMem>, directory: &T
     }
 }
 
+/// The adapter's and our own address in the bench of this number: of this process alone, because the ports are fixed and
+/// test runs may run side by side.
+pub(crate) fn addresses(number: u8) -> [IpAddr; 2] {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    [number, number + 1].map(|last| Ipv4Addr::new(127, 32 | high & 0x1f, low, last).into())
+}
+
 /// A machine behind an adapter, and a profile of it.
 pub(crate) struct Bench {
     pub(crate) asked: Arc<Asked>,
@@ -109,7 +116,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(machine: &Machine, number: u8, directory: TempDir, forbidden: Vec<PhysRange>) -> Self {
-        let [ip, local] = [number, number + 1].map(|last| IpAddr::from(Ipv4Addr::new(127, 73, 0, last)));
+        let [ip, local] = addresses(number);
         let asked = Asked::of(machine);
         let config = emulator::Config { ip, ..emulator::Config::default() };
         let adapter = Emulator::start(config, asked.clone()).unwrap();
