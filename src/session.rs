@@ -6,6 +6,7 @@
 
 pub mod debug_file;
 pub mod handout;
+pub mod writing;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -160,6 +161,7 @@ pub struct Session {
     lines: Option<DwarfLines>,
     cache: Arc<Cache<Fenced>>,
     link: Option<Arc<Remote>>,
+    rights: Option<writing::Rights>,
     attach: Counts,
 }
 
@@ -214,7 +216,17 @@ impl Session {
         // Those of an object file are of code that was not linked.
         let lines = vmlinux.filter(|file| !file.is_relocatable()).map(DwarfLines::new);
         let attach = cache.inner().inner().counts();
-        Ok(Self { kernel: Arc::new(kernel), kallsyms, phys, symbol_file: None, lines, cache, link, attach })
+        Ok(Self {
+            kernel: Arc::new(kernel),
+            kallsyms,
+            phys,
+            symbol_file: None,
+            lines,
+            cache,
+            link,
+            rights: None,
+            attach,
+        })
     }
 
     /// Makes a vmlinux of what the kernel's own memory says: its symbols (the given vmlinux's, if there is one) and its
