@@ -1,10 +1,12 @@
 //! How values look, to a person and in JSON: the same text from a command and from `monitor`.
 
+mod backtraces;
 mod kconfig;
 mod maps;
 mod symbols;
 mod tasks;
 
+pub use backtraces::{backtraces, no_such_task};
 pub use kconfig::{kconfig, kconfig_head};
 pub use maps::{files, maps, strings};
 pub use symbols::{SymbolRow, symbols};

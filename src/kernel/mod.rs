@@ -5,11 +5,14 @@
 //! and symbols. The target is live and may be hostile: every walk is bounded.
 
 mod batch;
+pub mod bt;
 pub mod btf;
 pub mod cmdline;
+pub mod code;
 pub mod dmesg;
 pub mod family;
 pub mod files;
+pub mod halted;
 pub mod info;
 pub mod kallsyms;
 pub mod kconfig;
@@ -20,6 +23,7 @@ pub mod mm;
 pub mod module;
 pub mod module_symbols;
 pub mod open_file;
+pub mod orc;
 pub mod path;
 pub mod percpu;
 pub mod pid;
@@ -29,6 +33,7 @@ pub mod task;
 #[cfg(test)]
 mod testing;
 pub mod timekeeper;
+pub mod unwind;
 pub mod user;
 pub mod vma;
 pub mod xarray;

@@ -326,7 +326,7 @@ fn gdb_session(machine: &Machine, number: u8, commands: &[&str]) -> String {
     let file = vmlinux(machine);
     let (adapter, session) = over_link(machine, number);
     let listen = "127.0.0.1:0".parse().unwrap();
-    let server = Server::bind(gdb::Options { listen, once: true, percpu_rebase: true, audit: None }).unwrap();
+    let server = Server::bind(gdb::Options { once: true, ..gdb::Options::new(listen) }).unwrap();
     let (address, stopper) = (server.tcp_address().unwrap(), server.stopper());
     let serving = thread::spawn(move || server.run(Arc::new(session)));
     let mut gdb = Command::new("gdb");

@@ -8,6 +8,7 @@
 )]
 
 mod audit;
+mod bt;
 mod cli;
 mod dump;
 mod forbidden;
@@ -21,6 +22,8 @@ mod no_types;
 mod processes;
 mod profiles;
 mod recording;
+mod serve;
 mod symbols;
 mod tidy;
 mod types_only;
+mod write;

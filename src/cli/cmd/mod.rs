@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(super) mod bt;
 pub(super) mod cmdline;
 pub(super) mod completions;
 pub(super) mod demo;
@@ -18,3 +19,4 @@ pub(super) mod read;
 pub(super) mod serve;
 pub(super) mod symbols;
 pub(super) mod translate;
+pub(super) mod write;
