@@ -3,12 +3,14 @@
 mod backtraces;
 mod kconfig;
 mod maps;
+mod process;
 mod symbols;
 mod tasks;
 
 pub use backtraces::{backtraces, no_such_task};
 pub use kconfig::{kconfig, kconfig_head};
 pub use maps::{files, maps, strings};
+pub use process::{cross_view, process};
 pub use symbols::{SymbolRow, symbols};
 pub use tasks::{process_list, task_tree, tasks, tasks_long};
 

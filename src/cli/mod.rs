@@ -79,7 +79,13 @@ Examples:
 const PS_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb ps --profile host.toml --tree
+  nettlp-gdb ps --profile host.toml --cross-view
   nettlp-gdb ps --image host.elf --vmlinux vmlinux --threads --json | jq 'select(.state == \"D\")'";
+
+const PROCESS_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb process --profile host.toml 871
+  nettlp-gdb process --image host.elf 871 --json | jq .cwd";
 
 const MAPS_EXAMPLES: &str = "\
 Examples:
@@ -155,6 +161,9 @@ enum Command {
     /// List processes
     #[command(after_help = PS_EXAMPLES)]
     Ps(cmd::ps::Args),
+    /// Print everything known of a process: whose, since when, CPU time, children, directories
+    #[command(after_help = PROCESS_EXAMPLES)]
+    Process(cmd::process::Args),
     /// List the mappings of a process, as /proc/PID/maps does
     #[command(after_help = MAPS_EXAMPLES)]
     Maps(cmd::maps::Args),
@@ -213,6 +222,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Serve(args) => cmd::serve::run(args, cli.quiet),
         Command::Info(args) => cmd::info::run(args, cli.quiet),
         Command::Ps(args) => cmd::ps::run(args, cli.quiet),
+        Command::Process(args) => cmd::process::run(args, cli.quiet),
         Command::Maps(args) => cmd::maps::run(args, cli.quiet),
         Command::Files(args) => cmd::files::run(args, cli.quiet),
         Command::Cmdline(args) => cmd::cmdline::run(args, cli.quiet),

@@ -8,6 +8,7 @@ use std::fmt;
 use super::{Gone, Host, MonitorError, PercpuRebase, Registers, Shown, TaskId, Thread, commands};
 use crate::{
     addr::{PAGE_SIZE, VirtAddr},
+    kernel::{KernelError, mm, user},
     paging::{VirtError, VirtOp},
     session::{Session, writing::WriteError},
     synth::SymbolFile,
@@ -39,6 +40,12 @@ impl Host for Session {
             }
         }
         Ok(read)
+    }
+
+    fn read_user(&self, task: TaskId, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, KernelError> {
+        self.kernel.user_memory("user memory")?;
+        let mm = mm::of(&self.kernel, task.addr, task.pid)?;
+        user::read_prefix(&self.kernel, &mm, addr, buf)
     }
 
     fn write(&self, addr: VirtAddr, data: &[u8]) -> Result<(), WriteError> {

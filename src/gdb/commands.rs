@@ -1,5 +1,7 @@
 //! The commands of `monitor` that ask the target: a line each in [`COMMANDS`], the text from [`crate::render`].
 
+mod process;
+
 use std::fmt;
 
 use super::MonitorError;
@@ -7,7 +9,7 @@ use crate::{
     addr::{VirtAddr, parse_number},
     kernel::{
         bt::{self, Which},
-        dmesg,
+        cross_view, dmesg,
         info::Info,
         module,
         task::{Scope, Tasks},
@@ -25,17 +27,35 @@ struct Command {
 
 const COMMANDS: &[Command] = &[
     Command { usage: "info", about: "which kernel runs there, where it is, how that was found", run: info },
-    Command { usage: "ps [threads]", about: "list processes, or every thread", run: ps },
+    Command {
+        usage: "ps [threads|cross-view]",
+        about: "list processes, every thread, or tasks that hide",
+        run: ps,
+    },
     Command {
         usage: "bt [PID]",
         about: "the functions a thread is in, or those the CPUs were in when the machine died",
         run: bt,
     },
+    Command {
+        usage: "process PID",
+        about: "a process: whose, since when, its files and memory",
+        run: process::process,
+    },
+    Command { usage: "maps PID", about: "list the mappings of a process", run: process::maps },
+    Command { usage: "files PID", about: "list the open files of a process", run: process::files },
+    Command { usage: "cmdline PID", about: "print the arguments of a process", run: process::cmdline },
+    Command { usage: "environ PID", about: "print the environment of a process", run: process::environ },
+    Command {
+        usage: "read PID ADDR LEN",
+        about: "print memory of a process, or say why it is not there",
+        run: process::read,
+    },
     Command { usage: "dmesg [LINES]", about: "print the kernel log, or its last messages", run: dmesg },
     Command { usage: "modules", about: "list loaded modules", run: modules },
     Command {
-        usage: "translate ADDR",
-        about: "from a virtual address or symbol to a physical one",
+        usage: "translate ADDR [PID]",
+        about: "from a virtual address or symbol to a physical one; of a process with its pid",
         run: translate,
     },
     Command { usage: "stats", about: "what crossed the link so far, and for attaching", run: stats },
@@ -81,6 +101,12 @@ fn ps(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), 
     let scope = match args {
         [] => Scope::Processes,
         ["threads"] => Scope::Threads,
+        ["cross-view"] => {
+            let found = cross_view::settled(&session.kernel, &|| session.refresh())?;
+            render::cross_view(out, &found)?;
+            let incomplete = found.incomplete.into_iter().next();
+            return incomplete.map_or(Ok(()), |(_, error)| Err(MonitorError::Incomplete(error)));
+        }
         _ => return Err(MonitorError::Arguments),
     };
     let list = Tasks::resolve(&session.kernel)?.list(&session.kernel, scope)?;
@@ -117,13 +143,23 @@ fn modules(session: &Session, _: &[&str], out: &mut dyn fmt::Write) -> Result<()
 }
 
 fn translate(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
-    let [text] = args else { return Err(MonitorError::Arguments) };
+    let [text, of @ ..] = args else { return Err(MonitorError::Arguments) };
+    if let [pid] = of {
+        let [addr] = numbers(&[text])?;
+        return process::translate(session, pid, VirtAddr::new(addr), out);
+    }
     let kernel = &session.kernel;
     let symbol = kernel.symbols.as_ref().and_then(|symbols| symbols.find(text));
     let number = || parse_number(text).map(VirtAddr::new).map_err(|_| MonitorError::Arguments);
     let addr = symbol.map_or_else(number, Ok)?;
     let found = kernel.memory.translate(addr).map_err(|error| MonitorError::Failed(error.to_string()))?;
     Ok(render::translation(out, addr, &found)?)
+}
+
+/// Arguments that are all numbers.
+fn numbers<const N: usize>(args: &[&str]) -> Result<[u64; N], MonitorError> {
+    let numbers: Result<Vec<u64>, _> = args.iter().map(|text| parse_number(text)).collect();
+    numbers.map_err(|_| MonitorError::Arguments)?.try_into().map_err(|_| MonitorError::Arguments)
 }
 
 fn stats(session: &Session, _: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
@@ -139,6 +175,6 @@ mod tests {
         let arity = |usage| Command { usage, about: "", run: stats }.arity();
         assert_eq!(arity("stats"), 0..=0);
         assert_eq!(arity("dmesg [LINES]"), 0..=1);
-        assert_eq!(arity("translate ADDR"), 1..=1);
+        assert_eq!(arity("read PID ADDR LEN"), 3..=3);
     }
 }

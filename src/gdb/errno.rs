@@ -4,6 +4,7 @@
 //! look, and for the packet log.
 
 use crate::{
+    kernel::KernelError,
     mem::{Fault, MemError},
     paging::{VirtError, VirtFault},
 };
@@ -29,6 +30,17 @@ pub fn of(error: &VirtError) -> u8 {
     }
 }
 
+/// The number that says why user memory could not be read.
+#[must_use]
+pub fn of_kernel(error: &KernelError) -> u8 {
+    match error {
+        KernelError::KernelOnly { .. } => EPERM,
+        KernelError::Read { source, .. } => of(source),
+        KernelError::NoUserSpace { .. } | KernelError::Absent(_) | KernelError::Inconsistent { .. } => EFAULT,
+        _ => EIO,
+    }
+}
+
 fn of_physical(error: &MemError) -> u8 {
     match error.fault {
         Fault::Refused(_) | Fault::Forbidden(_) => EPERM,
@@ -49,6 +61,10 @@ mod tests {
         assert_eq!(of(&virt(VirtFault::NonCanonical)), EFAULT);
         assert_eq!(of(&virt(VirtFault::Data(phys(Fault::Refused("not RAM"))))), EPERM);
         assert_eq!(of(&virt(VirtFault::Data(phys(Fault::Hole)))), EFAULT);
+        let read = KernelError::Read { step: "", source: virt(VirtFault::NonCanonical) };
+        assert_eq!(of_kernel(&read), EFAULT);
+        assert_eq!(of_kernel(&KernelError::NoUserSpace { pid: 2 }), EFAULT);
+        assert_eq!(of_kernel(&KernelError::KernelOnly { what: "" }), EPERM);
         let link = phys(Fault::NotAttempted);
         assert_eq!(of(&virt(VirtFault::Table { level: 1, source: link })), EIO);
     }

@@ -23,6 +23,12 @@ pub trait Host: Send + Sync {
     /// Why the byte at `addr` cannot be read.
     fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError>;
 
+    /// As [`Host::read`], of the address space of `task`, whose addresses lie below the kernel's.
+    ///
+    /// # Errors
+    /// As [`Host::read`]; a task without an address space; an operator who lets none be looked at.
+    fn read_user(&self, task: TaskId, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, KernelError>;
+
     /// Writes `data` at `addr` and reads it back. Refused unless somebody allowed it.
     ///
     /// # Errors
@@ -104,6 +110,8 @@ pub struct Thread {
     pub registers: Registers,
     /// The task, if it was on no CPU.
     pub asleep: Option<TaskId>,
+    /// The task, wherever it was; `None` when it is not known.
+    pub task: Option<TaskId>,
 }
 
 /// Why a `monitor` command printed nothing, or not everything.

@@ -4,7 +4,7 @@
 //! [`super::vma`] lists its mappings, [`super::user`] reads its memory. With page-table isolation `pgd` is the kernel's
 //! half of a pair and maps user space too; the processor's own user half lies 4 KiB above and is not needed.
 
-use super::{Kernel, KernelError, structure::Structure, task::Task};
+use super::{Kernel, KernelError, structure::Structure};
 use crate::{
     addr::VirtAddr,
     types::{Field, TypeError, TypeSource},
@@ -49,18 +49,18 @@ pub enum Areas {
     },
 }
 
-/// The address space of a task.
+/// The address space of the task at `task`; `pid` is its number, for messages.
 ///
 /// # Errors
 /// [`KernelError::NoUserSpace`] of a kernel thread and of a process that has ended; [`KernelError`] naming the read that
 /// failed or the member that is missing.
-pub fn of(kernel: &Kernel, task: &Task) -> Result<Mm, KernelError> {
+pub fn of(kernel: &Kernel, task: VirtAddr, pid: i32) -> Result<Mm, KernelError> {
     let types = kernel.types("an address space")?;
     let offset = types.field("task_struct", "mm")?.offset;
-    let pointer = kernel.memory.read_ptr(task.addr.wrapping_add(offset));
+    let pointer = kernel.memory.read_ptr(task.wrapping_add(offset));
     let mm = pointer.map_err(|source| KernelError::Read { step: "reading task_struct.mm", source })?;
     if mm == VirtAddr::default() {
-        return Err(KernelError::NoUserSpace { pid: task.pid });
+        return Err(KernelError::NoUserSpace { pid });
     }
     at(kernel, mm)
 }

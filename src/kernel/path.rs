@@ -312,6 +312,3 @@ impl Layout {
 fn pointer(field: &Field<VirtAddr>, bytes: &[u8]) -> VirtAddr {
     field.get(bytes).unwrap_or_default()
 }
-
-#[cfg(test)]
-mod tests;

@@ -247,6 +247,3 @@ fn of_tree(kernel: &Kernel, layout: &Layout, root: VirtAddr, first: VirtAddr) ->
     }
     list
 }
-
-#[cfg(test)]
-mod tests;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The kernel's source, declarations before their use.
-const SOURCES: [Source; 12] = [
+const SOURCES: [Source; 14] = [
     ("include/linux/types.h", include_str!("source/types.h")),
     ("arch/x86/kernel/head_64.c", include_str!("source/head_64.c")),
     ("init/main.c", include_str!("source/init.c")),
@@ -22,6 +22,8 @@ const SOURCES: [Source; 12] = [
     ("kernel/resource.c", include_str!("source/resource.c")),
     ("kernel/vmcore_info.c", include_str!("source/vmcore_info.c")),
     ("fs/namespace.c", include_str!("source/namespace.c")),
+    ("fs/open.c", include_str!("source/open.c")),
+    ("mm/mmap.c", include_str!("source/mmap.c")),
     ("arch/x86/realmode/init.c", include_str!("source/realmode.c")),
 ];
 

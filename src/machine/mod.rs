@@ -23,7 +23,7 @@ mod vmlinux;
 use std::sync::Arc;
 
 pub use description::{Bases, Description, LogLine, Module, Mount, PerCpu, Printk, State, Task, TaskState};
-pub use truth::{TrueCpu, TrueModule, TrueTask, Truth};
+pub use truth::{TrueCpu, TrueModule, TrueProcess, TrueTask, Truth};
 
 use crate::{
     addr::{PhysRange, VirtAddr},

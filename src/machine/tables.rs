@@ -106,6 +106,12 @@ impl Tables {
         Ok(())
     }
 
+    /// Makes the lowest entry for `addr` be `value`, whatever that means.
+    pub(super) fn set(&self, heap: &mut Heap, addr: VirtAddr, value: u64) -> Result<(), MachineError> {
+        let entry = self.ensure(heap, addr, 1)?;
+        Ok(self.memory.write(entry, &value.to_le_bytes())?)
+    }
+
     /// Where `addr` is mapped.
     pub(super) fn lookup(&self, addr: VirtAddr) -> Result<PhysAddr, MachineError> {
         let mut table = self.root;

@@ -52,6 +52,8 @@ pub struct Truth {
     pub log: Vec<LogLine>,
     /// Loaded modules in the order of the kernel's list.
     pub modules: Vec<TrueModule>,
+    /// What processes with an address space have mapped and open.
+    pub processes: Vec<TrueProcess>,
     /// Mounted file systems in the order of the kernel's list.
     pub mounts: Vec<Mount>,
 }
@@ -102,6 +104,19 @@ pub struct TrueTask {
     pub path: &'static [&'static str],
 }
 
+/// What a process has mapped and open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrueProcess {
+    /// Its pid.
+    pub pid: u32,
+    /// The file it executes.
+    pub exe: String,
+    /// The lines of `/proc/PID/maps`.
+    pub maps: Vec<String>,
+    /// Descriptors, and where `/proc/PID/fd` has them lead.
+    pub files: Vec<(u32, String)>,
+}
+
 /// A loaded module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrueModule {
@@ -146,6 +161,7 @@ impl Truth {
             tasks: Vec::new(),
             log: Vec::new(),
             modules: Vec::new(),
+            processes: Vec::new(),
             mounts: Vec::new(),
         }
     }

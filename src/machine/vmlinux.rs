@@ -27,7 +27,7 @@ const PAGE: u64 = 4096;
 const OUTERMOST: [&str; 3] = ["secondary_startup_64", "ret_from_fork", "entry_SYSCALL_64"];
 
 /// Types that no variable leads to but that debuggers ask for, and the file that compiles them.
-const ASKED_FOR: [(&str, Tag, &str); 12] = [
+const ASKED_FOR: [(&str, Tag, &str); 26] = [
     ("kernel/sched/core.c", Tag::Struct, "pt_regs"),
     ("kernel/sched/core.c", Tag::Struct, "inactive_task_frame"),
     ("kernel/pid.c", Tag::Struct, "pid"),
@@ -40,6 +40,20 @@ const ASKED_FOR: [(&str, Tag, &str); 12] = [
     ("kernel/module/main.c", Tag::Struct, "module_use"),
     ("kernel/module/main.c", Tag::Enum, "mod_mem_type"),
     ("fs/namespace.c", Tag::Struct, "mount"),
+    ("fs/open.c", Tag::Struct, "path"),
+    ("fs/open.c", Tag::Struct, "file"),
+    ("fs/open.c", Tag::Struct, "inode"),
+    ("fs/open.c", Tag::Struct, "files_struct"),
+    ("fs/open.c", Tag::Struct, "fs_struct"),
+    ("fs/open.c", Tag::Struct, "ns_common"),
+    ("mm/mmap.c", Tag::Struct, "vm_area_struct"),
+    ("mm/mmap.c", Tag::Struct, "anon_vma_name"),
+    ("mm/mmap.c", Tag::Struct, "vm_special_mapping"),
+    ("mm/mmap.c", Tag::Struct, "maple_node"),
+    ("mm/mmap.c", Tag::Struct, "maple_range_64"),
+    ("mm/mmap.c", Tag::Struct, "maple_arange_64"),
+    ("mm/mmap.c", Tag::Enum, "maple_type"),
+    ("fs/namespace.c", Tag::Struct, "super_block"),
 ];
 
 /// Writes the file.

@@ -26,4 +26,5 @@ mod serve;
 mod symbols;
 mod tidy;
 mod types_only;
+mod user_memory;
 mod write;

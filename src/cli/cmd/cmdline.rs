@@ -42,7 +42,7 @@ fn print(
     let session = args.listing.open(quiet)?;
     let kernel = &session.kernel;
     let task = pid::find(kernel, args.pid)?;
-    let bytes = match mm::of(kernel, &task) {
+    let bytes = match mm::of(kernel, task.addr, task.pid) {
         // As an empty file, which is what /proc has of a kernel thread.
         Err(KernelError::NoUserSpace { .. }) => Vec::new(),
         mm => {

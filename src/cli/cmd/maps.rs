@@ -20,7 +20,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let session = args.listing.open(quiet)?;
     let kernel = &session.kernel;
     let task = pid::find(kernel, args.pid)?;
-    let maps = maps::read(kernel, &mm::of(kernel, &task)?)?;
+    let maps = maps::read(kernel, &mm::of(kernel, task.addr, task.pid)?)?;
     if args.listing.json {
         out::json_lines(&maps.maps)?;
     } else {

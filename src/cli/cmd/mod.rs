@@ -13,6 +13,7 @@ pub(super) mod kconfig;
 pub(super) mod man;
 pub(super) mod maps;
 pub(super) mod modules;
+pub(super) mod process;
 pub(super) mod profile;
 pub(super) mod ps;
 pub(super) mod read;

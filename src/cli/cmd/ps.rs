@@ -3,7 +3,7 @@
 use crate::{
     cli::{Outcome, out, target::Listing},
     kernel::{
-        KernelError, family,
+        KernelError, cross_view, family,
         task::{self, Details, Scope, Task, Tasks},
     },
     render,
@@ -31,9 +31,14 @@ pub(in crate::cli) struct Args {
     #[arg(long, short, conflicts_with = "json")]
     long: bool,
 
+    /// Only tasks that one of the kernel's records of them has and another lacks (task list, pid IDR, children, run
+    /// queues, CPUs): what hides from one shows in the others
+    #[arg(long, conflicts_with_all = ["tree", "threads", "long", "comm"])]
+    cross_view: bool,
+
     /// Columns of libtlp's process-list, depth first; the states are those of ps where libtlp's are not: an idle kworker
     /// is I and not D, a zombie Z, a traced task t, a parked one P
-    #[arg(long, value_enum, conflicts_with_all = ["json", "tree", "threads", "long"])]
+    #[arg(long, value_enum, conflicts_with_all = ["json", "tree", "threads", "long", "cross_view"])]
     format: Option<Format>,
 }
 
@@ -78,6 +83,9 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         args.listing.report(&session);
         return Ok(finished(torn));
     }
+    if args.cross_view {
+        return cross_view(args, &session);
+    }
     let scope = if args.threads { Scope::Threads } else { Scope::Processes };
     let mut list = Tasks::resolve(&session.kernel)?.list(&session.kernel, scope)?;
     if let Some(name) = &args.comm {
@@ -97,6 +105,20 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     }
     args.listing.report(&session);
     Ok(finished(list.torn))
+}
+
+fn cross_view(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
+    let found = cross_view::settled(&session.kernel, &|| session.refresh())?;
+    if args.listing.json {
+        out::json_lines(&found.differences)?;
+    } else {
+        out::rendered(|text| render::cross_view(text, &found))?;
+    }
+    args.listing.report(session);
+    for (view, error) in &found.incomplete {
+        out::notice(&format!("nettlp-gdb: the {view:?} view is incomplete: {error}"));
+    }
+    Ok(if found.incomplete.is_empty() { Outcome::Done } else { Outcome::Partial })
 }
 
 /// Says what is missing of a list, if anything is.

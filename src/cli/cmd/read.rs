@@ -72,7 +72,7 @@ fn read(args: &Args, session: &Session, addr: u64) -> anyhow::Result<Vec<u8>> {
     let (kernel, len) = (&session.kernel, usize::try_from(args.len)?);
     if let Some(pid) = args.pid {
         kernel.user_memory("user memory")?;
-        let mm = mm::of(kernel, &pid::find(kernel, pid)?)?;
+        let mm = mm::of(kernel, pid::find(kernel, pid)?.addr, pid)?;
         return Ok(user::read_vec(kernel, &mm, VirtAddr::new(addr), len)?);
     }
     if args.phys {

@@ -33,7 +33,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         None => kernel.memory.translate(addr)?,
         Some(pid) => {
             kernel.user_memory("the page tables of a process")?;
-            let mm = mm::of(kernel, &pid::find(kernel, pid)?)?;
+            let mm = mm::of(kernel, pid::find(kernel, pid)?.addr, pid)?;
             user::translate(kernel, &mm, addr)?
         }
     };

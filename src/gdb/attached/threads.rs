@@ -43,6 +43,7 @@ fn of_cpus(session: &Session, cpus: &[Cpu]) -> Vec<Thread> {
             cpu: None,
             registers: registers::of_any_cpu(kernel),
             asleep: None,
+            task: None,
         }];
     }
     let currents: Vec<VirtAddr> = cpus.iter().map(|cpu| cpu.current).collect();
@@ -77,13 +78,22 @@ fn of_cpu(
     registers.set(Register::GsBase, cpu.offset);
     let online = if cpu.online { "" } else { ", offline" };
     let panicked = if panicked { ", panicked here" } else { "" };
+    let id = task.as_ref().ok().map(|task| TaskId { addr: task.addr, pid: task.pid });
     let (name, detail) = match task {
         Ok(Task { comm, pid, state, .. }) => {
             (comm, format!("CPU {}{online}, pid {pid}, {state}{panicked}", cpu.number))
         }
         Err(error) => (format!("CPU {}", cpu.number), format!("its task is not known: {error}{panicked}")),
     };
-    Thread { tid: tid::of_cpu(cpu.number), name, detail, cpu: Some(cpu.number), registers, asleep: None }
+    Thread {
+        tid: tid::of_cpu(cpu.number),
+        name,
+        detail,
+        cpu: Some(cpu.number),
+        registers,
+        asleep: None,
+        task: id,
+    }
 }
 
 /// The tasks that are `shown` and that no CPU runs: idle tasks in the order of CPUs, then the kernel's list.
@@ -139,5 +149,5 @@ fn of_task(kernel: &Kernel, tid: tid::Tid, task: Task) -> Thread {
         detail.push_str(&format!(", process {process}"));
     }
     let asleep = Some(TaskId { addr, pid });
-    Thread { tid, name: comm, detail, cpu, registers: registers::of_any_cpu(kernel), asleep }
+    Thread { tid, name: comm, detail, cpu, registers: registers::of_any_cpu(kernel), asleep, task: asleep }
 }

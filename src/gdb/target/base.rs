@@ -73,6 +73,11 @@ impl GdbTarget {
     }
 }
 
+/// Addresses below the canonical hole are those of processes, each its own.
+fn is_lower_half(addr: VirtAddr) -> bool {
+    addr.raw() >> 63 == 0
+}
+
 impl MultiThreadBase for GdbTarget {
     fn read_registers(&mut self, regs: &mut Registers, tid: Tid) -> TargetResult<(), Self> {
         match self.threads.registers(&*self.host, tid) {
@@ -91,13 +96,22 @@ impl MultiThreadBase for GdbTarget {
         Err(TargetError::Errno(errno::EPERM))
     }
 
-    fn read_addrs(&mut self, start_addr: u64, data: &mut [u8], _: Tid) -> TargetResult<usize, Self> {
-        match self.read_memory(VirtAddr::new(start_addr), data) {
+    fn read_addrs(&mut self, start_addr: u64, data: &mut [u8], tid: Tid) -> TargetResult<usize, Self> {
+        let addr = VirtAddr::new(start_addr);
+        let task = self.threads.get(tid).and_then(|thread| thread.task).filter(|_| is_lower_half(addr));
+        let outcome = match task {
+            Some(task) => self
+                .host
+                .read_user(task, addr, data)
+                .map_err(|error| (errno::of_kernel(&error), error.to_string())),
+            None => self.read_memory(addr, data).map_err(|error| (errno::of(&error), error.to_string())),
+        };
+        match outcome {
             Ok(0) if !data.is_empty() => Err(TargetError::Errno(errno::EFAULT)),
             Ok(len) => Ok(len),
-            Err(error) => {
+            Err((number, error)) => {
                 log::debug!("{error}");
-                Err(TargetError::Errno(errno::of(&error)))
+                Err(TargetError::Errno(number))
             }
         }
     }

@@ -58,6 +58,7 @@ impl Threads {
                 cpu: None,
                 registers: Registers::default(),
                 asleep: None,
+                task: None,
             });
         }
         let by_tid = list.iter().enumerate().map(|(at, thread)| (thread.tid, at)).collect();

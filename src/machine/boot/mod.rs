@@ -11,6 +11,7 @@ mod paging;
 mod percpu;
 mod pid;
 mod printk;
+mod process;
 mod stack;
 mod task;
 mod trampoline;
@@ -48,6 +49,8 @@ pub(super) struct Boot<'d> {
     fields: RefCell<HashMap<(&'static str, String), FieldInfo>>,
     per_cpu_offsets: Vec<u64>,
     idle: Vec<TrueTask>,
+    spaces: Vec<process::Space>,
+    mounted: Vec<mount::Mounted>,
     truth: Truth,
 }
 
@@ -114,6 +117,8 @@ pub(super) fn boot(
         fields: RefCell::default(),
         per_cpu_offsets: Vec::new(),
         idle: Vec::new(),
+        spaces: Vec::new(),
+        mounted: Vec::new(),
         truth: Truth::new(description, bases, root, build_id, loaded),
         memory,
     };
@@ -153,6 +158,7 @@ impl Boot<'_> {
         self.number_tasks()?;
         self.load_modules()?;
         self.mount_all()?;
+        self.run_processes()?;
         self.write_log()?;
         self.write_vmcoreinfo()?;
         self.start_processors()

@@ -22,6 +22,20 @@ struct Made {
     root: Object,
 }
 
+/// A mounted file system, for files on it.
+#[derive(Clone)]
+pub(super) struct Mounted {
+    pub(super) path: PathBuf,
+    /// Address of the `struct vfsmount` in its `struct mount`.
+    pub(super) vfsmount: VirtAddr,
+    /// Its root's directory entry.
+    pub(super) root: Object,
+    pub(super) super_block: VirtAddr,
+}
+
+/// `makedev(8, 1)`
+const DEVICE: u32 = 8 << 20 | 1;
+
 impl Boot<'_> {
     pub(super) fn mount_all(&mut self) -> Result<(), MachineError> {
         let namespace = self.alloc_object("mnt_namespace")?;
@@ -93,6 +107,8 @@ impl Boot<'_> {
         self.set(object, "mnt_devname", device)?;
         self.set(object, "mnt_ns", namespace.addr)?;
         self.set(object, "mnt_id", id)?;
+        let vfsmount = self.at(object, "mnt")?;
+        self.mounted.push(Mounted { path: path.to_owned(), vfsmount, root, super_block });
         for list in ["mnt_mounts", "mnt_child"] {
             self.ring(&[self.at(object, list)?])?;
         }
@@ -104,6 +120,7 @@ impl Boot<'_> {
         let name = self.alloc_string(&mount.fstype)?;
         self.set(kind, "name", name)?;
         self.set(object, "s_type", kind.addr)?;
+        self.set(object, "s_dev", DEVICE)?;
         self.set(object, "s_flags", if mount.read_only { READ_ONLY } else { 0 })?;
         self.set(object, "s_blocksize", 4096)?;
         self.set(object, "s_root", root.addr)?;
@@ -111,11 +128,18 @@ impl Boot<'_> {
     }
 
     /// A directory entry; without a parent it is the root of its file system and its own parent.
-    fn make_dentry(&mut self, parent: Option<Object>, name: &str) -> Result<Object, MachineError> {
+    pub(super) fn make_dentry(&mut self, parent: Option<Object>, name: &str) -> Result<Object, MachineError> {
         let dentry = self.alloc_object("dentry")?;
         self.set(dentry, "d_parent", parent.unwrap_or(dentry).addr)?;
-        self.set_text(dentry, "d_iname", name)?;
-        self.set(dentry, "d_name.name", self.at(dentry, "d_iname")?)?;
+        if parent.is_some() {
+            self.set(dentry, "d_hash.pprev", self.at(dentry, "d_hash.next")?)?;
+        }
+        let inline = name.len() < usize::try_from(self.field("dentry", "d_iname")?.size).unwrap_or(0);
+        let text = if inline { self.at(dentry, "d_iname")? } else { self.alloc_string(name)? };
+        if inline {
+            self.set_text(dentry, "d_iname", name)?;
+        }
+        self.set(dentry, "d_name.name", text)?;
         self.set(dentry, "d_name.len", name.len())?;
         Ok(dentry)
     }

@@ -66,6 +66,12 @@ impl Boot<'_> {
             self.set(rq, "nr_switches", 1000 + cpu)?;
             self.set(rq, "curr", current)?;
             self.set(rq, "idle", idle.addr)?;
+            let mut runnable = vec![self.at(rq, "cfs_tasks")?];
+            if *pid != 0 {
+                let task = Object { ty: "task_struct", addr: current };
+                runnable.push(self.at(task, "se.group_node")?);
+            }
+            self.ring(&runnable)?;
             self.set(rq, "cpu", cpu)?;
             self.set(rq, "online", 1)?;
             let per_cpu_offset = self.per_cpu_offsets.get(cpu).copied().unwrap_or_default();

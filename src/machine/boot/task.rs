@@ -128,7 +128,7 @@ impl<'d> Boot<'d> {
     fn start_process(&mut self, task: &Task, leader: Object, parent: Object) -> Result<(), MachineError> {
         let signal = self.alloc_object("signal_struct")?;
         let cred = self.credentials(task.uid)?;
-        let mm = if task.cmdline.is_empty() { None } else { Some(self.address_space(task)?) };
+        let mm = if task.cmdline.is_empty() { None } else { Some(self.address_space(task, leader)?) };
         let process = Process { task, leader, parent, signal, cred, mm };
         let mut group = Vec::new();
         let others = task.threads.iter().map(|(tid, comm)| (*tid, comm));
@@ -174,6 +174,9 @@ impl<'d> Boot<'d> {
         self.set_relations_of(process, thread)?;
         let times = ["start_time", "start_boottime", "real_start_time"];
         times.iter().try_for_each(|member| self.set_if(thread.object, member, started))?;
+        for (member, value) in [("utime", 1), ("stime", 2), ("se.sum_exec_runtime", 4)] {
+            self.set(thread.object, member, value * u64::from(thread.tid))?;
+        }
         let sp = self.set_schedule_of(process, thread)?;
         let task = process.task;
         Ok(TrueTask {
@@ -256,18 +259,20 @@ impl<'d> Boot<'d> {
         }
         let cred = self.alloc_object("cred")?;
         self.set(cred, "usage", 1)?;
-        for member in ["uid", "gid", "suid", "sgid", "euid", "egid"] {
+        for member in ["uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid"] {
             self.set(cred, member, uid)?;
         }
         Ok(cred.addr)
     }
 
     /// An `mm_struct` whose page tables map the arguments.
-    fn address_space(&mut self, task: &Task) -> Result<VirtAddr, MachineError> {
+    fn address_space(&mut self, task: &Task, leader: Object) -> Result<VirtAddr, MachineError> {
         let arguments: Vec<u8> =
             task.cmdline.iter().flat_map(|argument| argument.bytes().chain([0])).take(0x800).collect();
         let start = ARGUMENTS.wrapping_add(ARGUMENTS_OFFSET);
-        let root = self.user_space(start, &arguments)?;
+        let environment = format!("PID={}\0HOME=/\0", task.pid);
+        let root = self.user_space(start, &[&arguments, environment.as_bytes()].concat())?;
+        let environment = environment.len();
         let mm = self.alloc_object("mm_struct")?;
         let end = start.wrapping_add(arguments.len() as u64);
         self.set(mm, "pgd", self.direct(root))?;
@@ -278,9 +283,13 @@ impl<'d> Boot<'d> {
         self.set(mm, "task_size", 0x7fff_ffff_f000_u64)?;
         self.set(mm, "start_stack", start)?;
         self.set(mm, "arg_start", start)?;
-        for member in ["arg_end", "env_start", "env_end"] {
+        for member in ["arg_end", "env_start"] {
             self.set(mm, member, end)?;
         }
+        let environment = end.wrapping_add(environment as u64);
+        self.set(mm, "env_end", environment)?;
+        let (pid, comm) = (task.pid, task.comm.clone());
+        self.spaces.push(super::process::Space { pid, comm, task: leader.addr, mm, root });
         Ok(mm.addr)
     }
 }

@@ -11,12 +11,24 @@ struct qstr {
 	const unsigned char *name;
 };
 
+struct hlist_bl_node {
+	struct hlist_bl_node *next, **pprev;
+};
+
 struct dentry {
 	unsigned int d_flags;
+	struct hlist_bl_node d_hash;
 	struct dentry *d_parent;
 	struct qstr d_name;
-	void *d_inode;
+	struct inode *d_inode;
 	unsigned char d_iname[32];
+	const struct dentry_operations *d_op;
+	struct super_block *d_sb;
+};
+
+struct dentry_operations {
+	int (*d_revalidate)(void);
+	int (*d_dname)(void);
 };
 
 struct file_system_type {
@@ -26,6 +38,7 @@ struct file_system_type {
 
 struct super_block {
 	struct list_head s_list;
+	u32 s_dev;
 	unsigned long s_blocksize;
 	struct file_system_type *s_type;
 	unsigned long s_flags;

@@ -42,6 +42,7 @@ struct cred {
 	kuid_t uid, gid;
 	kuid_t suid, sgid;
 	kuid_t euid, egid;
+	kuid_t fsuid, fsgid;
 };
 
 struct signal_struct {
@@ -49,11 +50,19 @@ struct signal_struct {
 	atomic_t live;
 	int nr_threads;
 	struct list_head thread_head;
+	u64 utime, stime;
+	unsigned long long sum_sched_runtime;
 };
 
 struct mm_struct {
 	struct {
 		atomic_t mm_count;
+#ifdef PERCPU_ORDINARY
+		struct maple_tree mm_mt;
+#else
+		struct vm_area_struct *mmap;
+		struct rb_root mm_rb;
+#endif
 		unsigned long mmap_base;
 		unsigned long task_size;
 		pgd_t *pgd;
@@ -63,6 +72,7 @@ struct mm_struct {
 		unsigned long start_code, end_code, start_data, end_data;
 		unsigned long start_brk, brk, start_stack;
 		unsigned long arg_start, arg_end, env_start, env_end;
+		struct file *exe_file;
 	};
 	unsigned long cpu_bitmap[1];
 };
@@ -72,6 +82,14 @@ struct nsproxy {
 	struct uts_namespace *uts_ns;
 	void *ipc_ns;
 	struct mnt_namespace *mnt_ns;
+};
+
+struct sched_entity {
+	unsigned long load[2];
+	struct list_head group_node;
+	unsigned int on_rq;
+	u64 sum_exec_runtime;
+	unsigned long rest[14];
 };
 
 struct task_struct {
@@ -92,7 +110,7 @@ struct task_struct {
 	int on_rq;
 	int prio, static_prio, normal_prio;
 	unsigned int rt_priority;
-	unsigned long sched_entity[20] __aligned(64);
+	struct sched_entity se __aligned(64);
 	int nr_cpus_allowed;
 	struct list_head tasks;
 	struct mm_struct *mm;
@@ -132,6 +150,8 @@ struct task_struct {
 	const struct cred *real_cred;
 	const struct cred *cred;
 	char comm[16];
+	struct fs_struct *fs;
+	struct files_struct *files;
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
 	unsigned long blocked;
@@ -146,6 +166,7 @@ struct rq {
 	struct task_struct *curr;
 	struct task_struct *idle;
 	struct task_struct *stop;
+	struct list_head cfs_tasks;
 	u64 clock __aligned(64);
 	int cpu;
 	int online;

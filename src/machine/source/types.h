@@ -45,6 +45,12 @@ struct rb_root {
 	struct rb_node *rb_node;
 };
 
+struct maple_tree {
+	u32 ma_lock;
+	unsigned int ma_flags;
+	void *ma_root;
+};
+
 struct cpumask {
 	unsigned long bits[NR_CPUS / 64];
 };

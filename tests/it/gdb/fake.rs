@@ -17,6 +17,7 @@ use nettlp_gdb::{
         self, Gone, Host, MonitorError, PercpuRebase, Register, Registers, ServeError, Server, Shown,
         Stopper, TaskId, Thread, tid,
     },
+    kernel::KernelError,
     paging::{VirtError, VirtFault},
     synth::SymbolFile,
 };
@@ -103,6 +104,11 @@ impl Host for FakeHost {
         Ok(read)
     }
 
+    fn read_user(&self, task: TaskId, _: VirtAddr, buf: &mut [u8]) -> Result<usize, KernelError> {
+        buf.fill(u8::try_from(task.pid).unwrap());
+        Ok(buf.len())
+    }
+
     fn threads(&self, shown: &Shown) -> Vec<Thread> {
         let thread = |cpu: u32| {
             let mut registers = Registers::default();
@@ -115,6 +121,7 @@ impl Host for FakeHost {
                 cpu: Some(cpu),
                 registers,
                 asleep: None,
+                task: None,
             }
         };
         let init = Thread {
@@ -124,6 +131,7 @@ impl Host for FakeHost {
             cpu: None,
             registers: Registers::default(),
             asleep: Some(TaskId { addr: VirtAddr::new(INIT_TASK), pid: 1 }),
+            task: Some(TaskId { addr: VirtAddr::new(INIT_TASK), pid: 1 }),
         };
         let mut threads = vec![thread(0), thread(1)];
         threads.extend(Some(init).filter(|init| shown.shows(&init.name)));

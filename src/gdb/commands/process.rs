@@ -1,0 +1,101 @@
+//! Commands about one process.
+
+use std::fmt;
+
+use super::{MonitorError, numbers};
+use crate::{
+    addr::VirtAddr,
+    kernel::{Kernel, KernelError, cmdline, files, maps, mm, pid, process, task::Task, user},
+    render,
+    session::Session,
+};
+
+/// What `monitor read` prints at most.
+const MAX_READ: u64 = 64 << 10;
+
+fn task(session: &Session, text: &str) -> Result<Task, MonitorError> {
+    let pid = text.parse().map_err(|_| MonitorError::Arguments)?;
+    Ok(pid::find(&session.kernel, pid)?)
+}
+
+fn ended(torn: Option<KernelError>) -> Result<(), MonitorError> {
+    torn.map_or(Ok(()), |error| Err(MonitorError::Incomplete(error)))
+}
+
+pub(super) fn maps(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
+    let [pid] = args else { return Err(MonitorError::Arguments) };
+    let (kernel, task) = (&session.kernel, task(session, pid)?);
+    let found = maps::read(kernel, &mm::of(kernel, task.addr, task.pid)?)?;
+    render::maps(out, &found.maps)?;
+    ended(found.torn)
+}
+
+pub(super) fn files(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
+    let [pid] = args else { return Err(MonitorError::Arguments) };
+    let found = files::read(&session.kernel, task(session, pid)?.addr)?;
+    render::files(out, &found.files)?;
+    ended(found.torn)
+}
+
+pub(super) fn process(
+    session: &Session,
+    args: &[&str],
+    out: &mut dyn fmt::Write,
+) -> Result<(), MonitorError> {
+    let [pid] = args else { return Err(MonitorError::Arguments) };
+    let found = process::read(&session.kernel, &task(session, pid)?)?;
+    Ok(render::process(out, &found)?)
+}
+
+pub(super) fn cmdline(
+    session: &Session,
+    args: &[&str],
+    out: &mut dyn fmt::Write,
+) -> Result<(), MonitorError> {
+    strings(session, args, out, cmdline::cmdline)
+}
+
+pub(super) fn environ(
+    session: &Session,
+    args: &[&str],
+    out: &mut dyn fmt::Write,
+) -> Result<(), MonitorError> {
+    strings(session, args, out, cmdline::environ)
+}
+
+fn strings(
+    session: &Session,
+    args: &[&str],
+    out: &mut dyn fmt::Write,
+    read: fn(&Kernel, &mm::Mm) -> Result<Vec<u8>, KernelError>,
+) -> Result<(), MonitorError> {
+    let [pid] = args else { return Err(MonitorError::Arguments) };
+    let (kernel, task) = (&session.kernel, task(session, pid)?);
+    let bytes = read(kernel, &mm::of(kernel, task.addr, task.pid)?)?;
+    Ok(render::strings(out, &cmdline::strings(&bytes))?)
+}
+
+pub(super) fn read(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
+    let [pid, rest @ ..] = args else { return Err(MonitorError::Arguments) };
+    let [addr, len] = numbers(rest)?;
+    if !(1..=MAX_READ).contains(&len) {
+        return Err(MonitorError::Failed(format!("a read is of 1 to {MAX_READ} bytes")));
+    }
+    let (kernel, task) = (&session.kernel, task(session, pid)?);
+    let mm = mm::of(kernel, task.addr, task.pid)?;
+    let len = usize::try_from(len).unwrap_or(0);
+    let bytes = user::read_vec(kernel, &mm, VirtAddr::new(addr), len)?;
+    Ok(render::hex_dump(out, addr, &bytes)?)
+}
+
+pub(super) fn translate(
+    session: &Session,
+    pid: &str,
+    addr: VirtAddr,
+    out: &mut dyn fmt::Write,
+) -> Result<(), MonitorError> {
+    let (kernel, task) = (&session.kernel, task(session, pid)?);
+    kernel.user_memory("the page tables of a process")?;
+    let found = user::translate(kernel, &mm::of(kernel, task.addr, task.pid)?, addr)?;
+    Ok(render::translation(out, addr, &found)?)
+}
