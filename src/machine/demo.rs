@@ -79,6 +79,7 @@ const SYSRQ: &[&str] = &[
     "__handle_sysrq",
     "sysrq_handle_crash",
     "panic",
+    "__const_udelay",
 ];
 
 /// Pid of the shell that crashes a panicked machine.
