@@ -127,10 +127,10 @@ fn note_symbol(evidence: &mut Vec<Evidence>, symbols: &Relocated, init_task: Vir
     let found = |line: &&mut Evidence| line.what == "init_task" && line.confidence != Confidence::Dropped;
     let (detail, confidence) = match evidence.iter_mut().find(found) {
         None => (format!("{named}, by {table}"), Confidence::Found),
+        // A profile's symbol is a source once.
+        Some(line) if named == init_task && line.method == table => return,
         Some(line) if named == init_task => {
-            line.detail.push_str(&format!(", as in {table}"));
-            line.confidence = Confidence::Proved;
-            return;
+            return line.second(table);
         }
         Some(_) => (format!("{named} by {table} is not where the task was found"), Confidence::Dropped),
     };

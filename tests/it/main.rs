@@ -22,5 +22,6 @@ mod processes;
 mod profiles;
 mod recording;
 mod symbols;
+mod thesis;
 mod tidy;
 mod types_only;
