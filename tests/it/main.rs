@@ -21,6 +21,7 @@ mod no_types;
 mod processes;
 mod profiles;
 mod recording;
+mod serve;
 mod symbols;
 mod thesis;
 mod tidy;

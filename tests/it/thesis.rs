@@ -119,7 +119,7 @@ fn our_letters_are_those_of_the_hosts_own_ps() {
         let ours = if row.comm == "jbd2/sda1-8" { [row.letters[1], 'D'] } else { [*letter, row.letters[1]] };
         assert_eq!(ours[0], ours[1], "{} {}", row.pid, row.comm);
     }
-    assert_eq!(seen, 104);
+    assert_eq!(seen, 107);
     // Whatever is D in the thesis is I but for that one thread.
     let busy = |row: &Row| row.letters == ['D', 'D'];
     let busy: Vec<&str> = rows(PANIC).iter().filter(|row| busy(row)).map(|row| row.comm).collect();
@@ -177,10 +177,8 @@ fn what_the_profile_says_is_held_against_memory() {
     let (code, listed, _) =
         wrong("phys-base = 0", "phys-base = 0x200000", "`kernel.phys-base` of the profile is 0x200000");
     assert_eq!((code, listed), (Some(0), listing(RUNNING)));
-    let (code, listed, _) =
-        wrong("slide = 0", "slide = 0x200000", "`kernel.slide` of the profile is 0x200000");
-    assert_eq!((code, listed), (Some(0), listing(RUNNING)));
-    wrong("82413480", "82414480", "no task of the name swapper/0");
+    wrong("slide = 0", "slide = 0x200000", "the first task is at 0xffffffff82613480, and no task");
+    wrong("82413480", "82414480", "the first task is at 0xffffffff82414480, and no task");
     wrong("sibling = 2264", "# sibling", "`task_struct` has no member `sibling`");
     wrong("state = { offset = 16, size = 8 }", "state = 16", "how many bytes `task_struct.state` has");
     adapter.stop();

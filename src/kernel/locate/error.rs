@@ -120,8 +120,8 @@ pub enum LocateError {
     },
     /// There is another thing where the profile has `init_task`.
     #[error(
-        "`kernel.symbols.init_task` of the profile is {addr} in this kernel, and no task of the name swapper/0 is \
-         there: correct the profile, or --force to look for it"
+        "by `kernel.symbols.init_task` and `kernel.slide` of the profile the first task is at {addr}, and no task of the \
+         name swapper/0 is there: correct the profile, or leave them out to have it found"
     )]
     NotTheFirstTask {
         /// Where it would be.

@@ -65,7 +65,7 @@ pub(super) fn check(
 /// The first task where the profile has it, if that is what is there.
 ///
 /// # Errors
-/// [`LocateError::NotTheFirstTask`], unless forced.
+/// [`LocateError::NotTheFirstTask`].
 pub(super) fn init_task(
     target: &Target<'_>,
     proof: &Proof<'_>,
@@ -74,8 +74,7 @@ pub(super) fn init_task(
     let Some((linked, slide)) = target.hints.given.init_task.zip(proof.slide.value) else { return Ok(None) };
     let addr = VirtAddr::new(linked.raw().wrapping_add(slide));
     if !is_named(&*proof.space, addr) {
-        let error = LocateError::NotTheFirstTask { addr };
-        return if target.hints.force { Ok(warned(&error, None)) } else { Err(error) };
+        return Err(LocateError::NotTheFirstTask { addr });
     }
     let detail = format!("{addr}, whose name is swapper/0");
     evidence.push(Evidence { what: "init_task", method: PROFILE, detail, confidence: Confidence::Proved });
@@ -84,12 +83,11 @@ pub(super) fn init_task(
 
 fn refuse(target: &Target<'_>, key: &'static str, given: u64, found: u64) -> Result<(), LocateError> {
     let error = LocateError::NotAsGiven { key, given: Hex(given), found: Hex(found) };
-    if target.hints.force { Ok(warned(&error, ())) } else { Err(error) }
-}
-
-fn warned<T>(error: &LocateError, outcome: T) -> T {
+    if !target.hints.force {
+        return Err(error);
+    }
     log::warn!("{error}");
-    outcome
+    Ok(())
 }
 
 /// Adds the profile to the sources of a value, or makes it the source.
