@@ -8,6 +8,7 @@
 )]
 
 mod audit;
+mod bt;
 mod cli;
 mod dump;
 mod forbidden;
@@ -26,3 +27,4 @@ mod symbols;
 mod thesis;
 mod tidy;
 mod types_only;
+mod write;
