@@ -41,6 +41,10 @@ impl Host for Session {
         Ok(read)
     }
 
+    fn read_now(&self, ops: &mut [VirtOp<'_>]) {
+        self.now.read_batch(ops);
+    }
+
     fn threads(&self, shown: &Shown) -> Vec<Thread> {
         threads::threads(self, shown)
     }

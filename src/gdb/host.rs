@@ -10,7 +10,12 @@ use super::{
     target::{PercpuRebase, Registers},
     tid::Tid,
 };
-use crate::{addr::VirtAddr, kernel::KernelError, paging::VirtError, synth::SymbolFile};
+use crate::{
+    addr::VirtAddr,
+    kernel::KernelError,
+    paging::{VirtError, VirtOp},
+    synth::SymbolFile,
+};
 
 /// A machine as GDB sees it.
 pub trait Host: Send + Sync {
@@ -20,6 +25,9 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// Why the byte at `addr` cannot be read.
     fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError>;
+
+    /// Reads memory as it is at this moment, past every cache, all of `ops` with one batch.
+    fn read_now(&self, ops: &mut [VirtOp<'_>]);
 
     /// The threads now, at least one: first what each CPU runs, in the order of CPUs, then the other tasks that are
     /// `shown`. Takes what it can get: what cannot be read is left out or unknown.
