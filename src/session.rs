@@ -6,6 +6,7 @@
 
 pub mod debug_file;
 pub mod handout;
+pub mod writing;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -157,6 +158,7 @@ pub struct Session {
     pub symbol_file: Option<SymbolFile>,
     cache: Arc<Cache<Fenced>>,
     link: Option<Arc<Remote>>,
+    rights: Option<writing::Rights>,
     attach: Counts,
 }
 
@@ -213,7 +215,17 @@ impl Session {
         let symbols = map.slide.map(|slide| Relocated::new(symbols, slide));
         let kernel = Kernel { map, memory, symbols, types: Some(types) };
         let attach = cache.inner().inner().counts();
-        Ok(Self { kernel: Arc::new(kernel), kallsyms, phys, now, symbol_file: None, cache, link, attach })
+        Ok(Self {
+            kernel: Arc::new(kernel),
+            kallsyms,
+            phys,
+            now,
+            symbol_file: None,
+            cache,
+            link,
+            rights: None,
+            attach,
+        })
     }
 
     /// Makes a vmlinux of what the kernel's own memory says: its symbols (the given vmlinux's, if there is one) and its

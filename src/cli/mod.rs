@@ -99,6 +99,16 @@ Examples:
   nettlp-gdb read --profile host.toml init_task 64
   nettlp-gdb read --profile host.toml --phys 0x9c000 4k --raw > page";
 
+const WRITE_EXAMPLES: &str = "\
+The profile names what may be written, in physical addresses:
+  [memory]
+  write = ['0x1a4c0e8-0x1a4c0ec']
+Every write is read back; one that was lost is reported and never sent again.
+
+Examples:
+  nettlp-gdb translate --profile host.toml panic_timeout
+  nettlp-gdb write --profile host.toml --allow-write panic_timeout 0a000000";
+
 const TRANSLATE_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb translate --profile host.toml init_task
@@ -133,6 +143,9 @@ enum Command {
     /// Print memory
     #[command(after_help = READ_EXAMPLES)]
     Read(cmd::read::Args),
+    /// Change memory, inside the ranges that the profile allows
+    #[command(after_help = WRITE_EXAMPLES)]
+    Write(cmd::write::Args),
     /// Translate a virtual address
     #[command(after_help = TRANSLATE_EXAMPLES)]
     Translate(cmd::translate::Args),
@@ -165,6 +178,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Symbols(args) => cmd::symbols::run(args, cli.quiet),
         Command::Kconfig(args) => cmd::kconfig::run(args, cli.quiet),
         Command::Read(args) => cmd::read::run(args, cli.quiet),
+        Command::Write(args) => cmd::write::run(args, cli.quiet),
         Command::Translate(args) => cmd::translate::run(args, cli.quiet),
         Command::Dump(args) => cmd::dump::run(args, cli.quiet),
         Command::Emulate(args) => cmd::emulate::run(args),

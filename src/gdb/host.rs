@@ -14,6 +14,7 @@ use crate::{
     addr::VirtAddr,
     kernel::KernelError,
     paging::{VirtError, VirtOp},
+    session::writing::WriteError,
     synth::SymbolFile,
 };
 
@@ -28,6 +29,21 @@ pub trait Host: Send + Sync {
 
     /// Reads memory as it is at this moment, past every cache, all of `ops` with one batch.
     fn read_now(&self, ops: &mut [VirtOp<'_>]);
+
+    /// Writes `data` at `addr` and reads it back. Refused unless somebody allowed it.
+    ///
+    /// # Errors
+    /// Why nothing, or not everything, was written.
+    fn write(&self, addr: VirtAddr, data: &[u8]) -> Result<(), WriteError> {
+        let _ = (addr, data);
+        Err(WriteError::NotAllowed)
+    }
+
+    /// Whether a write of `len` bytes at `addr` would be let through to the machine.
+    fn may_write(&self, addr: VirtAddr, len: usize) -> bool {
+        let _ = (addr, len);
+        false
+    }
 
     /// The threads now, at least one: first what each CPU runs, in the order of CPUs, then the other tasks that are
     /// `shown`. Takes what it can get: what cannot be read is left out or unknown.

@@ -25,3 +25,4 @@ mod serve;
 mod symbols;
 mod tidy;
 mod types_only;
+mod write;

@@ -15,3 +15,4 @@ pub(super) mod read;
 pub(super) mod serve;
 pub(super) mod symbols;
 pub(super) mod translate;
+pub(super) mod write;
