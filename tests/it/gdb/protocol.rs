@@ -226,7 +226,7 @@ fn writes_and_resumes_are_refused_with_a_sentence() {
     assert!(client.ask(&array).starts_with("E.memory is read-only"));
     client.ask("qOffsets");
     assert!(client.ask(&array).starts_with("E.refused: what gdb sees of __per_cpu_offset[] is reduced"));
-    for packet in ["s", "vCont;s:989680;c", "vCont;s:989681"] {
+    for packet in ["vCont;s:989680;c", "s", "vCont;s:989681"] {
         client.raw(&frame(packet.as_bytes()));
         let thread = if packet == "vCont;s:989681" { "989681" } else { "989680" };
         let text = client.console_until(&format!("T00thread:{thread};"));
