@@ -29,7 +29,11 @@ use crate::{
         stats::{Counts, Stats},
     },
     paging::{AddressSpace, VirtMem},
-    symbols::{Relocated, SymbolTable, elf::ElfSymbols},
+    symbols::{
+        Relocated, SymbolTable,
+        elf::ElfSymbols,
+        lines::{DwarfLines, SourceLines},
+    },
     synth::{
         self, SymbolFile,
         vmlinux::{SynthError, Synthesized},
@@ -154,6 +158,7 @@ pub struct Session {
     pub phys: Arc<dyn PhysMem>,
     /// What a GDB is handed that comes without a file.
     pub symbol_file: Option<SymbolFile>,
+    lines: Option<DwarfLines>,
     cache: Arc<Cache<Fenced>>,
     link: Option<Arc<Remote>>,
     rights: Option<writing::Rights>,
@@ -208,12 +213,15 @@ impl Session {
         };
         let symbols = map.slide.map(|slide| Relocated::new(symbols, slide));
         let kernel = Kernel { map, memory, symbols, types: Some(types) };
+        // Those of an object file are of code that was not linked.
+        let lines = vmlinux.filter(|file| !file.is_relocatable()).map(DwarfLines::new);
         let attach = cache.inner().inner().counts();
         Ok(Self {
             kernel: Arc::new(kernel),
             kallsyms,
             phys,
             symbol_file: None,
+            lines,
             cache,
             link,
             rights: None,
@@ -257,6 +265,12 @@ impl Session {
     pub fn refresh(&self) {
         self.cache.invalidate();
         self.kallsyms.retry();
+    }
+
+    /// The source lines of the vmlinux, if one was given.
+    #[must_use]
+    pub fn lines(&self) -> Option<&dyn SourceLines> {
+        self.lines.as_ref().map(|lines| -> &dyn SourceLines { lines })
     }
 
     /// What crossed the link so far.

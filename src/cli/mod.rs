@@ -81,6 +81,14 @@ Examples:
   nettlp-gdb ps --profile host.toml --tree
   nettlp-gdb ps --image host.elf --vmlinux vmlinux --threads --json | jq 'select(.state == \"D\")'";
 
+const BT_EXAMPLES: &str = "\
+Examples:
+  What the CPUs of a host were doing when it panicked, with source lines:
+    nettlp-gdb bt --profile host.toml --vmlinux vmlinux
+  One thread; every thread that waits for a lock:
+    nettlp-gdb bt --profile host.toml 871
+    nettlp-gdb bt --image host.elf --all --json | jq 'select(any(.frames[]; .function == \"mutex_lock\"))'";
+
 const DMESG_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb dmesg --profile host.toml | tail
@@ -130,6 +138,9 @@ enum Command {
     /// List processes
     #[command(after_help = PS_EXAMPLES)]
     Ps(cmd::ps::Args),
+    /// Show which functions tasks are in, sleeping or halted by a panic
+    #[command(after_help = BT_EXAMPLES)]
+    Bt(cmd::bt::Args),
     /// Print the kernel log
     #[command(after_help = DMESG_EXAMPLES)]
     Dmesg(cmd::dmesg::Args),
@@ -173,6 +184,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Serve(args) => cmd::serve::run(args, cli.quiet),
         Command::Info(args) => cmd::info::run(args, cli.quiet),
         Command::Ps(args) => cmd::ps::run(args, cli.quiet),
+        Command::Bt(args) => cmd::bt::run(args, cli.quiet),
         Command::Dmesg(args) => cmd::dmesg::run(args, cli.quiet),
         Command::Modules(args) => cmd::modules::run(args, cli.quiet),
         Command::Symbols(args) => cmd::symbols::run(args, cli.quiet),

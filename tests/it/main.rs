@@ -8,6 +8,7 @@
 )]
 
 mod audit;
+mod bt;
 mod cli;
 mod dump;
 mod forbidden;
