@@ -16,7 +16,7 @@ use crate::{
         Kernel, KernelError,
         btf::{self, BtfError},
         kallsyms::TargetSymbols,
-        locate::{self, Hints, LocateError, Progress},
+        locate::{self, Given, Hints, LocateError, Progress},
     },
     link::{self, Client, LinkError},
     mem::{
@@ -29,8 +29,9 @@ use crate::{
         stats::{Counts, Stats},
     },
     paging::{AddressSpace, VirtMem},
+    profile,
     symbols::{
-        Relocated, SymbolTable,
+        self, Relocated, SymbolTable,
         elf::ElfSymbols,
         lines::{DwarfLines, SourceLines},
     },
@@ -38,7 +39,7 @@ use crate::{
         self, SymbolFile,
         vmlinux::{SynthError, Synthesized},
     },
-    types::{TypeSource, dwarf::Dwarf},
+    types::{self, TypeSource, dwarf::Dwarf},
     vmlinux::{Vmlinux, VmlinuxError},
 };
 
@@ -60,6 +61,8 @@ pub struct Options {
     pub source: Source,
     /// The kernel's own file, or one that has its types only.
     pub vmlinux: Option<PathBuf>,
+    /// What the operator's profile says of the kernel: of it `phys_base`, `slide`, `symbols` and `structs` are used.
+    pub known: profile::Kernel,
     /// The operator's RAM ranges; no bound when empty.
     pub ram: Vec<PhysRange>,
     /// Ranges of which no byte is ever read.
@@ -148,6 +151,16 @@ fn symbols_of(file: &Arc<Vmlinux>) -> Result<Option<ElfSymbols>, VmlinuxError> {
     }
 }
 
+fn given(known: &profile::Kernel) -> Given {
+    let symbol = |name: &str| known.symbols.get(name).copied();
+    Given {
+        phys_base: known.phys_base,
+        slide: known.slide,
+        root: locate::TOP_LEVEL_TABLE.iter().find_map(|name| symbol(name)),
+        init_task: symbol("init_task"),
+    }
+}
+
 /// A target that was attached to.
 pub struct Session {
     /// The kernel found there.
@@ -189,6 +202,7 @@ impl Session {
             types: types.as_deref(),
             build_id: vmlinux.as_ref().and_then(|file| file.build_id()),
             vmlinux_name: vmlinux.as_ref().map(|file| file.name()),
+            given: given(&options.known),
             force: options.force,
             progress: Some(progress),
         };
@@ -203,13 +217,21 @@ impl Session {
         let memory: Arc<dyn VirtMem> =
             Arc::new(AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask));
         let kallsyms = Arc::new(TargetSymbols::new(Arc::clone(&memory), Arc::clone(&phys), map.clone()));
-        let types = types.unwrap_or_else(|| {
+        let types = types.unwrap_or_else(|| -> Arc<dyn TypeSource> {
             let own = map.slide.map(|slide| Relocated::new(Box::new(Arc::clone(&kallsyms)), slide));
             Arc::new(btf::InMemory::new(Arc::clone(&memory), &map, own))
         });
-        let symbols: Box<dyn SymbolTable> = match symbols {
+        let mut symbols: Box<dyn SymbolTable> = match symbols {
             Some(symbols) => Box::new(symbols),
             None => Box::new(Arc::clone(&kallsyms)),
+        };
+        let profile::Kernel { structs, symbols: listed, .. } = options.known;
+        if !listed.is_empty() {
+            symbols = Box::new(symbols::listed::Listed::new(listed, symbols));
+        }
+        let types = match structs.is_empty() {
+            true => types,
+            false => Arc::new(types::listed::Listed::new(&structs, types)),
         };
         let symbols = map.slide.map(|slide| Relocated::new(symbols, slide));
         let kernel = Kernel { map, memory, symbols, types: Some(types) };
