@@ -11,7 +11,11 @@ use super::{
     tid::Tid,
 };
 use crate::{
-    addr::VirtAddr, kernel::KernelError, paging::VirtError, session::writing::WriteError, synth::SymbolFile,
+    addr::VirtAddr,
+    kernel::KernelError,
+    paging::{VirtError, VirtOp},
+    session::writing::WriteError,
+    synth::SymbolFile,
 };
 
 /// A machine as GDB sees it.
@@ -28,6 +32,9 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// As [`Host::read`]; a task without an address space; an operator who lets none be looked at.
     fn read_user(&self, task: TaskId, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, KernelError>;
+
+    /// Reads memory as it is at this moment, past every cache, all of `ops` with one batch.
+    fn read_now(&self, ops: &mut [VirtOp<'_>]);
 
     /// Writes `data` at `addr` and reads it back. Refused unless somebody allowed it.
     ///

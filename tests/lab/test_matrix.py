@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 
+import processes
 import pytest
 import truth
 from lab import debugger, fetch, kernels
@@ -46,6 +47,7 @@ class Matrix:
     release: str
     symbols: dict[str, int]
     states: dict[str, State] = field(default_factory=dict)
+    processes: processes.Observed | None = None
 
 
 def lines(text: str) -> list[dict]:
@@ -56,7 +58,7 @@ def lines(text: str) -> list[dict]:
 def matrix(request, binary, archive, loaded_scripts) -> Matrix:
     name, cpu = request.param
     kernel = fetch.kernel() if name == SYSTEM else kernels.kernel(SERIES[name])
-    with Guest(Machine(kernel.vmlinuz, archive, cpu=cpu)) as guest:
+    with Guest(Machine(kernel.vmlinuz, archive, cpu=cpu, append=("vsyscall=xonly",))) as guest:
         seen = Matrix(kernel.release, truth.symbols(guest, "_text", "init_task"))
         with (
             Bench(binary, guest.ram_file, guest.ram, None) as alone,
@@ -76,6 +78,7 @@ def matrix(request, binary, archive, loaded_scripts) -> Matrix:
 
             tasks, log, said = settled(guest, answers)
             seen.states["alive"] = State(tasks, log, *said)
+            seen.processes = processes.observe(guest, alone.port)
             tasks, log = truth.listed(truth.tasks(guest)), truth.kernel_log(guest)
             log += truth.console_log(guest.panic())
             seen.states["panicked"] = State(tasks, log, *answers())
@@ -131,3 +134,23 @@ def test_gdb_shows_the_guests_log(said, what):
 def test_gdb_answers_alike_without_a_vmlinux(said):
     assert said.gdb["nothing"][2:] == said.gdb["vmlinux"][2:]
     assert "Cannot access" not in "".join(said.gdb["nothing"])
+
+
+@pytest.mark.parametrize("what", ["maps", "cmdline", "environ", "files"])
+def test_processes_are_what_proc_says(matrix, what):
+    seen = matrix.processes
+    guest = {pid: getattr(process, what) for pid, process in seen.guest.items()}
+    assert {pid: getattr(process, what) for pid, process in seen.ours.items()} == guest
+    # Nothing of this is worth much if there was nothing to see.
+    shown = "\n".join(str(text) for text in guest.values())
+    wanted = {
+        "maps": ["/mnt/x/program", "/mnt/x/deleted (deleted)", "[heap]", "[stack]", "[vdso]", "[vvar]", "[vsyscall]"],
+        "cmdline": ["/mnt/x/deleted", "100000"],
+        "environ": ["NAME=a value", "HOME=/"],
+        "files": ["/tmp/gone (deleted)", "pipe:[", "socket:[", "anon_inode:inotify"],
+    }
+    assert [text for text in wanted[what] if text not in shown] == []
+
+
+def test_no_task_of_the_guest_hides(matrix):
+    assert "no difference between the kernel's records" in matrix.processes.cross_view
