@@ -21,6 +21,7 @@ const OWN: &[(&str, &str)] = &[
 const LIMITS: &str = "\
 Memory and registers are read-only: the server reads memory from outside and has no hold on the target's CPUs.
 continue, step, breakpoints and writes are refused; for a memory write GDB says \"Cannot access memory\".
+add-symbol-file target:/modules loads the symbols of the modules that are loaded now.
 Registers that memory does not tell are <unavailable>, an unknown program counter is 0xffffffffffffffff.
 ";
 
