@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
-    cli::{Outcome, out, target::Target},
-    gdb::{self, Listen, Server},
+    cli::{Outcome, UsageError, out, target::Target},
+    gdb::{self, Listen, ServeError, Server, Shown, View},
     mem::cache::Validity,
     session::{
         debug_file::DEBUG_DIRECTORY,
@@ -21,6 +21,10 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1234")]
     listen: Listen,
 
+    /// Listen on an address that other machines reach; there is no password, so each of them reads the whole target
+    #[arg(long)]
+    allow_remote: bool,
+
     /// Talk to gdb on stdin and stdout: (gdb) target remote | nettlp-gdb serve --stdio ...
     #[arg(long, conflicts_with = "listen")]
     stdio: bool,
@@ -32,6 +36,11 @@ pub(in crate::cli) struct Args {
     /// Milliseconds for which memory that was read is not read again
     #[arg(long, value_name = "N", default_value_t = 100)]
     cache_ms: u64,
+
+    /// Which tasks gdb sees as threads besides those on CPUs: all, none (cpus), or those named as in 'ssh*'; each
+    /// costs a read or two at every stop
+    #[arg(long, value_name = "cpus|all|PATTERN", default_value = "all")]
+    threads: Shown,
 
     /// Reduce what gdb reads of __per_cpu_offset[] by the KASLR slide, so that per-CPU symbols come out right
     /// (kernels before 6.15)
@@ -68,13 +77,18 @@ enum PercpuRebase {
 }
 
 pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
+    let listen = if args.stdio { Listen::Stdio } else { args.listen.clone() };
     let options = gdb::Options {
-        listen: if args.stdio { Listen::Stdio } else { args.listen.clone() },
+        allow_remote: args.allow_remote,
         once: args.once,
-        percpu_rebase: args.percpu_rebase == PercpuRebase::Auto,
+        view: View { percpu_rebase: args.percpu_rebase == PercpuRebase::Auto, threads: args.threads.clone() },
         audit: args.target.audit()?,
+        ..gdb::Options::new(listen)
     };
-    let server = Server::bind(options)?;
+    let server = Server::bind(options).map_err(|error| match error {
+        ServeError::Remote { .. } => UsageError(error.to_string()).into(),
+        error => anyhow::Error::from(error),
+    })?;
     let validity = Validity::For(Duration::from_millis(args.cache_ms));
     let places = Places { debug: args.debug_dir.clone(), cache: handout::cache_directory() };
     let origin = match args.symbols {
