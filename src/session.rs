@@ -6,6 +6,7 @@
 
 pub mod debug_file;
 pub mod handout;
+pub mod writing;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -29,7 +30,11 @@ use crate::{
         stats::{Counts, Stats},
     },
     paging::{AddressSpace, VirtMem},
-    symbols::{Relocated, SymbolTable, elf::ElfSymbols},
+    symbols::{
+        Relocated, SymbolTable,
+        elf::ElfSymbols,
+        lines::{DwarfLines, SourceLines},
+    },
     synth::{
         self, SymbolFile,
         modules::Loaded,
@@ -163,8 +168,10 @@ pub struct Session {
     pub phys: Arc<dyn PhysMem>,
     /// What a GDB is handed that comes without a file.
     pub symbol_file: Option<SymbolFile>,
+    lines: Option<DwarfLines>,
     cache: Arc<Cache<Fenced>>,
     link: Option<Arc<Remote>>,
+    rights: Option<writing::Rights>,
     attach: Counts,
 }
 
@@ -214,9 +221,21 @@ impl Session {
         };
         let symbols = map.slide.map(|slide| Relocated::new(symbols, slide));
         let kernel = Kernel { map, memory, symbols, types: Some(types) };
+        // Those of an object file are of code that was not linked.
+        let lines = vmlinux.filter(|file| !file.is_relocatable()).map(DwarfLines::new);
         let attach = cache.inner().inner().counts();
-        let kernel = Arc::new(kernel);
-        Ok(Self { kernel, kallsyms, own_types, phys, symbol_file: None, cache, link, attach })
+        Ok(Self {
+            kernel: Arc::new(kernel),
+            kallsyms,
+            own_types,
+            phys,
+            symbol_file: None,
+            lines,
+            cache,
+            link,
+            rights: None,
+            attach,
+        })
     }
 
     /// Makes a vmlinux of what the kernel's own memory says: its symbols (the given vmlinux's, if there is one) and its
@@ -289,6 +308,12 @@ impl Session {
     pub fn refresh(&self) {
         self.cache.invalidate();
         self.kallsyms.retry();
+    }
+
+    /// The source lines of the vmlinux, if one was given.
+    #[must_use]
+    pub fn lines(&self) -> Option<&dyn SourceLines> {
+        self.lines.as_ref().map(|lines| -> &dyn SourceLines { lines })
     }
 
     /// What crossed the link so far.

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(super) mod bt;
 pub(super) mod completions;
 pub(super) mod demo;
 pub(super) mod dmesg;
@@ -15,3 +16,4 @@ pub(super) mod read;
 pub(super) mod serve;
 pub(super) mod symbols;
 pub(super) mod translate;
+pub(super) mod write;
