@@ -16,7 +16,7 @@ use crate::{
         Kernel, KernelError, KernelMap,
         btf::{self, BtfError},
         kallsyms::TargetSymbols,
-        locate::{self, Hints, LocateError, Progress},
+        locate::{self, Given, Hints, LocateError, Progress},
         module, module_symbols,
     },
     link::{self, Client, LinkError},
@@ -30,8 +30,9 @@ use crate::{
         stats::{Counts, Stats},
     },
     paging::{AddressSpace, VirtMem},
+    profile,
     symbols::{
-        Relocated, SymbolTable,
+        self, Relocated, SymbolTable,
         elf::ElfSymbols,
         lines::{DwarfLines, SourceLines},
     },
@@ -40,7 +41,7 @@ use crate::{
         modules::Loaded,
         vmlinux::{SynthError, Synthesized},
     },
-    types::{TypeSource, btf::Btf, dwarf::Dwarf},
+    types::{self, TypeSource, btf::Btf, dwarf::Dwarf},
     vmlinux::{Vmlinux, VmlinuxError},
 };
 
@@ -62,6 +63,8 @@ pub struct Options {
     pub source: Source,
     /// The kernel's own file, or one that has its types only.
     pub vmlinux: Option<PathBuf>,
+    /// What the operator's profile says of the kernel: of it `phys_base`, `slide`, `symbols` and `structs` are used.
+    pub known: profile::Kernel,
     /// The operator's RAM ranges; no bound when empty.
     pub ram: Vec<PhysRange>,
     /// Ranges of which no byte is ever read.
@@ -156,6 +159,16 @@ fn own_types(memory: &Arc<dyn VirtMem>, map: &KernelMap, kallsyms: &Arc<TargetSy
     btf::InMemory::new(Arc::clone(memory), map, symbols)
 }
 
+fn given(known: &profile::Kernel) -> Given {
+    let symbol = |name: &str| known.symbols.get(name).copied();
+    Given {
+        phys_base: known.phys_base,
+        slide: known.slide,
+        root: locate::TOP_LEVEL_TABLE.iter().find_map(|name| symbol(name)),
+        init_task: symbol("init_task"),
+    }
+}
+
 /// A target that was attached to.
 pub struct Session {
     /// The kernel found there.
@@ -199,6 +212,7 @@ impl Session {
             types: types.as_deref(),
             build_id: vmlinux.as_ref().and_then(|file| file.build_id()),
             vmlinux_name: vmlinux.as_ref().map(|file| file.name()),
+            given: given(&options.known),
             force: options.force,
             progress: Some(progress),
         };
@@ -215,9 +229,17 @@ impl Session {
         let kallsyms = Arc::new(TargetSymbols::new(Arc::clone(&memory), Arc::clone(&phys), map.clone()));
         let own_types = Arc::new(own_types(&memory, &map, &kallsyms));
         let types = types.unwrap_or_else(|| own_types.clone());
-        let symbols: Box<dyn SymbolTable> = match symbols {
+        let mut symbols: Box<dyn SymbolTable> = match symbols {
             Some(symbols) => Box::new(symbols),
             None => Box::new(Arc::clone(&kallsyms)),
+        };
+        let profile::Kernel { structs, symbols: listed, .. } = options.known;
+        if !listed.is_empty() {
+            symbols = Box::new(symbols::listed::Listed::new(listed, symbols));
+        }
+        let types = match structs.is_empty() {
+            true => types,
+            false => Arc::new(types::listed::Listed::new(&structs, types)),
         };
         let symbols = map.slide.map(|slide| Relocated::new(symbols, slide));
         let kernel = Kernel { map, memory, symbols, types: Some(types) };
