@@ -22,7 +22,7 @@ use crate::{
     link::{self, Client, LinkError},
     mem::{
         PhysMem,
-        cache::{Cache, Validity},
+        cache::{Below, Cache, Validity},
         fence::Fence,
         file::{ImageError, ImageFile, ImageSpec},
         guard::Guard,
@@ -179,6 +179,8 @@ pub struct Session {
     own_types: Arc<btf::InMemory>,
     /// Its physical memory, confined to its RAM.
     pub phys: Arc<dyn PhysMem>,
+    /// The kernel's virtual memory past the cache, for what must be seen as it is at this moment.
+    pub now: Arc<dyn VirtMem>,
     /// What a GDB is handed that comes without a file.
     pub symbol_file: Option<SymbolFile>,
     lines: Option<DwarfLines>,
@@ -202,7 +204,7 @@ impl Session {
         let cache = Arc::new(Cache::new(fenced, options.validity));
         let below: Arc<dyn PhysMem> = cache.clone();
         let limits = [options.ram, ranges].into_iter().find(|ranges| !ranges.is_empty());
-        let guard = Arc::new(Guard::new(below, limits));
+        let guard = Arc::new(Guard::new(below, limits.clone()));
 
         let symbols = vmlinux.as_ref().map(symbols_of).transpose()?.flatten();
         let types = vmlinux.as_ref().map(|file| Dwarf::new(file.clone())).transpose()?.map(Arc::new);
@@ -223,6 +225,10 @@ impl Session {
             }
         })?;
 
+        let past = Guard::new(Arc::new(Below(Arc::clone(&cache))), limits);
+        past.confine(&guard.permitted());
+        let now: Arc<dyn VirtMem> =
+            Arc::new(AddressSpace::new(Arc::new(past), map.root, map.levels, map.sme_mask));
         let phys: Arc<dyn PhysMem> = guard;
         let memory: Arc<dyn VirtMem> =
             Arc::new(AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask));
@@ -251,6 +257,7 @@ impl Session {
             kallsyms,
             own_types,
             phys,
+            now,
             symbol_file: None,
             lines,
             cache,
