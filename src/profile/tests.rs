@@ -117,7 +117,7 @@ fn every_key_is_known_and_no_other() {
         }
     }
     let profile = Profile::parse(&format!("{ALL}\n[kernel.structs.other]\n")).unwrap();
-    let types = Profile::parse("[kernel]\ntypes = 'types.o'").unwrap();
+    let types = Profile::parse("[memory]\npolicy = 'kernel-only'\n[kernel]\ntypes = 'types.o'").unwrap();
     let mut found = BTreeSet::new();
     for profile in [profile, types] {
         paths(&toml::Value::try_from(profile).unwrap(), "", &mut found);

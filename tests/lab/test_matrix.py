@@ -4,7 +4,6 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-import processes
 import pytest
 import truth
 from lab import debugger, fetch, initramfs, kernels, modules
@@ -61,7 +60,6 @@ class Matrix:
     # /proc/modules: name, bytes, address.
     modules: set[tuple[str, int, int]]
     states: dict[str, State] = field(default_factory=dict)
-    processes: processes.Observed | None = None
 
 
 def lines(text: str) -> list[dict]:
@@ -84,7 +82,7 @@ def matrix(request, binary, threads, loaded_scripts, tmp_path_factory) -> Matrix
     archive = initramfs.build(
         tmp_path_factory.mktemp("matrix") / "initramfs.cpio", (threads, *modules.files(kernel, MODULES))
     )
-    with Guest(Machine(kernel.vmlinuz, archive, cpu=cpu, append=("vsyscall=xonly",))) as guest:
+    with Guest(Machine(kernel.vmlinuz, archive, cpu=cpu)) as guest:
         for module in MODULES:
             guest.run(f"insmod /bin/{module}.ko")
         kallsyms = guest.run("cat /proc/kallsyms | tee /tmp/kallsyms | wc -l; md5sum < /tmp/kallsyms; rm /tmp/kallsyms").split()
@@ -113,7 +111,6 @@ def matrix(request, binary, threads, loaded_scripts, tmp_path_factory) -> Matrix
 
             tasks, log, said = settled(guest, answers)
             seen.states["alive"] = State(tasks, log, *said)
-            seen.processes = processes.observe(guest, alone.port)
             tasks, log = truth.listed(truth.tasks(guest)), truth.kernel_log(guest)
             log += truth.console_log(guest.panic())
             seen.states["panicked"] = State(tasks, log, *answers())
@@ -169,26 +166,6 @@ def test_gdb_shows_the_guests_log(said, what):
 def test_gdb_answers_alike_without_a_vmlinux(said):
     assert said.gdb["nothing"][2:] == said.gdb["vmlinux"][2:]
     assert "Cannot access" not in "".join(said.gdb["nothing"])
-
-
-@pytest.mark.parametrize("what", ["maps", "cmdline", "environ", "files"])
-def test_processes_are_what_proc_says(matrix, what):
-    seen = matrix.processes
-    guest = {pid: getattr(process, what) for pid, process in seen.guest.items()}
-    assert {pid: getattr(process, what) for pid, process in seen.ours.items()} == guest
-    # Nothing of this is worth much if there was nothing to see.
-    shown = "\n".join(str(text) for text in guest.values())
-    wanted = {
-        "maps": ["/mnt/x/program", "/mnt/x/deleted (deleted)", "[heap]", "[stack]", "[vdso]", "[vvar]", "[vsyscall]"],
-        "cmdline": ["/mnt/x/deleted", "100000"],
-        "environ": ["NAME=a value", "HOME=/"],
-        "files": ["/tmp/gone (deleted)", "pipe:[", "socket:[", "anon_inode:inotify"],
-    }
-    assert [text for text in wanted[what] if text not in shown] == []
-
-
-def test_no_task_of_the_guest_hides(matrix):
-    assert "no difference between the kernel's records" in matrix.processes.cross_view
 
 
 def test_gdb_knows_the_modules(matrix, said):
