@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab import cache, fetch
+from lab import cache, fetch, source
 
 
 def scripts(kernel: fetch.Kernel) -> Path:
@@ -24,13 +24,9 @@ def scripts(kernel: fetch.Kernel) -> Path:
 
 def _generate(kernel: fetch.Kernel, into: Path) -> None:
     build = into / "build"
-    build.mkdir()
-    series = re.match(r"\d+\.\d+", kernel.release)[0]
-    fetch.unpack(f"linux-source-{series}={_version(kernel.release)}", ["./usr/src/*.tar.xz"], build)
+    # Links: nothing that is there is written to.
+    subprocess.run(["cp", "-al", source.tree(kernel), build], check=True)
     print(f"Generating the gdb scripts of {kernel.release}", file=sys.stderr)
-    archive = next(build.glob("usr/src/*.tar.xz"))
-    subprocess.run(["tar", "-xf", archive, "-C", build, "--strip-components=1"], check=True)
-    archive.unlink()
     config = kernel.config.read_text().replace("# CONFIG_GDB_SCRIPTS is not set", "CONFIG_GDB_SCRIPTS=y")
     # Debian's keys for signing modules are not in the source package.
     config = re.sub(r'^(CONFIG_SYSTEM_TRUSTED_KEYS)=.*', r'\1=""', config, flags=re.MULTILINE)
@@ -49,16 +45,6 @@ def _generate(kernel: fetch.Kernel, into: Path) -> None:
     shutil.copy(build / "scripts/gdb/vmlinux-gdb.py", into / "vmlinux-gdb.py")
     shutil.rmtree(build)
     log.unlink()
-
-
-def _version(release: str) -> str:
-    """The Debian version the kernel's package was built from."""
-    shown = subprocess.run(["apt-cache", "show", f"linux-image-{release}"], capture_output=True, text=True).stdout
-    # A signed image's own version may differ from that of the source it was built from.
-    for pattern in (r"^Built-Using: linux \(= (\S+?)\)", r"^Version: (\S+)"):
-        if found := re.search(pattern, shown, re.MULTILINE):
-            return found[1]
-    raise fetch.FetchError(f"apt does not know linux-image-{release}")
 
 
 if __name__ == "__main__":
