@@ -8,6 +8,7 @@
 mod client;
 mod engine;
 mod error;
+mod inbox;
 pub mod message;
 pub mod nettlp;
 mod read;
