@@ -268,7 +268,8 @@ impl Session {
             self.counts()
         );
         if let Some(link) = &self.link {
-            text.push_str(&format!("\nlink: {}", link.client().stats()));
+            let client = link.client();
+            text.push_str(&format!("\nlink: {}\nlatency: {}", client.stats(), client.latencies()));
         }
         text
     }
