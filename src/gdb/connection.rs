@@ -7,9 +7,13 @@ use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
     os::unix::net::UnixStream,
-    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use socket2::{SockRef, TcpKeepalive};
@@ -18,8 +22,6 @@ use socket2::{SockRef, TcpKeepalive};
 const READ_SIZE: usize = 64 * 1024;
 /// A silent client is asked for a sign of life after this long, and given up after three more.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// A client that takes no bytes for this long is given up.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a read brought.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,40 +37,46 @@ pub enum Input<'b> {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
-    /// Standard input cannot be read with a time limit: a thread reads it.
-    Stdio(Receiver<Vec<u8>>),
+    Stdio(Stdin),
+}
+
+/// Standard input cannot be read with a time limit: a thread reads it, and sends an empty buffer at its end.
+struct Stdin {
+    received: Receiver<Vec<u8>>,
+    sender: SyncSender<Vec<u8>>,
+    hung_up: Arc<AtomicBool>,
 }
 
 /// A connected client.
 pub struct Connection {
     stream: Stream,
     buffer: Vec<u8>,
+    /// How long the client may take for a whole reply.
+    reply: Duration,
 }
 
 impl Connection {
-    /// A client that connected over TCP.
+    /// A client that connected over TCP, and may take `reply` for each reply.
     ///
     /// # Errors
     /// When the socket cannot be set up.
-    pub fn tcp(stream: TcpStream) -> io::Result<Self> {
+    pub fn tcp(stream: TcpStream, reply: Duration) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(3);
         let socket = SockRef::from(&stream);
         socket.set_tcp_keepalive(&keepalive)?;
-        socket.set_tcp_user_timeout(Some(WRITE_TIMEOUT))?;
-        Ok(Self::over(Stream::Tcp(stream)))
+        socket.set_tcp_user_timeout(Some(reply))?;
+        Ok(Self::over(Stream::Tcp(stream), reply))
     }
 
-    /// A client that connected over a Unix socket.
+    /// A client that connected over a Unix socket, and may take `reply` for each reply.
     ///
     /// # Errors
     /// When the socket cannot be set up.
-    pub fn unix(stream: UnixStream) -> io::Result<Self> {
+    pub fn unix(stream: UnixStream, reply: Duration) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
-        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        Ok(Self::over(Stream::Unix(stream)))
+        Ok(Self::over(Stream::Unix(stream), reply))
     }
 
     /// The process that started us with our standard input and output as its pipe.
@@ -76,33 +84,35 @@ impl Connection {
     /// # Errors
     /// When no thread can be started to read from it.
     pub fn stdio() -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(1);
+        let (sender, received) = sync_channel(1);
+        let stdin = Stdin { received, sender: sender.clone(), hung_up: Arc::default() };
         thread::Builder::new().name("stdin".to_owned()).spawn(move || {
             let mut buffer = vec![0; READ_SIZE];
             let mut input = io::stdin().lock();
-            while let Ok(len @ 1..) = input.read(&mut buffer) {
+            loop {
+                let len = input.read(&mut buffer).unwrap_or(0);
                 let bytes = buffer.get(..len).unwrap_or_default().to_vec();
-                if sender.send(bytes).is_err() {
+                if sender.send(bytes).is_err() || len == 0 {
                     break;
                 }
             }
         })?;
-        Ok(Self::over(Stream::Stdio(receiver)))
+        Ok(Self::over(Stream::Stdio(stdin), Duration::MAX))
     }
 
-    fn over(stream: Stream) -> Self {
-        Self { stream, buffer: vec![0; READ_SIZE] }
+    fn over(stream: Stream, reply: Duration) -> Self {
+        Self { stream, buffer: vec![0; READ_SIZE], reply }
     }
 
-    /// A handle that ends this connection's reads from elsewhere; `None` where that cannot be done.
+    /// A handle that ends this connection's reads from elsewhere.
     ///
     /// # Errors
     /// When the socket cannot be duplicated.
-    pub fn hang_up(&self) -> io::Result<Option<HangUp>> {
+    pub fn hang_up(&self) -> io::Result<HangUp> {
         Ok(match &self.stream {
-            Stream::Tcp(stream) => Some(HangUp::Tcp(stream.try_clone()?)),
-            Stream::Unix(stream) => Some(HangUp::Unix(stream.try_clone()?)),
-            Stream::Stdio(_) => None,
+            Stream::Tcp(stream) => HangUp::Tcp(stream.try_clone()?),
+            Stream::Unix(stream) => HangUp::Unix(stream.try_clone()?),
+            Stream::Stdio(stdin) => HangUp::Stdio(stdin.sender.clone(), Arc::clone(&stdin.hung_up)),
         })
     }
 
@@ -120,10 +130,11 @@ impl Connection {
                 stream.set_read_timeout(limit)?;
                 stream.read(&mut self.buffer)
             }
-            Stream::Stdio(receiver) => {
+            Stream::Stdio(stdin) if stdin.hung_up.load(Ordering::Acquire) => Ok(0),
+            Stream::Stdio(stdin) => {
                 let bytes = match limit {
-                    Some(limit) => receiver.recv_timeout(limit),
-                    None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                    Some(limit) => stdin.received.recv_timeout(limit),
+                    None => stdin.received.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 };
                 match bytes {
                     Ok(bytes) => {
@@ -150,11 +161,15 @@ impl Connection {
     /// Sends all of `bytes`.
     ///
     /// # Errors
-    /// When the stream breaks or the client takes no bytes.
+    /// When the stream breaks, or the client has not taken them all in its time.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => stream.write_all(bytes),
-            Stream::Unix(stream) => stream.write_all(bytes),
+        match &self.stream {
+            Stream::Tcp(stream) => {
+                write_within(self.reply, bytes, stream, |left| stream.set_write_timeout(Some(left)))
+            }
+            Stream::Unix(stream) => {
+                write_within(self.reply, bytes, stream, |left| stream.set_write_timeout(Some(left)))
+            }
             Stream::Stdio(_) => {
                 let mut out = io::stdout().lock();
                 out.write_all(bytes)?;
@@ -162,6 +177,34 @@ impl Connection {
             }
         }
     }
+}
+
+/// Writes all of `bytes` in `limit` altogether: a client that takes one byte now and then is as good as one that takes
+/// none.
+fn write_within(
+    limit: Duration,
+    mut bytes: &[u8],
+    mut stream: impl Write,
+    set_limit: impl Fn(Duration) -> io::Result<()>,
+) -> io::Result<()> {
+    let start = Instant::now();
+    while !bytes.is_empty() {
+        let left = limit.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            let text = format!("the client did not take a reply within {limit:?}");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        set_limit(left)?;
+        match stream.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(len) => bytes = bytes.get(len..).unwrap_or_default(),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted => {}
+                _ => return Err(error),
+            },
+        }
+    }
+    Ok(())
 }
 
 /// Whether an error only says that the client has gone without a word.
@@ -176,6 +219,8 @@ pub enum HangUp {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+    /// Over standard input: what wakes its reader, and what says why.
+    Stdio(SyncSender<Vec<u8>>, Arc<AtomicBool>),
 }
 
 impl HangUp {
@@ -184,6 +229,12 @@ impl HangUp {
         let ended = match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Read),
             Self::Unix(stream) => stream.shutdown(Shutdown::Read),
+            Self::Stdio(sender, hung_up) => {
+                hung_up.store(true, Ordering::Release);
+                // A full channel means that its reader does not wait.
+                let _ = sender.try_send(Vec::new());
+                Ok(())
+            }
         };
         if let Err(error) = ended {
             log::debug!("hanging up: {error}");

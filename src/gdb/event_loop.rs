@@ -1,6 +1,10 @@
 //! One client's session: its bytes, its Ctrl-C and the target's stops, in turn, until it goes.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     audited::Audited,
@@ -8,6 +12,7 @@ use super::{
     extras::{Answer, Extras},
     host::Host,
     packet::{self, Decoder, Event},
+    patience::{Debt, Offence, Patience},
     stub::{Mode, Stub},
     target::GdbTarget,
 };
@@ -16,12 +21,18 @@ use crate::audit::Trail;
 /// How often a target that GDB thinks is running is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
+/// A socket's time limit must not be zero.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
 /// Why a session ended before its client left.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
+    /// The client kept everybody else waiting.
+    #[error("the client was cut off: {0}")]
+    CutOff(Offence),
     /// The protocol cannot go on.
     #[error("the protocol engine gave up: {0}")]
     Stub(String),
@@ -48,6 +59,7 @@ pub fn run(
     host: Arc<dyn Host>,
     percpu_rebase: bool,
     trail: Option<Trail>,
+    patience: Patience,
 ) -> Result<(), SessionError> {
     let audited = Audited::new(trail);
     let mut target = GdbTarget::new(host, percpu_rebase);
@@ -61,29 +73,44 @@ pub fn run(
         acks: true,
         last: Vec::new(),
     };
-    match session.run() {
+    match session.run(patience) {
         Err(SessionError::Io(error)) if is_hang_up(&error) => Ok(()),
         outcome => outcome,
     }
 }
 
 impl Session {
-    fn run(&mut self) -> Result<(), SessionError> {
+    fn run(&mut self, patience: Patience) -> Result<(), SessionError> {
         let mut decoder = Decoder::default();
+        let mut debt = Debt::new(patience, Instant::now());
         loop {
             self.poll()?;
-            let limit = match self.stub.mode() {
+            let poll = match self.stub.mode() {
                 Mode::Stopped => None,
                 Mode::Running => Some(POLL),
                 Mode::Gone => return Ok(()),
             };
+            let left = debt.left(Instant::now()).map(|left| left.max(SHORTEST_WAIT));
+            let limit = [poll, left].into_iter().flatten().min();
             let bytes = match self.connection.read(limit)? {
                 Input::Bytes(bytes) => bytes.to_vec(),
-                Input::Nothing => continue,
+                Input::Nothing => Vec::new(),
                 Input::End => return Ok(()),
             };
-            for event in bytes.into_iter().filter_map(|byte| decoder.push(byte)) {
-                self.event(event)?;
+            let mut finished = true;
+            for byte in bytes {
+                let event = decoder.push(byte);
+                finished = event.is_some();
+                if let Some(event) = event {
+                    debt.paid(&event);
+                    self.event(event)?;
+                }
+            }
+            if !finished {
+                debt.owes(Instant::now());
+            }
+            if let Some(offence) = debt.offence(Instant::now()) {
+                return Err(SessionError::CutOff(offence));
             }
         }
     }

@@ -18,6 +18,7 @@ pub mod extras;
 pub mod host;
 pub mod listen;
 pub mod packet;
+pub mod patience;
 pub mod server;
 pub mod stub;
 pub mod target;
@@ -29,6 +30,7 @@ use crate::audit::Audit;
 pub use self::{
     host::{Host, MonitorError, Thread},
     listen::{Listen, ListenError, ServeError},
+    patience::Patience,
     server::{Server, Stopper, serve},
     target::{PercpuRebase, Register, Registers, UNKNOWN_PC},
 };
@@ -38,10 +40,23 @@ pub use self::{
 pub struct Options {
     /// Where to wait for clients.
     pub listen: Listen,
+    /// Let clients of other machines in (`--allow-remote`).
+    pub allow_remote: bool,
     /// End when the first client leaves.
     pub once: bool,
     /// Keep zero-based per-CPU symbols right in a GDB that moved the kernel (`--percpu-rebase`).
     pub percpu_rebase: bool,
     /// Where each client, what it reads and what it tries to write is written down.
     pub audit: Option<Audit>,
+    /// When a client is cut off.
+    pub patience: Patience,
+}
+
+impl Options {
+    /// Clients of this machine, one after another, with no audit.
+    #[must_use]
+    pub fn new(listen: Listen) -> Self {
+        let patience = Patience::default();
+        Self { listen, allow_remote: false, once: false, percpu_rebase: true, audit: None, patience }
+    }
 }

@@ -10,7 +10,7 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
     sync::{Notify, Semaphore, oneshot},
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -54,9 +54,9 @@ impl Server {
     /// Starts to listen; clients wait until [`Server::run`].
     ///
     /// # Errors
-    /// [`ServeError::InUse`] or [`ServeError::Bind`].
+    /// [`ServeError::InUse`], [`ServeError::Remote`] or [`ServeError::Bind`].
     pub fn bind(options: Options) -> Result<Self, ServeError> {
-        let listener = Listener::bind(&options.listen)?;
+        let listener = Listener::bind(&options.listen, options.allow_remote)?;
         Ok(Self { listener, options, stopper: Stopper::default() })
     }
 
@@ -92,7 +92,8 @@ impl Server {
                 log::info!("listening for GDB: target remote {address}");
                 if !address.ip().is_loopback() {
                     log::warn!(
-                        "{address} is not a loopback address: whoever reaches it can read the target's memory"
+                        "{address} is no loopback address: whoever reaches it can read all of the target's memory, \
+                         without a password and without a trace on the target"
                     );
                 }
             }
@@ -102,7 +103,8 @@ impl Server {
 
     async fn serve(self, host: Arc<dyn Host>) -> Result<(), ServeError> {
         let port = self.tcp_address().map_or(0, |address| address.port());
-        let mut sessions = Sessions { host, options: self.options, port, active: None, started: false };
+        let options = self.options;
+        let mut sessions = Sessions { host, options, port, active: None, waiting: None, started: false };
         let acceptor = match self.listener {
             Listener::Tcp(listener) => Acceptor::Tcp(TcpListener::from_std(listener)?),
             Listener::Unix(listener, path) => {
@@ -116,13 +118,13 @@ impl Server {
         while !sessions.are_over() {
             tokio::select! {
                 client = acceptor.accept() => match client {
-                    Ok(client) => sessions.welcome(client, &turned_away).await,
+                    Ok(client) => sessions.welcome(client, &turned_away),
                     Err(error) => {
                         log::warn!("cannot accept a client: {error}");
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                () = sessions.end() => {}
+                () = sessions.change() => sessions.settle(&turned_away),
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
                 () = self.stopper.0.notified() => break,
@@ -142,10 +144,12 @@ async fn serve_stdio(mut sessions: Sessions, stopper: &Stopper) -> Result<(), Se
         tokio::select! {
             () = sessions.end() => return Ok(()),
             _ = interrupt.recv() => {}
-            _ = terminate.recv() => return Ok(()),
-            () = stopper.0.notified() => return Ok(()),
+            _ = terminate.recv() => break,
+            () = stopper.0.notified() => break,
         }
     }
+    sessions.drain().await;
+    Ok(())
 }
 
 /// The session there may be, and what the next one is started with.
@@ -155,34 +159,68 @@ struct Sessions {
     /// For the names of their threads; 0 without one.
     port: u16,
     active: Option<Active>,
+    /// Who waits until the session has ended, and until when.
+    waiting: Option<(Client, Instant)>,
     started: bool,
 }
 
 /// A session on its thread.
 struct Active {
-    hang_up: Option<HangUp>,
+    hang_up: HangUp,
     /// Resolves when the thread ends, in whatever way.
     done: oneshot::Receiver<()>,
 }
 
 impl Sessions {
-    /// Serves a client, or turns it away if there is one already that is not just leaving: a debugger that detaches
-    /// and attaches again at once must not be told that it stands in its own way.
-    async fn welcome(&mut self, client: Client, room: &Arc<Semaphore>) {
-        if self.active.is_some() && timeout(GRACE, self.end()).await.is_err() {
-            if let Some(audit) = &self.options.audit
-                && let Err(error) = audit.turned_away(&client.peer())
-            {
-                log::error!("{error}");
-            }
-            client.turn_away(room);
-        } else if !self.are_over() {
-            let peer = client.peer();
-            let started = client.into_connection().and_then(|connection| self.start(connection, peer));
-            if let Err(error) = started {
-                log::warn!("a client could not be served: {error}");
-            }
+    /// Serves a client if there is none. If there is one that may be just leaving, it waits a moment: a debugger that
+    /// detaches and attaches again at once must not be told that it stands in its own way. Any more are turned away, so
+    /// that a crowd holds up nobody.
+    fn welcome(&mut self, client: Client, room: &Arc<Semaphore>) {
+        if self.active.is_none() {
+            self.admit(client);
+        } else if self.waiting.is_none() {
+            self.waiting = Some((client, Instant::now() + GRACE));
+        } else {
+            self.turn_away(client, room);
         }
+    }
+
+    /// Waits until [`Sessions::settle`] has something to do.
+    async fn change(&mut self) {
+        let Some(active) = &mut self.active else { return pending().await };
+        let waited = self.waiting.as_ref().map(|(_, until)| *until);
+        let waited = async { waited.map_or_else(|| sleep(Duration::MAX), sleep_until).await };
+        tokio::select! {
+            // The sender is only ever dropped, with the thread.
+            _ = &mut active.done => self.active = None,
+            () = waited => {}
+        }
+    }
+
+    /// Serves who waited for the end of a session, or turns it away.
+    fn settle(&mut self, room: &Arc<Semaphore>) {
+        match self.waiting.take() {
+            Some((client, _)) if self.active.is_none() && !self.are_over() => self.admit(client),
+            Some((client, until)) if until <= Instant::now() => self.turn_away(client, room),
+            waiting => self.waiting = waiting,
+        }
+    }
+
+    fn admit(&mut self, client: Client) {
+        let peer = client.peer();
+        let connection = client.into_connection(self.options.patience.reply);
+        if let Err(error) = connection.and_then(|connection| self.start(connection, peer)) {
+            log::warn!("a client could not be served: {error}");
+        }
+    }
+
+    fn turn_away(&self, client: Client, room: &Arc<Semaphore>) {
+        if let Some(audit) = &self.options.audit
+            && let Err(error) = audit.turned_away(&client.peer())
+        {
+            log::error!("{error}");
+        }
+        client.turn_away(room);
     }
 
     fn start(&mut self, connection: Connection, peer: String) -> io::Result<()> {
@@ -191,10 +229,11 @@ impl Sessions {
         let hang_up = connection.hang_up()?;
         let (alive, done) = oneshot::channel();
         let (host, percpu_rebase) = (Arc::clone(&self.host), self.options.percpu_rebase);
+        let patience = self.options.patience;
         thread::Builder::new().name(format!("gdb:{}", self.port)).spawn(move || {
             let _alive: oneshot::Sender<()> = alive;
             log::info!("a debugger attached");
-            match event_loop::run(connection, host, percpu_rebase, trail) {
+            match event_loop::run(connection, host, percpu_rebase, trail, patience) {
                 Ok(()) => log::info!("the debugger left"),
                 Err(error) => log::warn!("a session ended: {error}"),
             }
@@ -223,9 +262,7 @@ impl Sessions {
 
     async fn drain(mut self) {
         let Some(active) = &self.active else { return };
-        if let Some(hang_up) = &active.hang_up {
-            hang_up.now();
-        }
+        active.hang_up.now();
         if timeout(DRAIN, self.end()).await.is_err() {
             log::warn!("a session did not finish in time and was abandoned");
         }
@@ -276,10 +313,10 @@ impl Client {
         }
     }
 
-    fn into_connection(self) -> io::Result<Connection> {
+    fn into_connection(self, reply: Duration) -> io::Result<Connection> {
         match self {
-            Self::Tcp(stream) => Connection::tcp(stream.into_std()?),
-            Self::Unix(stream) => Connection::unix(stream.into_std()?),
+            Self::Tcp(stream) => Connection::tcp(stream.into_std()?, reply),
+            Self::Unix(stream) => Connection::unix(stream.into_std()?, reply),
         }
     }
 

@@ -4,6 +4,7 @@
 //! kernel subsystem, walk its structures. Differences between kernels are decided by the presence of members
 //! and symbols. The target is live and may be hostile: every walk is bounded.
 
+mod batch;
 pub mod btf;
 pub mod dmesg;
 pub mod family;
@@ -14,11 +15,15 @@ pub mod locate;
 pub mod module;
 pub mod module_symbols;
 pub mod percpu;
+pub mod pid;
+pub mod registers;
+mod structure;
 pub mod task;
 #[cfg(test)]
 mod testing;
 pub mod timekeeper;
 pub mod user;
+pub mod xarray;
 
 use std::sync::Arc;
 

@@ -10,11 +10,12 @@ use crate::{
 };
 
 /// The kernel's source, declarations before their use.
-const SOURCES: [Source; 11] = [
+const SOURCES: [Source; 12] = [
     ("include/linux/types.h", include_str!("source/types.h")),
     ("arch/x86/kernel/head_64.c", include_str!("source/head_64.c")),
     ("init/main.c", include_str!("source/init.c")),
     ("kernel/sched/core.c", include_str!("source/sched.c")),
+    ("kernel/pid.c", include_str!("source/pid.c")),
     ("kernel/cpu.c", include_str!("source/smp.c")),
     ("kernel/printk/printk.c", include_str!("source/printk.c")),
     ("kernel/module/main.c", include_str!("source/module.c")),

@@ -27,9 +27,11 @@ const PAGE: u64 = 4096;
 const OUTERMOST: [&str; 3] = ["secondary_startup_64", "ret_from_fork", "entry_SYSCALL_64"];
 
 /// Types that no variable leads to but that debuggers ask for, and the file that compiles them.
-const ASKED_FOR: [(&str, Tag, &str); 10] = [
+const ASKED_FOR: [(&str, Tag, &str); 12] = [
     ("kernel/sched/core.c", Tag::Struct, "pt_regs"),
     ("kernel/sched/core.c", Tag::Struct, "inactive_task_frame"),
+    ("kernel/pid.c", Tag::Struct, "pid"),
+    ("kernel/pid.c", Tag::Struct, "xa_node"),
     ("kernel/cpu.c", Tag::Struct, "hrtimer"),
     ("kernel/printk/printk.c", Tag::Struct, "printk_log"),
     ("kernel/printk/printk.c", Tag::Enum, "log_flags"),

@@ -17,7 +17,7 @@ use nettlp_gdb::{
     emulator::{self, Emulator, ReadOnly},
     gdb::{self, Server},
     kernel::{
-        dmesg, family, module, percpu,
+        dmesg, family, module, percpu, pid,
         task::{Scope, Tasks},
     },
     link,
@@ -115,8 +115,20 @@ fn check_family(machine: &Machine, session: &Session) {
     assert_eq!(pids, expected);
 }
 
+/// Every thread but the idle ones, by its number.
+fn check_numbers(machine: &Machine, session: &Session) {
+    let found = pid::tasks(&session.kernel).unwrap();
+    assert!(found.torn.is_none(), "{:?}", found.torn);
+    let found: Vec<_> = found.tasks.iter().map(|task| (task.pid, task.addr)).collect();
+    let numbered = machine.truth().tasks.iter().filter(|task| task.pid != 0);
+    let mut expected: Vec<_> = numbered.map(|task| (task.pid, task.addr)).collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
 fn check_tasks(machine: &Machine, session: &Session) {
     check_family(machine, session);
+    check_numbers(machine, session);
     let tasks = Tasks::resolve(&session.kernel).unwrap();
     for scope in [Scope::Processes, Scope::Threads] {
         let listed = tasks.list(&session.kernel, scope).unwrap();
@@ -313,7 +325,7 @@ fn gdb_session(machine: &Machine, number: u8, commands: &[&str]) -> String {
     let file = vmlinux(machine);
     let (adapter, session) = over_link(machine, number);
     let listen = "127.0.0.1:0".parse().unwrap();
-    let server = Server::bind(gdb::Options { listen, once: true, percpu_rebase: true, audit: None }).unwrap();
+    let server = Server::bind(gdb::Options { once: true, ..gdb::Options::new(listen) }).unwrap();
     let (address, stopper) = (server.tcp_address().unwrap(), server.stopper());
     let serving = thread::spawn(move || server.run(Arc::new(session)));
     let mut gdb = Command::new("gdb");

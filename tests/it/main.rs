@@ -21,6 +21,7 @@ mod no_types;
 mod processes;
 mod profiles;
 mod recording;
+mod serve;
 mod symbols;
 mod tidy;
 mod types_only;

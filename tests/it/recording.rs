@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
 };
 
@@ -142,6 +142,20 @@ impl Serving {
         let address = address.parse().unwrap_or_else(|_| panic!("no address in: {line}"));
         Self(child, address)
     }
+}
+
+impl Serving {
+    /// Asks it to end, as a service manager does, and waits until it has.
+    pub(crate) fn terminate(mut self) -> ExitStatus {
+        terminate(&self.0);
+        self.0.wait().unwrap()
+    }
+}
+
+/// Sends SIGTERM.
+pub(crate) fn terminate(child: &Child) {
+    let kill = format!("kill -TERM {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
 }
 
 impl Drop for Serving {

@@ -42,8 +42,7 @@ pub(in crate::cli) struct Args {
 }
 
 pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let options =
-        gdb::Options { listen: args.listen.clone(), once: args.once, percpu_rebase: true, audit: None };
+    let options = gdb::Options { once: args.once, ..gdb::Options::new(args.listen.clone()) };
     let server = Server::bind(options)?;
     let machine = Machine::demo()?;
     let vmlinux =

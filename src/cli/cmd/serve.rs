@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
-    cli::{Outcome, out, target::Target},
-    gdb::{self, Listen, Server},
+    cli::{Outcome, UsageError, out, target::Target},
+    gdb::{self, Listen, ServeError, Server},
     mem::cache::Validity,
     session::{
         debug_file::DEBUG_DIRECTORY,
@@ -20,6 +20,10 @@ pub(in crate::cli) struct Args {
     /// Where to wait for gdb: HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1234")]
     listen: Listen,
+
+    /// Listen on an address that other machines reach; there is no password, so each of them reads the whole target
+    #[arg(long)]
+    allow_remote: bool,
 
     /// Talk to gdb on stdin and stdout: (gdb) target remote | nettlp-gdb serve --stdio ...
     #[arg(long, conflicts_with = "listen")]
@@ -68,13 +72,18 @@ enum PercpuRebase {
 }
 
 pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
+    let listen = if args.stdio { Listen::Stdio } else { args.listen.clone() };
     let options = gdb::Options {
-        listen: if args.stdio { Listen::Stdio } else { args.listen.clone() },
+        allow_remote: args.allow_remote,
         once: args.once,
         percpu_rebase: args.percpu_rebase == PercpuRebase::Auto,
         audit: args.target.audit()?,
+        ..gdb::Options::new(listen)
     };
-    let server = Server::bind(options)?;
+    let server = Server::bind(options).map_err(|error| match error {
+        ServeError::Remote { .. } => UsageError(error.to_string()).into(),
+        error => anyhow::Error::from(error),
+    })?;
     let validity = Validity::For(Duration::from_millis(args.cache_ms));
     let places = Places { debug: args.debug_dir.clone(), cache: handout::cache_directory() };
     let origin = match args.symbols {

@@ -9,6 +9,7 @@ mod module;
 mod mount;
 mod paging;
 mod percpu;
+mod pid;
 mod printk;
 mod stack;
 mod task;
@@ -149,6 +150,7 @@ impl Boot<'_> {
         self.set_up_firmware_map()?;
         self.set_up_cpus()?;
         self.start_tasks()?;
+        self.number_tasks()?;
         self.load_modules()?;
         self.mount_all()?;
         self.write_log()?;

@@ -115,6 +115,8 @@ struct task_struct {
 	struct list_head children;
 	struct list_head sibling;
 	struct task_struct *group_leader;
+	struct pid *thread_pid;
+	struct hlist_node pid_links[4];
 #ifndef PERCPU_ORDINARY
 	struct list_head thread_group;
 #endif

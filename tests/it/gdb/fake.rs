@@ -160,7 +160,7 @@ pub(super) struct Running {
 }
 
 pub(super) fn options() -> gdb::Options {
-    gdb::Options { listen: "127.0.0.1:0".parse().unwrap(), once: false, percpu_rebase: true, audit: None }
+    gdb::Options::new("127.0.0.1:0".parse().unwrap())
 }
 
 pub(super) fn serve(host: FakeHost) -> Running {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use nettlp_gdb::gdb::{Options, packet::frame};
+use nettlp_gdb::gdb::{Options, Patience, packet::frame};
 
 use super::{
     client::Client,
@@ -192,4 +192,71 @@ fn random_bytes_never_end_the_server() {
     }
     let mut client = connect_when_free(server.address);
     assert_eq!(client.ask("qAttached"), "1");
+}
+
+/// A server whose patience ends soon.
+fn impatient() -> fake::Running {
+    let soon = Duration::from_millis(50);
+    let patience = Patience { first_packet: soon, packet: soon, reply: soon, ..Patience::default() };
+    fake::serve_with(FakeHost::new(), Options { patience, ..fake::options() })
+}
+
+/// Whether the server has hung up; what it says before is skipped.
+fn is_hung_up_on(client: &mut Client) {
+    while client.event().is_some() {}
+}
+
+#[test]
+fn clients_that_finish_nothing_are_cut_off() {
+    let server = impatient();
+    let greeting = frame(b"qSupported");
+    for start in [&b""[..], b"+", b"GET / HTTP/1.1\r\n\r\n", b"$qSuppo", &[&greeting[..], b"$m0"].concat()] {
+        let mut client = Client::connect(server.address);
+        client.raw(start);
+        is_hung_up_on(&mut client);
+    }
+    let mut client = Client::connect(server.address);
+    client.raw(&frame(b"qSupported"));
+    client.raw(&b"$g#00".repeat(16));
+    is_hung_up_on(&mut client);
+    assert_eq!(connect_when_free(server.address).ask("qAttached"), "1");
+}
+
+#[test]
+fn a_client_that_sends_noise_for_ever_is_cut_off() {
+    let server = impatient();
+    let mut client = Client::connect(server.address);
+    while std::io::Write::write_all(&mut client.stream, &[b'x'; 4096]).is_ok() {}
+    assert_eq!(connect_when_free(server.address).ask("qAttached"), "1");
+}
+
+#[test]
+fn a_client_that_takes_no_replies_is_cut_off() {
+    let server = impatient();
+    let mut client = Client::connect(server.address);
+    let question: Vec<u8> = frame(b"qRcmd,6c6f6e67");
+    // 60 KiB each: more than the sockets between us hold, whatever their size.
+    for _ in 0..2000 {
+        if std::io::Write::write_all(&mut client.stream, &question).is_err() {
+            break;
+        }
+    }
+    assert_eq!(connect_when_free(server.address).ask("qAttached"), "1");
+}
+
+#[test]
+fn a_crowd_holds_up_nobody() {
+    let server = fake::serve(FakeHost::new());
+    let mut first = Client::connect(server.address);
+    assert_eq!(first.ask("qAttached"), "1");
+    let mut crowd: Vec<Client> = (0..200).map(|_| Client::connect(server.address)).collect();
+    assert_eq!(first.ask("qAttached"), "1");
+    // Most are hung up on at once, a few after they were told.
+    crowd.iter_mut().for_each(is_hung_up_on);
+    assert_eq!(first.ask("qAttached"), "1");
+    drop(first);
+    let mut next = connect_when_free(server.address);
+    let _crowd: Vec<Client> = (0..200).map(|_| Client::connect(server.address)).collect();
+    assert_eq!(next.ask("qAttached"), "1");
+    server.stop().unwrap();
 }

@@ -1,0 +1,65 @@
+//! Tasks by number: the IDR of the initial pid namespace (`kernel/pid.c`, `find_pid_ns`, `pid_task`).
+//!
+//! A second way to every thread, beside the list that hangs off `init_task`, and a flat one: a tree whose levels are
+//! read side by side, then the `struct pid`s, so that a thousand tasks cost a handful of round trips. Idle tasks have
+//! no number and are not in it.
+
+use super::{Kernel, KernelError, batch, structure::Structure, xarray::XArray};
+use crate::addr::VirtAddr;
+
+const STEP: &str = "reading the pid IDR";
+
+/// A thread by its number in the initial namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NumberedTask {
+    /// Its number.
+    pub pid: u32,
+    /// Its `task_struct`.
+    pub addr: VirtAddr,
+}
+
+/// Threads by number, ascending, and why some are missing if they are.
+#[derive(Debug)]
+pub struct NumberedTasks {
+    /// What was read.
+    pub tasks: Vec<NumberedTask>,
+    /// Set when the IDR is damaged or changed while it was read.
+    pub torn: Option<KernelError>,
+}
+
+/// Every thread that has a number. What these addresses hold is not looked at.
+///
+/// # Errors
+/// [`KernelError`] naming the symbol or member that is missing, or the read of the namespace that failed.
+pub fn tasks(kernel: &Kernel) -> Result<NumberedTasks, KernelError> {
+    let what = "the pid IDR";
+    let types = kernel.types(what)?;
+    let namespace = kernel.symbols(what)?.addr("init_pid_ns")?;
+    let array = XArray::resolve(types)?;
+    let head = types.field("pid_namespace", "idr.idr_rt.xa_head")?.offset;
+    let mut pid = Structure::new(types, "pid");
+    // The first of an array by `enum pid_type`: `PIDTYPE_PID`.
+    let first = pid.field::<VirtAddr>(&["tasks.first"])?;
+    let link = types.field("task_struct", "pid_links")?.offset;
+
+    let head = kernel.memory.read_u64(namespace.wrapping_add(head));
+    let head = head.map_err(|source| KernelError::Read { step: STEP, source })?;
+    let mut found = array.entries(kernel, head);
+    let addrs: Vec<VirtAddr> = found.entries.iter().map(|entry| entry.pointer).collect();
+    let mut tasks = Vec::with_capacity(addrs.len());
+    for (entry, bytes) in found.entries.iter().zip(batch::fetch(kernel, &addrs, pid.bytes()?)) {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(source) => {
+                found.torn.get_or_insert(KernelError::Read { step: STEP, source });
+                continue;
+            }
+        };
+        // A number that only a process group or a session still has leads to no task.
+        let node = first.get(&bytes).filter(|node| *node != VirtAddr::default());
+        if let (Some(node), Ok(pid)) = (node, u32::try_from(entry.index)) {
+            tasks.push(NumberedTask { pid, addr: node.wrapping_sub(link) });
+        }
+    }
+    Ok(NumberedTasks { tasks, torn: found.torn })
+}

@@ -1,0 +1,331 @@
+//! Registers that memory remembers: those of a task that does not run.
+//!
+//! Whoever leaves a CPU pushes `struct inactive_task_frame` on its own stack and puts the address into `thread.sp`
+//! (`arch/x86/entry/entry_64.S`, `__switch_to_asm`; `arch/x86/include/asm/switch_to.h`). So the instruction and stack
+//! pointers and the registers a callee preserves are known; what the caller may lose is lost, and unknown here. The
+//! place of each is taken from the target's own types. Two batches, whatever the number of tasks.
+
+use super::{Kernel, KernelError};
+use crate::{
+    addr::VirtAddr,
+    paging::VirtOp,
+    types::{Field, TypeError, TypeSource, field::Scalar},
+};
+
+/// `THREAD_SIZE` of a kernel whose types do not say it (`arch/x86/include/asm/page_64_types.h`, without KASAN).
+const USUAL_STACK: u64 = 16 << 10;
+/// Nor is one larger: KASAN doubles it, and debugging it doubles it again.
+const MAX_STACK: u64 = 128 << 10;
+/// `struct inactive_task_frame` has seven or eight words; bounds a read that damaged types ask for.
+const MAX_FRAME: u64 = 1024;
+
+const STEP: &str = "reading the registers of a sleeping task";
+
+/// What is known of the registers of one context. A register that nothing says is `None`, never zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the processor's own names")]
+pub struct Registers {
+    pub rax: Option<u64>,
+    pub rbx: Option<u64>,
+    pub rcx: Option<u64>,
+    pub rdx: Option<u64>,
+    pub rsi: Option<u64>,
+    pub rdi: Option<u64>,
+    pub rbp: Option<u64>,
+    pub rsp: Option<u64>,
+    pub r8: Option<u64>,
+    pub r9: Option<u64>,
+    pub r10: Option<u64>,
+    pub r11: Option<u64>,
+    pub r12: Option<u64>,
+    pub r13: Option<u64>,
+    pub r14: Option<u64>,
+    pub r15: Option<u64>,
+    pub rip: Option<u64>,
+    pub eflags: Option<u64>,
+    pub cs: Option<u64>,
+    pub ss: Option<u64>,
+}
+
+/// A task that left its CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asleep {
+    /// rip, rsp, rbp, rbx and r12 to r15.
+    pub registers: Registers,
+    /// Lowest address of its kernel stack.
+    pub stack: VirtAddr,
+}
+
+/// Reads registers of tasks: where they are, resolved once.
+pub struct SavedRegisters {
+    bytes: usize,
+    sp: Field<VirtAddr>,
+    stack: Field<VirtAddr>,
+    /// Absent on a uniprocessor kernel.
+    on_cpu: Option<Field<u32>>,
+    stack_len: u64,
+    frame: SwitchFrame,
+}
+
+/// `struct inactive_task_frame`.
+struct SwitchFrame {
+    bytes: u64,
+    ret_addr: Field<u64>,
+    bp: Field<u64>,
+    bx: Field<u64>,
+    r12: Field<u64>,
+    r13: Field<u64>,
+    r14: Field<u64>,
+    r15: Field<u64>,
+}
+
+impl SavedRegisters {
+    /// Resolves the members that lead to the registers.
+    ///
+    /// # Errors
+    /// [`KernelError`] when there are no types, or they lack `thread.sp` or `struct inactive_task_frame`.
+    pub fn resolve(kernel: &Kernel) -> Result<Self, KernelError> {
+        let types = kernel.types("registers of sleeping tasks")?;
+        let sp = Field::resolve(types, "task_struct", "thread.sp")?;
+        let stack = Field::resolve(types, "task_struct", "stack")?;
+        let on_cpu: Option<Field<u32>> = Field::resolve(types, "task_struct", "on_cpu").ok();
+        let offsets = [sp.offset(), stack.offset(), on_cpu.as_ref().map_or(0, Field::offset)];
+        let end = offsets.into_iter().max().unwrap_or(0).saturating_add(8);
+        let end = end.min(types.struct_size("task_struct")?);
+        Ok(Self {
+            bytes: usize::try_from(end).unwrap_or(0),
+            sp,
+            stack,
+            on_cpu,
+            stack_len: stack_len(types),
+            frame: SwitchFrame::resolve(types)?,
+        })
+    }
+
+    /// Bytes of a kernel stack (`THREAD_SIZE`).
+    #[must_use]
+    pub fn stack_len(&self) -> u64 {
+        self.stack_len
+    }
+
+    /// The registers of the tasks at `tasks` (addresses of `task_struct`), each with its own outcome; `None` for one
+    /// that is on a CPU (`on_cpu`), where what it left when it last slept is history.
+    ///
+    /// [`KernelError::Inconsistent`] of one says that its stack pointer leads outside its stack, or that its return
+    /// address is not in the kernel's image: the task woke up between the reads, or its memory is damaged.
+    pub fn of(&self, kernel: &Kernel, tasks: &[VirtAddr]) -> Vec<Result<Option<Asleep>, KernelError>> {
+        let structs = read_all(kernel, tasks.iter().map(|task| (*task, self.bytes)));
+        let mut places = Vec::with_capacity(tasks.len());
+        for (task, bytes) in tasks.iter().zip(structs) {
+            places.push(bytes.and_then(|bytes| self.place(*task, &bytes)));
+        }
+        let frame = self.frame.bytes as usize;
+        let wanted = places.iter().filter_map(|place| place.as_ref().ok()?.as_ref());
+        let mut frames = read_all(kernel, wanted.map(|place| (place.sp, frame))).into_iter();
+        places
+            .into_iter()
+            .map(|place| {
+                let Some(place) = place? else { return Ok(None) };
+                let early = || inconsistent(place.sp, "it was not read".to_owned());
+                let bytes = frames.next().ok_or_else(early)??;
+                let registers = self.frame.registers(place.sp, &bytes).ok_or_else(early)?;
+                check_return(kernel, place.sp, &registers)?;
+                Ok(Some(Asleep { registers, stack: place.stack }))
+            })
+            .collect()
+    }
+
+    /// `None` for a task that is on a CPU.
+    fn place(&self, task: VirtAddr, bytes: &[u8]) -> Result<Option<Place>, KernelError> {
+        let early = || inconsistent(task, "task_struct ends early".to_owned());
+        if self.on_cpu.as_ref().and_then(|on_cpu| on_cpu.get(bytes)).is_some_and(|on_cpu| on_cpu != 0) {
+            return Ok(None);
+        }
+        let sp = self.sp.get(bytes).ok_or_else(early)?;
+        let stack = self.stack.get(bytes).ok_or_else(early)?;
+        let depth = sp.wrapping_offset_from(stack);
+        let within = depth.checked_add(self.frame.bytes).is_some_and(|end| end <= self.stack_len);
+        if !within || sp.offset_in(8) != 0 {
+            let reason = format!("thread.sp is {sp}, which is not in the task's stack at {stack}");
+            return Err(inconsistent(task, reason));
+        }
+        Ok(Some(Place { sp, stack }))
+    }
+}
+
+/// Where a task's registers are.
+struct Place {
+    sp: VirtAddr,
+    stack: VirtAddr,
+}
+
+impl SwitchFrame {
+    fn resolve(types: &dyn TypeSource) -> Result<Self, TypeError> {
+        let word = |name| Field::resolve(types, "inactive_task_frame", name);
+        Ok(Self {
+            bytes: types.struct_size("inactive_task_frame")?.min(MAX_FRAME),
+            ret_addr: word("ret_addr")?,
+            bp: word("bp")?,
+            bx: word("bx")?,
+            r12: word("r12")?,
+            r13: word("r13")?,
+            r14: word("r14")?,
+            r15: word("r15")?,
+        })
+    }
+
+    /// The registers as they are when `__switch_to_asm` returns.
+    fn registers(&self, sp: VirtAddr, bytes: &[u8]) -> Option<Registers> {
+        Some(Registers {
+            rip: Some(self.ret_addr.get(bytes)?),
+            rsp: Some(sp.raw().wrapping_add(self.frame_end())),
+            rbp: Some(self.bp.get(bytes)?),
+            rbx: Some(self.bx.get(bytes)?),
+            r12: Some(self.r12.get(bytes)?),
+            r13: Some(self.r13.get(bytes)?),
+            r14: Some(self.r14.get(bytes)?),
+            r15: Some(self.r15.get(bytes)?),
+            ..Registers::default()
+        })
+    }
+
+    /// The return address is the last that is popped.
+    fn frame_end(&self) -> u64 {
+        self.ret_addr.offset().saturating_add(u64::SIZE)
+    }
+}
+
+/// A task that sleeps returns into the scheduler, one that never ran into `ret_from_fork`: both in the image.
+fn check_return(kernel: &Kernel, sp: VirtAddr, registers: &Registers) -> Result<(), KernelError> {
+    let rip = registers.rip.unwrap_or_default();
+    if rip.wrapping_sub(kernel.map.text.raw()) < kernel.map.image.len() {
+        return Ok(());
+    }
+    Err(inconsistent(sp, format!("its return address {rip:#x} is not in the kernel's image")))
+}
+
+/// `sizeof(union thread_union)`, where the types have it.
+fn stack_len(types: &dyn TypeSource) -> u64 {
+    let size = types.find(crate::types::Tag::Union, "thread_union").and_then(|id| types.size_of(id));
+    size.ok().filter(|size| size.is_power_of_two() && *size <= MAX_STACK).unwrap_or(USUAL_STACK)
+}
+
+fn inconsistent(addr: VirtAddr, reason: String) -> KernelError {
+    KernelError::Inconsistent { step: STEP, addr, reason }
+}
+
+fn read_all(
+    kernel: &Kernel,
+    places: impl Iterator<Item = (VirtAddr, usize)>,
+) -> Vec<Result<Vec<u8>, KernelError>> {
+    let mut buffers: Vec<(VirtAddr, Vec<u8>)> = places.map(|(addr, len)| (addr, vec![0; len])).collect();
+    let mut ops: Vec<VirtOp<'_>> = buffers.iter_mut().map(|(addr, buf)| VirtOp::new(*addr, buf)).collect();
+    kernel.memory.read_batch(&mut ops);
+    let results: Vec<_> = ops.into_iter().map(|op| op.result).collect();
+    let outcome = |(result, (_, bytes)): (Result<(), _>, (VirtAddr, Vec<u8>))| {
+        result.map(|()| bytes).map_err(|source| KernelError::Read { step: STEP, source })
+    };
+    results.into_iter().zip(buffers).map(outcome).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        kernel::testing::{Flat, Structs, kernel},
+        machine::{Description, Machine},
+    };
+
+    const TASK: u64 = 0xffff_8880_0000_0000;
+    const STACK: u64 = TASK + 0x1000;
+    const SP: u64 = STACK + 0x3f00;
+
+    /// A task and its stack as the words say, in a kernel whose image is at `text`.
+    fn saved(words: &[(u64, u64)], text: u64) -> Result<Option<Asleep>, KernelError> {
+        let mut bytes = vec![0; 0x5000];
+        for (addr, word) in words {
+            let at = (addr - TASK) as usize;
+            bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        let frame = ["r15", "r14", "r13", "r12", "bx", "bp", "ret_addr"];
+        let frame: Vec<(&str, u64, u64)> =
+            frame.into_iter().zip((0..).step_by(8)).map(|(n, o)| (n, o, 8)).collect();
+        let types = Structs::new()
+            .add("task_struct", 0x40, &[("stack", 8, 8), ("on_cpu", 16, 4), ("thread.sp", 24, 8)])
+            .add("inactive_task_frame", 56, &frame);
+        let memory = Arc::new(Flat { start: VirtAddr::new(TASK), bytes });
+        let mut kernel = kernel(memory, Arc::new(types), VirtAddr::new(TASK));
+        kernel.map.text = VirtAddr::new(text);
+        let reader = SavedRegisters::resolve(&kernel).unwrap();
+        reader.of(&kernel, &[VirtAddr::new(TASK)]).pop().unwrap()
+    }
+
+    const TEXT: u64 = 0xffff_ffff_8100_0000;
+    const ASLEEP: &[(u64, u64)] =
+        &[(TASK + 8, STACK), (TASK + 24, SP), (SP, 15), (SP + 32, 0xb), (SP + 40, 0xbb), (SP + 48, TEXT + 5)];
+
+    #[test]
+    fn what_a_callee_preserves_is_known_and_nothing_else() {
+        let Asleep { registers, stack } = saved(ASLEEP, TEXT).unwrap().unwrap();
+        let expected = Registers {
+            rip: Some(TEXT + 5),
+            rsp: Some(SP + 56),
+            rbp: Some(0xbb),
+            rbx: Some(0xb),
+            r12: Some(0),
+            r13: Some(0),
+            r14: Some(0),
+            r15: Some(15),
+            ..Registers::default()
+        };
+        assert_eq!(registers, expected);
+        assert_eq!(stack, VirtAddr::new(STACK));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let with = |words: &[(u64, u64)]| saved(&[ASLEEP, words].concat(), TEXT);
+        assert_eq!(with(&[(TASK + 16, 1)]).unwrap(), None);
+        for (words, said) in [
+            ((TASK + 24, STACK - 8), "not in the task's stack"),
+            ((TASK + 24, STACK + 0x4000 - 48), "not in the task's stack"),
+            ((TASK + 24, SP + 4), "not in the task's stack"),
+            ((SP + 48, TEXT - 1), "not in the kernel's image"),
+            ((SP + 48, 0), "not in the kernel's image"),
+        ] {
+            let error = with(&[words]).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        assert!(matches!(
+            with(&[(TASK + 8, TASK + 0x8000), (TASK + 24, TASK + 0x9000)]),
+            Err(KernelError::Read { .. })
+        ));
+    }
+
+    #[test]
+    fn every_sleeping_task_of_a_machine() {
+        let machine = Machine::build(&Description::demo()).unwrap();
+        let truth = machine.truth();
+        let root = truth.root;
+        let memory = crate::paging::AddressSpace::new(machine.memory(), root, truth.levels, 0);
+        let mut kernel = kernel(Arc::new(memory), Arc::new(machine.types().clone()), truth.tasks[0].addr);
+        (kernel.map.text, kernel.map.image) = (truth.text, truth.image);
+        let addrs: Vec<VirtAddr> = truth.tasks.iter().map(|task| task.addr).collect();
+        let switch = machine.symbol("__schedule").unwrap().raw();
+        for (task, saved) in
+            truth.tasks.iter().zip(SavedRegisters::resolve(&kernel).unwrap().of(&kernel, &addrs))
+        {
+            match (saved.unwrap(), task.sp) {
+                (None, None) => {}
+                (Some(Asleep { registers, stack }), Some(sp)) => {
+                    assert_eq!(stack, task.stack);
+                    assert_eq!(registers.rsp, Some(sp.raw() + 56));
+                    assert_eq!(registers.rip.unwrap() & !0x3f, switch & !0x3f, "{}", task.comm);
+                }
+                (saved, sp) => panic!("{}: {saved:?} at {sp:?}", task.comm),
+            }
+        }
+    }
+}
