@@ -263,7 +263,7 @@ impl Session {
     pub fn stats(&self) -> String {
         let (hits, misses) = self.cache.hits_and_misses();
         let mut text = format!(
-            "attach: {}\ntotal: {}\ncache: {hits} lines hit, {misses} fetched",
+            "attach: {}\ntotal: {}\ncache: {hits} sectors of 512 bytes hit, {misses} fetched",
             self.attach,
             self.counts()
         );
