@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    View,
     audited::Audited,
     connection::{Connection, Input, is_hang_up},
     extras::{Answer, Extras},
@@ -57,12 +58,12 @@ struct Session {
 pub fn run(
     connection: Connection,
     host: Arc<dyn Host>,
-    percpu_rebase: bool,
+    view: View,
     trail: Option<Trail>,
     patience: Patience,
 ) -> Result<(), SessionError> {
     let audited = Audited::new(trail);
-    let mut target = GdbTarget::new(host, percpu_rebase);
+    let mut target = GdbTarget::new(host, view);
     let stub = Stub::new(&mut target).map_err(SessionError::Stub)?;
     let mut session = Session {
         connection,
@@ -138,9 +139,15 @@ impl Session {
             log::error!("{error}");
             return self.send(packet::frame(&packet::error_text(&error.to_string())));
         }
-        let reply = match self.extras.answer(&self.target, body) {
+        let reply = match self.extras.answer(&mut self.target, body) {
             Answer::Reply(body) => packet::frame(&body),
-            Answer::Forward(body) => self.stub.packet(&mut self.target, &body).map_err(SessionError::Stub)?,
+            Answer::Forward(body) => {
+                let reply = self.stub.packet(&mut self.target, &body).map_err(SessionError::Stub)?;
+                match self.target.take_refusal() {
+                    Some(sentence) => packet::frame(&packet::error_text(&sentence)),
+                    None => reply,
+                }
+            }
             Answer::StopAcks => {
                 self.send(packet::frame(b"OK"))?;
                 self.acks = false;

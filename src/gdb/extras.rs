@@ -51,7 +51,7 @@ pub struct Extras {
 
 impl Extras {
     /// Looks at a packet before `gdbstub` does.
-    pub fn answer<'p>(&mut self, target: &GdbTarget, body: &'p [u8]) -> Answer<'p> {
+    pub fn answer<'p>(&mut self, target: &mut GdbTarget, body: &'p [u8]) -> Answer<'p> {
         match body.split_first() {
             Some((b'm', _)) => Answer::Forward(clamp_read(body)),
             Some((b'M' | b'X', _)) => {
@@ -74,7 +74,7 @@ impl Extras {
         }
     }
 
-    fn threads(&mut self, target: &GdbTarget, range: &[u8]) -> Vec<u8> {
+    fn threads(&mut self, target: &mut GdbTarget, range: &[u8]) -> Vec<u8> {
         let Some((offset, len)) = hex_pair(range) else { return b"E16".to_vec() };
         if offset == 0 {
             self.threads = target.threads_xml().into_bytes();

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::{
+    shown::Shown,
     target::{PercpuRebase, Registers},
     tid::Tid,
 };
@@ -20,8 +21,16 @@ pub trait Host: Send + Sync {
     /// Why the byte at `addr` cannot be read.
     fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError>;
 
-    /// The threads now, at least one. Takes what it can get: what cannot be read is left out or unknown.
-    fn threads(&self) -> Vec<Thread>;
+    /// The threads now, at least one: first what each CPU runs, in the order of CPUs, then the other tasks that are
+    /// `shown`. Takes what it can get: what cannot be read is left out or unknown.
+    fn threads(&self, shown: &Shown) -> Vec<Thread>;
+
+    /// What is known now of the registers of tasks that were not on a CPU, each with its own outcome. All are asked
+    /// for together, so that it costs a few batches whatever their number.
+    ///
+    /// # Errors
+    /// [`Gone`] of a task that has exited.
+    fn registers(&self, tasks: &[TaskId]) -> Vec<Result<Registers, Gone>>;
 
     /// Run-time address of the kernel's first segment (`_text`), if it is known how far the kernel is from where
     /// it was linked.
@@ -49,6 +58,20 @@ pub trait Host: Send + Sync {
     fn monitor_help(&self) -> Vec<(&'static str, &'static str)>;
 }
 
+/// A task, for as long as it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskId {
+    /// Address of its `task_struct`, which may become another task's.
+    pub addr: VirtAddr,
+    /// Its pid.
+    pub pid: i32,
+}
+
+/// A task has exited since it was listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the task has exited")]
+pub struct Gone;
+
 /// A thread as GDB is shown it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Thread {
@@ -58,10 +81,12 @@ pub struct Thread {
     pub name: String,
     /// What `info threads` shows in parentheses: `CPU 0, pid 1, running`.
     pub detail: String,
-    /// The CPU it is on.
+    /// The CPU it is on, or was last on.
     pub cpu: Option<u32>,
-    /// What is known of its registers.
+    /// What is known of its registers; of a task that is on no CPU, [`Host::registers`] knows more.
     pub registers: Registers,
+    /// The task, if it was on no CPU.
+    pub asleep: Option<TaskId>,
 }
 
 /// Why a `monitor` command printed nothing, or not everything.

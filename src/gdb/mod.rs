@@ -20,6 +20,7 @@ pub mod listen;
 pub mod packet;
 pub mod patience;
 pub mod server;
+pub mod shown;
 pub mod stub;
 pub mod target;
 pub mod tid;
@@ -28,10 +29,11 @@ mod turn_away;
 use crate::audit::Audit;
 
 pub use self::{
-    host::{Host, MonitorError, Thread},
+    host::{Gone, Host, MonitorError, TaskId, Thread},
     listen::{Listen, ListenError, ServeError},
     patience::Patience,
     server::{Server, Stopper, serve},
+    shown::Shown,
     target::{PercpuRebase, Register, Registers, UNKNOWN_PC},
 };
 
@@ -44,8 +46,8 @@ pub struct Options {
     pub allow_remote: bool,
     /// End when the first client leaves.
     pub once: bool,
-    /// Keep zero-based per-CPU symbols right in a GDB that moved the kernel (`--percpu-rebase`).
-    pub percpu_rebase: bool,
+    /// How each client sees the machine.
+    pub view: View,
     /// Where each client, what it reads and what it tries to write is written down.
     pub audit: Option<Audit>,
     /// When a client is cut off.
@@ -57,6 +59,21 @@ impl Options {
     #[must_use]
     pub fn new(listen: Listen) -> Self {
         let patience = Patience::default();
-        Self { listen, allow_remote: false, once: false, percpu_rebase: true, audit: None, patience }
+        Self { listen, allow_remote: false, once: false, view: View::default(), audit: None, patience }
+    }
+}
+
+/// How a client sees the machine.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Keep zero-based per-CPU symbols right in a GDB that moved the kernel (`--percpu-rebase`).
+    pub percpu_rebase: bool,
+    /// Which tasks are threads (`--threads`).
+    pub threads: Shown,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self { percpu_rebase: true, threads: Shown::default() }
     }
 }

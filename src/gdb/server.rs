@@ -228,12 +228,12 @@ impl Sessions {
         let trail = begun.map_err(io::Error::other)?;
         let hang_up = connection.hang_up()?;
         let (alive, done) = oneshot::channel();
-        let (host, percpu_rebase) = (Arc::clone(&self.host), self.options.percpu_rebase);
+        let (host, view) = (Arc::clone(&self.host), self.options.view.clone());
         let patience = self.options.patience;
         thread::Builder::new().name(format!("gdb:{}", self.port)).spawn(move || {
             let _alive: oneshot::Sender<()> = alive;
             log::info!("a debugger attached");
-            match event_loop::run(connection, host, percpu_rebase, trail, patience) {
+            match event_loop::run(connection, host, view, trail, patience) {
                 Ok(()) => log::info!("the debugger left"),
                 Err(error) => log::warn!("a session ended: {error}"),
             }

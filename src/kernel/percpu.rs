@@ -61,6 +61,30 @@ pub fn cpus(kernel: &Kernel) -> Result<Vec<Cpu>, KernelError> {
         .collect())
 }
 
+/// The idle task of each of `cpus`, whatever that runs now: `rq.idle` (`kernel/sched/sched.h`).
+///
+/// # Errors
+/// [`KernelError`] when a symbol or type is missing or a read fails.
+pub fn idle_tasks(kernel: &Kernel, cpus: &[Cpu]) -> Result<Vec<VirtAddr>, KernelError> {
+    let what = "the idle tasks";
+    let idle = kernel.types(what)?.field("rq", "idle")?.offset;
+    let place = kernel.symbols(what)?.addr("runqueues")?.wrapping_add(idle);
+    let tasks = read_u64s(kernel, "reading rq.idle", cpus.iter().map(|cpu| place.wrapping_add(cpu.offset)))?;
+    Ok(tasks.into_iter().map(VirtAddr::new).collect())
+}
+
+/// The CPU that called `panic`, if one has: `panic_cpu` (`kernel/panic.c`), which is -1 until then.
+///
+/// # Errors
+/// [`KernelError`] when the symbol is missing or cannot be read.
+pub fn panicked(kernel: &Kernel) -> Result<Option<u32>, KernelError> {
+    let addr = kernel.symbols("the CPU that panicked")?.addr("panic_cpu")?;
+    let step = "reading panic_cpu";
+    let word = kernel.memory.read_vec(addr, 4).map_err(|source| KernelError::Read { step, source })?;
+    let cpu = word.first_chunk().map(|word| i32::from_le_bytes(*word));
+    Ok(cpu.and_then(|cpu| u32::try_from(cpu).ok()))
+}
+
 fn mask(kernel: &Kernel, name: &str) -> Result<Vec<u8>, KernelError> {
     let symbols = kernel.symbols("the list of CPUs")?;
     let addr = symbols.addr(name)?;

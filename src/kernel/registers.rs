@@ -58,7 +58,6 @@ pub struct Asleep {
 
 /// Reads registers of tasks: where they are, resolved once.
 pub struct SavedRegisters {
-    bytes: usize,
     sp: Field<VirtAddr>,
     stack: Field<VirtAddr>,
     /// Absent on a uniprocessor kernel.
@@ -89,17 +88,7 @@ impl SavedRegisters {
         let sp = Field::resolve(types, "task_struct", "thread.sp")?;
         let stack = Field::resolve(types, "task_struct", "stack")?;
         let on_cpu: Option<Field<u32>> = Field::resolve(types, "task_struct", "on_cpu").ok();
-        let offsets = [sp.offset(), stack.offset(), on_cpu.as_ref().map_or(0, Field::offset)];
-        let end = offsets.into_iter().max().unwrap_or(0).saturating_add(8);
-        let end = end.min(types.struct_size("task_struct")?);
-        Ok(Self {
-            bytes: usize::try_from(end).unwrap_or(0),
-            sp,
-            stack,
-            on_cpu,
-            stack_len: stack_len(types),
-            frame: SwitchFrame::resolve(types)?,
-        })
+        Ok(Self { sp, stack, on_cpu, stack_len: stack_len(types), frame: SwitchFrame::resolve(types)? })
     }
 
     /// Bytes of a kernel stack (`THREAD_SIZE`).
@@ -114,10 +103,15 @@ impl SavedRegisters {
     /// [`KernelError::Inconsistent`] of one says that its stack pointer leads outside its stack, or that its return
     /// address is not in the kernel's image: the task woke up between the reads, or its memory is damaged.
     pub fn of(&self, kernel: &Kernel, tasks: &[VirtAddr]) -> Vec<Result<Option<Asleep>, KernelError>> {
-        let structs = read_all(kernel, tasks.iter().map(|task| (*task, self.bytes)));
+        // The members alone: they lie kilobytes apart, and there may be ten thousand tasks.
+        let on_cpu = self.on_cpu.as_ref().map_or(self.stack.offset(), Field::offset);
+        let members = [(self.sp.offset(), 8), (self.stack.offset(), 8), (on_cpu, 4)];
+        let wanted = |task: &VirtAddr| members.map(|(offset, len)| (task.wrapping_add(offset), len));
+        let mut words = read_all(kernel, tasks.iter().flat_map(wanted)).into_iter();
         let mut places = Vec::with_capacity(tasks.len());
-        for (task, bytes) in tasks.iter().zip(structs) {
-            places.push(bytes.and_then(|bytes| self.place(*task, &bytes)));
+        for task in tasks {
+            let [sp, stack, on_cpu] = std::array::from_fn(|_| words.next());
+            places.push(self.place(*task, sp, stack, on_cpu));
         }
         let frame = self.frame.bytes as usize;
         let wanted = places.iter().filter_map(|place| place.as_ref().ok()?.as_ref());
@@ -136,13 +130,22 @@ impl SavedRegisters {
     }
 
     /// `None` for a task that is on a CPU.
-    fn place(&self, task: VirtAddr, bytes: &[u8]) -> Result<Option<Place>, KernelError> {
-        let early = || inconsistent(task, "task_struct ends early".to_owned());
-        if self.on_cpu.as_ref().and_then(|on_cpu| on_cpu.get(bytes)).is_some_and(|on_cpu| on_cpu != 0) {
+    fn place(
+        &self,
+        task: VirtAddr,
+        sp: Option<Word>,
+        stack: Option<Word>,
+        on_cpu: Option<Word>,
+    ) -> Result<Option<Place>, KernelError> {
+        let value = |word: Option<Word>| -> Result<u64, KernelError> {
+            let early = || inconsistent(task, "it was not read".to_owned());
+            let bytes = word.ok_or_else(early)??;
+            Ok(bytes.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte)))
+        };
+        if value(on_cpu)? != 0 && self.on_cpu.is_some() {
             return Ok(None);
         }
-        let sp = self.sp.get(bytes).ok_or_else(early)?;
-        let stack = self.stack.get(bytes).ok_or_else(early)?;
+        let (sp, stack) = (VirtAddr::new(value(sp)?), VirtAddr::new(value(stack)?));
         let depth = sp.wrapping_offset_from(stack);
         let within = depth.checked_add(self.frame.bytes).is_some_and(|end| end <= self.stack_len);
         if !within || sp.offset_in(8) != 0 {
@@ -152,6 +155,9 @@ impl SavedRegisters {
         Ok(Some(Place { sp, stack }))
     }
 }
+
+/// A member that was read, or could not be.
+type Word = Result<Vec<u8>, KernelError>;
 
 /// Where a task's registers are.
 struct Place {

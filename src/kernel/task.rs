@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 mod details;
 mod layout;
+mod presence;
 mod state;
 
 pub use details::{Details, details};

@@ -6,7 +6,7 @@ use std::fs;
 use nettlp_gdb::{
     addr::PhysRange,
     dump::unreadable,
-    gdb::Host,
+    gdb::{Host, Shown},
     kernel::{
         dmesg,
         task::{Scope, Tasks},
@@ -173,7 +173,7 @@ fn no_search_reads_it() {
                     let kernel = &session.kernel;
                     let _ = Tasks::resolve(kernel).and_then(|tasks| tasks.list(kernel, Scope::Threads));
                     let _ = dmesg::read(kernel);
-                    session.threads();
+                    session.threads(&Shown::All);
                     let mut page = [0; 4096];
                     if let Some(direct) = kernel.map.page_offset {
                         let _ = session.read(direct.wrapping_add(range.start.raw()), &mut page);

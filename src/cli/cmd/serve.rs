@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     cli::{Outcome, UsageError, out, target::Target},
-    gdb::{self, Listen, ServeError, Server},
+    gdb::{self, Listen, ServeError, Server, Shown, View},
     mem::cache::Validity,
     session::{
         debug_file::DEBUG_DIRECTORY,
@@ -37,6 +37,11 @@ pub(in crate::cli) struct Args {
     /// long: one command sees one picture of the host
     #[arg(long, value_name = "N", default_value_t = 100)]
     cache_ms: u64,
+
+    /// Which tasks gdb sees as threads besides those on CPUs: all, none (cpus), or those named as in 'ssh*'; each
+    /// costs a read or two at every stop
+    #[arg(long, value_name = "cpus|all|PATTERN", default_value = "all")]
+    threads: Shown,
 
     /// Reduce what gdb reads of __per_cpu_offset[] by the KASLR slide, so that per-CPU symbols come out right
     /// (kernels before 6.15)
@@ -77,7 +82,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let options = gdb::Options {
         allow_remote: args.allow_remote,
         once: args.once,
-        percpu_rebase: args.percpu_rebase == PercpuRebase::Auto,
+        view: View { percpu_rebase: args.percpu_rebase == PercpuRebase::Auto, threads: args.threads.clone() },
         audit: args.target.audit()?,
         ..gdb::Options::new(listen)
     };

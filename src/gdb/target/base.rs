@@ -36,9 +36,16 @@ impl GdbTarget {
 
 impl MultiThreadBase for GdbTarget {
     fn read_registers(&mut self, regs: &mut Registers, tid: Tid) -> TargetResult<(), Self> {
-        let thread = self.threads.get(tid).ok_or(TargetError::Errno(errno::ESRCH))?;
-        regs.clone_from(&thread.registers);
-        Ok(())
+        match self.threads.registers(&*self.host, tid) {
+            Ok(known) => {
+                regs.clone_from(known);
+                Ok(())
+            }
+            Err(error) => {
+                self.refusal = Some(error.to_string());
+                Err(TargetError::Errno(errno::ESRCH))
+            }
+        }
     }
 
     fn write_registers(&mut self, _: &Registers, _: Tid) -> TargetResult<(), Self> {
@@ -61,12 +68,12 @@ impl MultiThreadBase for GdbTarget {
     }
 
     fn list_active_threads(&mut self, thread_is_active: &mut dyn FnMut(Tid)) -> Result<(), Self::Error> {
-        self.threads.iter().for_each(|thread| thread_is_active(thread.tid));
+        self.threads.there(&*self.host).for_each(|thread| thread_is_active(thread.tid));
         Ok(())
     }
 
     fn is_thread_alive(&mut self, tid: Tid) -> Result<bool, Self::Error> {
-        Ok(self.threads.get(tid).is_some())
+        Ok(self.threads.registers(&*self.host, tid).is_ok())
     }
 
     fn support_resume(&mut self) -> Option<MultiThreadResumeOps<'_, Self>> {

@@ -29,7 +29,7 @@ pub use self::{
     registers::{Register, Registers, UNKNOWN_PC, X86_64},
     resume::Stop,
 };
-use super::host::Host;
+use super::{View, host::Host, shown::Shown};
 
 /// A machine, shown to one client.
 pub struct GdbTarget {
@@ -38,6 +38,9 @@ pub struct GdbTarget {
     breakpoints: Breakpoints,
     resume: Resume,
     files: Files,
+    shown: Shown,
+    /// Why the packet being answered is refused, in a sentence; an error number cannot say it.
+    refusal: Option<String>,
     /// What to do to per-CPU offsets, once the client has asked how far the kernel was moved.
     rebase: RebaseState,
 }
@@ -56,12 +59,13 @@ enum RebaseState {
 impl GdbTarget {
     /// `host`, for a client that has just attached.
     #[must_use]
-    pub fn new(host: Arc<dyn Host>, percpu_rebase: bool) -> Self {
+    pub fn new(host: Arc<dyn Host>, view: View) -> Self {
+        let View { percpu_rebase, threads: shown } = view;
         let rebase = if percpu_rebase { RebaseState::NotAsked } else { RebaseState::Off };
-        let threads = Threads::take(&*host);
+        let threads = Threads::take(&*host, &shown);
         let files = Files::new(host.symbol_file());
         let (breakpoints, resume) = (Breakpoints::default(), Resume::default());
-        Self { host, threads, breakpoints, resume, files, rebase }
+        Self { host, threads, breakpoints, resume, files, shown, refusal: None, rebase }
     }
 
     /// Whether there are symbols to hand out.
@@ -70,10 +74,15 @@ impl GdbTarget {
         self.files.name().is_some()
     }
 
+    /// Why the packet just answered with an error was refused, where there is a sentence for it.
+    pub fn take_refusal(&mut self) -> Option<String> {
+        self.refusal.take()
+    }
+
     /// Forgets what is known of the target and looks again.
     pub fn refresh(&mut self) {
         self.host.refresh();
-        self.threads = Threads::take(&*self.host);
+        self.threads = Threads::take(&*self.host, &self.shown);
     }
 }
 

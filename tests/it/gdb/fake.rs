@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
 };
@@ -14,7 +14,8 @@ use std::{
 use nettlp_gdb::{
     addr::VirtAddr,
     gdb::{
-        self, Host, MonitorError, PercpuRebase, Register, Registers, ServeError, Server, Stopper, Thread, tid,
+        self, Gone, Host, MonitorError, PercpuRebase, Register, Registers, ServeError, Server, Shown,
+        Stopper, TaskId, Thread, tid,
     },
     paging::{VirtError, VirtFault},
     synth::SymbolFile,
@@ -41,6 +42,8 @@ pub(super) struct FakeHost {
     pages: BTreeMap<u64, Vec<u8>>,
     slide_known: bool,
     pub(super) refreshes: AtomicU64,
+    /// Whether pid 1 is still there.
+    pub(super) init_lives: Arc<AtomicBool>,
     symbol_file: Option<SymbolFile>,
 }
 
@@ -60,7 +63,13 @@ impl FakeHost {
             area[0x80..0x88].copy_from_slice(&(INIT_TASK + cpu).to_le_bytes());
             pages.insert(PERCPU_AREA + cpu * PAGE as u64, area);
         }
-        Self { pages, slide_known: true, refreshes: AtomicU64::new(0), symbol_file: None }
+        Self {
+            pages,
+            slide_known: true,
+            refreshes: AtomicU64::new(0),
+            init_lives: Arc::new(AtomicBool::new(true)),
+            symbol_file: None,
+        }
     }
 
     /// The same machine before anybody knows where its kernel was linked.
@@ -94,7 +103,7 @@ impl Host for FakeHost {
         Ok(read)
     }
 
-    fn threads(&self) -> Vec<Thread> {
+    fn threads(&self, shown: &Shown) -> Vec<Thread> {
         let thread = |cpu: u32| {
             let mut registers = Registers::default();
             registers.set(Register::Cr3, 0x1234_5000);
@@ -105,6 +114,7 @@ impl Host for FakeHost {
                 detail: format!("CPU {cpu}, pid 0, running"),
                 cpu: Some(cpu),
                 registers,
+                asleep: None,
             }
         };
         let init = Thread {
@@ -113,8 +123,19 @@ impl Host for FakeHost {
             detail: "pid 1, sleeping".to_owned(),
             cpu: None,
             registers: Registers::default(),
+            asleep: Some(TaskId { addr: VirtAddr::new(INIT_TASK), pid: 1 }),
         };
-        vec![thread(0), thread(1), init]
+        let mut threads = vec![thread(0), thread(1)];
+        threads.extend(Some(init).filter(|init| shown.shows(&init.name)));
+        threads
+    }
+
+    fn registers(&self, tasks: &[TaskId]) -> Vec<Result<Registers, Gone>> {
+        let lives = self.init_lives.load(Ordering::Relaxed);
+        let mut registers = Registers::default();
+        registers.set(Register::Rbx, 0x1234);
+        registers.set(Register::Rip, TEXT + SLIDE + 0x20);
+        tasks.iter().map(|_| if lives { Ok(registers.clone()) } else { Err(Gone) }).collect()
     }
 
     fn text(&self) -> Option<VirtAddr> {

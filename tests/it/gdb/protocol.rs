@@ -1,6 +1,11 @@
 //! What each packet is answered.
 
-use nettlp_gdb::gdb::packet::{Event, PACKET_SIZE, frame};
+use std::sync::atomic::Ordering;
+
+use nettlp_gdb::gdb::{
+    Options, View,
+    packet::{Event, PACKET_SIZE, frame},
+};
 
 use super::{
     client::{Client, unhex},
@@ -63,9 +68,52 @@ fn unknown_registers_are_not_zeros() {
     let area: String = area.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(known, [unknown_pc, area.as_str(), "0050341200000000"], "only gs_base and cr3");
     assert_eq!(client.ask("Hg1"), "OK");
-    assert_eq!(client.ask("g").replace('x', ""), unknown_pc);
+    let registers = client.ask("g");
+    let known: Vec<&str> = registers.split('x').filter(|known| !known.is_empty()).collect();
+    assert_eq!(known, ["3412000000000000", "20000092ffffffff"]);
     assert_eq!(client.ask("Hg77"), "OK");
-    assert_eq!(client.ask("g"), "E03", "no such thread");
+    assert!(client.ask("g").starts_with("E.there is no thread 119"), "no such thread");
+}
+
+#[test]
+fn a_task_that_exited_is_an_error_that_names_it() {
+    let host = FakeHost::new();
+    let lives = host.init_lives.clone();
+    let (_server, mut client) = attached(host);
+    lives.store(false, Ordering::Relaxed);
+    assert_eq!(client.ask("Hg1"), "OK");
+    assert!(client.ask("g").starts_with("E.thread 1 (<init> & ") && client.ask("g").contains(" has exited"));
+    assert_eq!(client.ask("T1"), "E01");
+    assert_eq!(client.ask("T989680"), "OK", "a CPU stays");
+    assert_eq!(client.ask("qfThreadInfo"), "m989680,989681");
+    assert!(!client.ask("qXfer:threads:read::0,1000").contains("init"));
+    assert_eq!(client.ask("Hg989680"), "OK");
+    assert!(!client.ask("g").starts_with('E'), "and the session goes on");
+}
+
+#[test]
+fn registers_are_read_when_they_are_first_asked_for() {
+    let host = FakeHost::new();
+    let lives = host.init_lives.clone();
+    let (_server, mut client) = attached(host);
+    client.ask("Hg1");
+    let registers = client.ask("g");
+    lives.store(false, Ordering::Relaxed);
+    assert_eq!(client.ask("g"), registers, "the same look");
+    client.monitor("refresh");
+    assert!(client.ask("g").contains("has exited"));
+}
+
+#[test]
+fn only_the_threads_asked_for_are_shown() {
+    for (threads, shown) in
+        [("cpus", "m989680,989681"), ("*init*", "m989680,989681,01"), ("sh", "m989680,989681")]
+    {
+        let view = View { threads: threads.parse().unwrap(), ..View::default() };
+        let server = fake::serve_with(FakeHost::new(), Options { view, ..fake::options() });
+        let mut client = Client::connect(server.address);
+        assert_eq!(client.ask("qfThreadInfo"), shown, "{threads}");
+    }
 }
 
 #[test]
@@ -144,7 +192,7 @@ fn percpu_offsets_are_rebased_once_the_client_has_moved_its_symbols() {
     let bytes = [[0x90; 4].as_slice(), &(PERCPU_AREA - SLIDE).to_le_bytes()].concat();
     assert_eq!(all[..12], bytes, "only the array");
 
-    let off = nettlp_gdb::gdb::Options { percpu_rebase: false, ..fake::options() };
+    let off = Options { view: View { percpu_rebase: false, ..View::default() }, ..fake::options() };
     let server = fake::serve_with(FakeHost::new(), off);
     let mut client = Client::connect(server.address);
     assert_eq!(client.ask("qOffsets"), "TextSeg=ffffffff92000000");

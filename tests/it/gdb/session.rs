@@ -97,6 +97,60 @@ fn a_machine_with_kaslr_and_percpu_symbols_of_either_kind() {
     }
 }
 
+/// What `info threads` lists: id, name, what stands in parentheses and the function.
+fn threads(text: &str) -> Vec<(u32, String, String, String)> {
+    let row = |line: &str| {
+        let (_, line) = line.split_once("Thread ")?;
+        let (id, line) = line.split_once(" \"")?;
+        let (name, line) = line.split_once("\" (")?;
+        let (detail, line) = line.split_once(')')?;
+        Some((id.parse().ok()?, name.to_owned(), detail.to_owned(), line.trim().to_owned()))
+    };
+    text.lines().filter_map(row).collect()
+}
+
+#[test]
+fn every_task_is_a_thread_and_sleeps_where_it_does() {
+    let mut busy = Description::demo();
+    busy.cpus = vec![512, 0];
+    let machine = Machine::build(&busy).unwrap();
+    let truth = machine.truth();
+    let text = debug(
+        &machine,
+        &[
+            "info threads",
+            "thread find 20000000",
+            "thread 4",
+            "info registers rbx rsp rip rax",
+            "thread find cron",
+        ],
+    );
+    let listed = threads(&text);
+    let mut expected: Vec<(u32, String)> =
+        vec![(10_000_000, "cron".into()), (10_000_001, "swapper/1".into()), (20_000_000, "swapper/0".into())];
+    let others = truth.tasks.iter().filter(|task| task.pid != 0 && task.running_on.is_none());
+    expected.extend(others.clone().map(|task| (task.pid, task.comm.clone())));
+    let names: Vec<(u32, String)> =
+        listed.iter().map(|(tid, name, ..)| (*tid, name.clone())).take(expected.len()).collect();
+    assert_eq!(names, expected, "{text}");
+    for task in others {
+        let (_, _, detail, frame) = listed.iter().find(|(tid, ..)| *tid == task.pid).unwrap();
+        assert!(detail.starts_with(&format!("{}, CPU ", task.state.letter())), "{detail}");
+        assert_eq!(detail.ends_with(&format!(", process {}", task.tgid)), task.pid != task.tgid, "{detail}");
+        assert!(frame.contains("in __schedule ()"), "{}: {frame}", task.comm);
+    }
+    let init = truth.task(1).unwrap();
+    assert_prints(
+        &text,
+        &[
+            format!("rsp            {:#x}", init.sp.unwrap().wrapping_add(56)),
+            "rbx            0x0".to_owned(),
+            "rax            <unavailable>".to_owned(),
+            "Thread 1 has target name 'cron'".to_owned(),
+        ],
+    );
+}
+
 /// The debug file is found by build id on GDB's machine; per-CPU symbols stay where they were linked.
 #[test]
 fn a_gdb_that_finds_the_debug_file_itself() {
@@ -150,7 +204,11 @@ fn a_panicked_machine() {
     let machine = Machine::build(&Description::demo().panicked()).unwrap();
     let text =
         debug(&machine, &["info threads", "monitor dmesg 5", "monitor ps", "monitor translate linux_banner"]);
-    let mut expected = vec!["(CPU 0, offline, pid ".to_owned(), "Kernel panic - not syncing".to_owned()];
+    let mut expected = vec![
+        "(CPU 0, offline, pid ".to_owned(),
+        "\"bash\" (CPU 1, pid 871, R, panicked here)".to_owned(),
+        "Kernel panic - not syncing".to_owned(),
+    ];
     let processes = machine.truth().tasks.iter().filter(|task| task.pid == task.tgid);
     expected.extend(processes.map(|task| format!(" {} {}\n", task.state.letter(), task.comm)));
     let banner = machine.symbol("linux_banner").unwrap();

@@ -1,0 +1,127 @@
+//! Registers as far as memory tells them, under GDB's names.
+
+use crate::{
+    addr::VirtAddr,
+    gdb::{Gone, Register, Registers, TaskId},
+    kernel::{
+        Kernel,
+        percpu::Cpu,
+        registers::{Registers as Known, SavedRegisters},
+        task::Tasks,
+    },
+    paging::{Levels, VirtOp},
+    session::Session,
+};
+
+/// Protected mode, write protection in kernel mode, paging: without these bits no kernel of 64 bits runs.
+const CR0: u64 = 1 << 0 | 1 << 16 | 1 << 31;
+/// Physical-address extension, likewise.
+const CR4_PAE: u64 = 1 << 5;
+/// 57-bit linear addresses.
+const CR4_LA57: u64 = 1 << 12;
+/// Long mode enabled and active.
+const EFER_LONG_MODE: u64 = 1 << 8 | 1 << 10;
+
+/// CR4 bits that the page tables being walked prove.
+fn proved_cr4(kernel: &Kernel) -> u64 {
+    match kernel.map.levels {
+        Levels::Four => CR4_PAE,
+        Levels::Five => CR4_PAE | CR4_LA57,
+    }
+}
+
+/// Registers that every CPU has as long as this kernel runs. Of CR0, CR4 and EFER these are the bits that are
+/// sure; CR3 is the kernel's own table, whose upper half every process' table shares.
+pub(super) fn of_any_cpu(kernel: &Kernel) -> Registers {
+    let mut registers = Registers::default();
+    registers.set(Register::Cr0, CR0);
+    registers.set(Register::Cr3, kernel.map.root.raw());
+    registers.set(Register::Cr4, proved_cr4(kernel));
+    registers.set(Register::Efer, EFER_LONG_MODE);
+    registers
+}
+
+/// CR4 as the kernel last wrote it on each CPU: `cpu_tlbstate.cr4` (`arch/x86/include/asm/tlbflush.h`), where
+/// it does not contradict the tables.
+pub(super) fn cr4(kernel: &Kernel, cpus: &[Cpu]) -> Vec<Option<u64>> {
+    let shadow = || {
+        let symbol = kernel.symbols.as_ref()?.find("cpu_tlbstate")?;
+        Some(symbol.wrapping_add(kernel.types.as_deref()?.field("tlb_state", "cr4").ok()?.offset))
+    };
+    let Some(shadow) = shadow() else { return vec![None; cpus.len()] };
+    let mut words = vec![[0; 8]; cpus.len()];
+    let places = cpus.iter().map(|cpu| shadow.wrapping_add(cpu.offset));
+    let mut ops: Vec<VirtOp<'_>> =
+        places.zip(&mut words).map(|(addr, word)| VirtOp::new(addr, word)).collect();
+    kernel.memory.read_batch(&mut ops);
+    let read: Vec<bool> = ops.into_iter().map(|op| op.result.is_ok()).collect();
+    let values = words.into_iter().map(u64::from_le_bytes).zip(read);
+    let plausible = |cr4: u64| cr4 & (CR4_PAE | CR4_LA57) == proved_cr4(kernel);
+    values.map(|(cr4, read)| (read && plausible(cr4)).then_some(cr4)).collect()
+}
+
+/// The registers of tasks that were on no CPU: what they left on their stacks, and the page table they use. Of one that
+/// runs by now nothing but that is known.
+pub(super) fn of_tasks(session: &Session, tasks: &[TaskId]) -> Vec<Result<Registers, Gone>> {
+    let kernel = &*session.kernel;
+    let addrs: Vec<VirtAddr> = tasks.iter().map(|task| task.addr).collect();
+    let saved = match SavedRegisters::resolve(kernel) {
+        Ok(registers) => registers.of(kernel, &addrs),
+        Err(error) => {
+            log::warn!("the registers of tasks that sleep are not known: {error}");
+            Vec::new()
+        }
+    };
+    // Afterwards, so that what is given out belongs to a task that was there all the time.
+    let known: Vec<(VirtAddr, i32)> = tasks.iter().map(|task| (task.addr, task.pid)).collect();
+    let there = match Tasks::resolve(kernel) {
+        Ok(tasks) => tasks.are_there(kernel, &known),
+        Err(_) => vec![true; tasks.len()],
+    };
+    let saved = saved.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+    let each = tasks.iter().zip(saved).zip(there);
+    each.map(|((task, saved), there)| {
+        if !there {
+            return Err(Gone);
+        }
+        let mut registers = of_any_cpu(kernel);
+        match saved {
+            Some(Ok(Some(asleep))) => take(&mut registers, &asleep.registers),
+            Some(Ok(None)) | None => {}
+            Some(Err(error)) => log::debug!("pid {}: {error}", task.pid),
+        }
+        Ok(registers)
+    })
+    .collect()
+}
+
+/// Makes known what `known` knows.
+fn take(registers: &mut Registers, known: &Known) {
+    let values = [
+        (Register::Rax, known.rax),
+        (Register::Rbx, known.rbx),
+        (Register::Rcx, known.rcx),
+        (Register::Rdx, known.rdx),
+        (Register::Rsi, known.rsi),
+        (Register::Rdi, known.rdi),
+        (Register::Rbp, known.rbp),
+        (Register::Rsp, known.rsp),
+        (Register::R8, known.r8),
+        (Register::R9, known.r9),
+        (Register::R10, known.r10),
+        (Register::R11, known.r11),
+        (Register::R12, known.r12),
+        (Register::R13, known.r13),
+        (Register::R14, known.r14),
+        (Register::R15, known.r15),
+        (Register::Rip, known.rip),
+        (Register::Eflags, known.eflags),
+        (Register::Cs, known.cs),
+        (Register::Ss, known.ss),
+    ];
+    for (register, value) in values {
+        if let Some(value) = value {
+            registers.set(register, value);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Tasks as threads: what each CPU runs, then everybody else.
+
+use std::collections::HashSet;
+
+use super::registers;
+use crate::{
+    addr::VirtAddr,
+    gdb::{Register, Shown, TaskId, Thread, tid},
+    kernel::{
+        Kernel, KernelError,
+        percpu::{self, Cpu},
+        task::{Scope, Task, TaskList, Tasks},
+    },
+    session::Session,
+};
+
+/// How often a list that changes under the walk is walked.
+const ATTEMPTS: usize = 3;
+
+/// What each CPU runs, in the order of CPUs, then the other tasks that are `shown`; what is missing is in the log.
+pub(super) fn threads(session: &Session, shown: &Shown) -> Vec<Thread> {
+    let cpus = percpu::cpus(&session.kernel).unwrap_or_else(|error| {
+        log::warn!("the CPUs cannot be shown as threads: {error}");
+        Vec::new()
+    });
+    let mut threads = of_cpus(session, &cpus);
+    if *shown != Shown::Cpus {
+        match asleep(session, &cpus, shown) {
+            Ok(others) => threads.extend(others),
+            Err(error) => log::warn!("only what the CPUs run is shown as threads: {error}"),
+        }
+    }
+    threads
+}
+
+fn of_cpus(session: &Session, cpus: &[Cpu]) -> Vec<Thread> {
+    let kernel = &session.kernel;
+    if cpus.is_empty() {
+        return vec![Thread {
+            tid: tid::of_cpu(0),
+            name: "kernel".to_owned(),
+            detail: "CPUs unknown".to_owned(),
+            cpu: None,
+            registers: registers::of_any_cpu(kernel),
+            asleep: None,
+        }];
+    }
+    let currents: Vec<VirtAddr> = cpus.iter().map(|cpu| cpu.current).collect();
+    let tasks: Vec<Result<Task, String>> = match Tasks::resolve(kernel) {
+        Ok(tasks) => {
+            let found = tasks.at(kernel, &currents).into_iter();
+            found.map(|task| task.map_err(|error| error.to_string())).collect()
+        }
+        Err(error) => vec![Err(error.to_string()); cpus.len()],
+    };
+    let panicked = percpu::panicked(kernel).unwrap_or_else(|error| {
+        log::debug!("whether a CPU panicked is not known: {error}");
+        None
+    });
+    let cr4 = registers::cr4(kernel, cpus);
+    let threads = cpus.iter().zip(tasks).zip(cr4);
+    threads.map(|((cpu, task), cr4)| of_cpu(kernel, cpu, task, cr4, panicked == Some(cpu.number))).collect()
+}
+
+fn of_cpu(
+    kernel: &Kernel,
+    cpu: &Cpu,
+    task: Result<Task, String>,
+    cr4: Option<u64>,
+    panicked: bool,
+) -> Thread {
+    let mut registers = registers::of_any_cpu(kernel);
+    if let Some(cr4) = cr4 {
+        registers.set(Register::Cr4, cr4);
+    }
+    // While a CPU is in the kernel, GS points at its per-CPU area.
+    registers.set(Register::GsBase, cpu.offset);
+    let online = if cpu.online { "" } else { ", offline" };
+    let panicked = if panicked { ", panicked here" } else { "" };
+    let (name, detail) = match task {
+        Ok(Task { comm, pid, state, .. }) => {
+            (comm, format!("CPU {}{online}, pid {pid}, {state}{panicked}", cpu.number))
+        }
+        Err(error) => (format!("CPU {}", cpu.number), format!("its task is not known: {error}{panicked}")),
+    };
+    Thread { tid: tid::of_cpu(cpu.number), name, detail, cpu: Some(cpu.number), registers, asleep: None }
+}
+
+/// The tasks that are `shown` and that no CPU runs: idle tasks in the order of CPUs, then the kernel's list.
+fn asleep(session: &Session, cpus: &[Cpu], shown: &Shown) -> Result<Vec<Thread>, KernelError> {
+    let kernel = &session.kernel;
+    let tasks = Tasks::resolve(kernel)?;
+    let list = list(session, &tasks)?;
+    let running: HashSet<VirtAddr> = cpus.iter().map(|cpu| cpu.current).collect();
+    let idle = idle(kernel, &tasks, cpus).unwrap_or_else(|error| {
+        log::warn!("idle tasks of busy CPUs are not shown as threads: {error}");
+        Vec::new()
+    });
+    // Only init_task of the idle tasks is in the list too, with the others' pid.
+    let idle = idle.into_iter().map(|(cpu, task)| (Some(tid::of_idle(cpu)), task));
+    let listed = list.tasks.into_iter().map(|task| (tid::of_pid(task.pid), task));
+    let wanted = |task: &Task| !running.contains(&task.addr) && shown.shows(&task.comm);
+    let threads = idle.chain(listed).filter(|(_, task)| wanted(task));
+    Ok(threads.filter_map(|(tid, task)| Some(of_task(kernel, tid?, task))).collect())
+}
+
+/// The list of tasks; on a busy machine it may take a second look to come to its end.
+fn list(session: &Session, tasks: &Tasks) -> Result<TaskList, KernelError> {
+    let mut list = tasks.list(&session.kernel, Scope::Threads)?;
+    for _ in 1..ATTEMPTS {
+        if list.torn.is_none() {
+            break;
+        }
+        session.refresh();
+        let again = tasks.list(&session.kernel, Scope::Threads)?;
+        if again.torn.is_none() || again.tasks.len() > list.tasks.len() {
+            list = again;
+        }
+    }
+    if let Some(error) = &list.torn {
+        log::warn!("threads are missing, of {} tasks found: {error}", list.tasks.len());
+    }
+    Ok(list)
+}
+
+fn idle(kernel: &Kernel, tasks: &Tasks, cpus: &[Cpu]) -> Result<Vec<(u32, Task)>, KernelError> {
+    let addrs = percpu::idle_tasks(kernel, cpus)?;
+    let found = cpus.iter().zip(tasks.at(kernel, &addrs));
+    Ok(found.filter_map(|(cpu, task)| Some((cpu.number, task.ok()?))).collect())
+}
+
+fn of_task(kernel: &Kernel, tid: tid::Tid, task: Task) -> Thread {
+    let Task { addr, pid, tgid, comm, state, cpu, .. } = task;
+    let mut detail = state.to_string();
+    if let Some(cpu) = cpu {
+        detail.push_str(&format!(", CPU {cpu}"));
+    }
+    if let Some(process) = tgid.filter(|tgid| *tgid != pid) {
+        detail.push_str(&format!(", process {process}"));
+    }
+    let asleep = Some(TaskId { addr, pid });
+    Thread { tid, name: comm, detail, cpu, registers: registers::of_any_cpu(kernel), asleep }
+}
