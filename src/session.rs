@@ -4,15 +4,16 @@
 //! (for how long an answer holds), the fence (what is never asked for), the counts (what crosses the link), then the
 //! adapter or the image.
 
+mod ahead;
 pub mod debug_file;
 pub mod handout;
 
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    addr::PhysRange,
+    addr::{PhysRange, VirtAddr},
     kernel::{
-        Kernel, KernelError,
+        Kernel, KernelError, KernelMap,
         btf::{self, BtfError},
         kallsyms::TargetSymbols,
         locate::{self, Hints, LocateError, Progress},
@@ -20,7 +21,7 @@ use crate::{
     link::{self, Client, LinkError},
     mem::{
         PhysMem,
-        cache::{Cache, Validity},
+        cache::{Cache, Constancy, Validity},
         fence::Fence,
         file::{ImageError, ImageFile, ImageSpec},
         guard::Guard,
@@ -143,6 +144,17 @@ fn symbols_of(file: &Arc<Vmlinux>) -> Result<Option<ElfSymbols>, VmlinuxError> {
     }
 }
 
+/// Lets the kernel's constant memory hold for longer than the rest: its text for a stop (the kernel patches it, for
+/// static keys and tracing), its read-only data for ever.
+fn hold(cache: &Cache<Fenced>, map: &KernelMap) {
+    if let Some(text) = map.text_pages {
+        cache.hold(text, Constancy::Stop);
+    }
+    if let Some(rodata) = map.rodata {
+        cache.hold(rodata, Constancy::ForEver);
+    }
+}
+
 /// A target that was attached to.
 pub struct Session {
     /// The kernel found there.
@@ -154,6 +166,7 @@ pub struct Session {
     /// What a GDB is handed that comes without a file.
     pub symbol_file: Option<SymbolFile>,
     cache: Arc<Cache<Fenced>>,
+    ahead: ahead::Ahead,
     link: Option<Arc<Remote>>,
     attach: Counts,
 }
@@ -192,6 +205,7 @@ impl Session {
             }
         })?;
 
+        hold(&cache, &map);
         let phys: Arc<dyn PhysMem> = guard;
         let memory: Arc<dyn VirtMem> =
             Arc::new(AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask));
@@ -207,7 +221,16 @@ impl Session {
         let symbols = map.slide.map(|slide| Relocated::new(symbols, slide));
         let kernel = Kernel { map, memory, symbols, types: Some(types) };
         let attach = cache.inner().inner().counts();
-        Ok(Self { kernel: Arc::new(kernel), kallsyms, phys, symbol_file: None, cache, link, attach })
+        Ok(Self {
+            kernel: Arc::new(kernel),
+            kallsyms,
+            phys,
+            symbol_file: None,
+            cache,
+            ahead: ahead::Ahead::new(),
+            link,
+            attach,
+        })
     }
 
     /// Makes a vmlinux of what the kernel's own memory says: its symbols (the given vmlinux's, if there is one) and its
@@ -240,6 +263,11 @@ impl Session {
             release: kernel.map.release.as_deref(),
             banner: kernel.map.banner.as_deref(),
         })?)
+    }
+
+    /// Told of a debugger's read before it is answered: what it will ask next is fetched with it.
+    pub fn read_ahead(&self, addr: VirtAddr, len: usize) {
+        self.ahead.of_read(&self.kernel, addr, len, self.cache.picture());
     }
 
     /// Forgets what was read, so that the next read sees the target as it is now.

@@ -34,11 +34,12 @@ impl Intake {
     /// What the system reports about the socket.
     pub(super) fn receive(&mut self, socket: RawFd, mut take: impl FnMut(&[u8], IpAddr)) -> io::Result<bool> {
         let mut places = self.buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
-        let received = match recvmmsg(socket, &mut self.headers, places.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
-            Ok(received) => received,
-            Err(Errno::EAGAIN) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        };
+        let received =
+            match recvmmsg(socket, &mut self.headers, places.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
+                Ok(received) => received,
+                Err(Errno::EAGAIN) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            };
         let mut count = 0;
         for message in received {
             count += 1;

@@ -43,7 +43,8 @@ impl Inbox {
     /// [`io::ErrorKind::WouldBlock`] when nothing waits; else what the system reports about the socket.
     pub(super) fn receive(&mut self, socket: &UdpSocket, mut take: impl FnMut(&[u8])) -> io::Result<()> {
         let mut place = [IoSliceMut::new(&mut self.bytes)];
-        let received = recvmsg::<()>(socket.as_raw_fd(), &mut place, Some(&mut self.control), MsgFlags::empty())?;
+        let received =
+            recvmsg::<()>(socket.as_raw_fd(), &mut place, Some(&mut self.control), MsgFlags::empty())?;
         let len = received.bytes;
         let joined = received.cmsgs()?.find_map(|message| match message {
             ControlMessageOwned::UdpGroSegments(size) => usize::try_from(size).ok(),

@@ -112,7 +112,9 @@ impl<M: PhysMem> Cache<M> {
     /// Forgets everything read so far that does not hold for ever.
     pub fn invalidate(&self) {
         let constant = self.constant.read().unwrap_or_else(PoisonError::into_inner);
-        self.state().pages.retain(|addr, _| {
+        let mut state = self.state();
+        state.since = Instant::now();
+        state.pages.retain(|addr, _| {
             constant.iter().any(|(range, constancy)| {
                 *constancy == Constancy::ForEver && range.contains(*addr, PAGE_SIZE)
             })
@@ -122,6 +124,12 @@ impl<M: PhysMem> Cache<M> {
     /// Lets what is read of `range` hold for longer than the rest. Only whole pages of it do.
     pub fn hold(&self, range: PhysRange, constancy: Constancy) {
         self.constant.write().unwrap_or_else(PoisonError::into_inner).push((range, constancy));
+    }
+
+    /// Since when what is in the cache holds: another moment, another picture of the target.
+    pub fn picture(&self) -> Instant {
+        self.touch(Instant::now());
+        self.state().since
     }
 
     /// Sectors answered from the cache, and sectors fetched.
@@ -217,8 +225,7 @@ impl<M: PhysMem> Cache<M> {
             for sector in sectors {
                 let index = (sector.offset_in(PAGE_SIZE) / SECTOR) as usize;
                 let read_at = page.and_then(|page| *page.read_at.get(index)?);
-                if let (false, Some(lacks)) =
-                    (self.is_valid(since, read_at, addr, now), lacks.get_mut(index))
+                if let (false, Some(lacks)) = (self.is_valid(since, read_at, addr, now), lacks.get_mut(index))
                 {
                     *lacks = true;
                     count += 1;
@@ -341,7 +348,8 @@ mod tests {
 
     #[test]
     fn one_fetch_per_sector_until_invalidated() {
-        let cache = Cache::new(Stats::new(Sparse::new(["0-0x1100".parse().unwrap()]), SECTOR), Validity::Stop);
+        let cache =
+            Cache::new(Stats::new(Sparse::new(["0-0x1100".parse().unwrap()]), SECTOR), Validity::Stop);
         let read = |addr: u64, len: usize| {
             let mut bytes = vec![0; len];
             cache.read(PhysAddr::new(addr), &mut bytes).map(|()| bytes)
@@ -382,8 +390,16 @@ mod tests {
         assert_eq!(ask(&cache, 0x0, now), 1, "who reads one word may want no more");
         assert_eq!(ask(&cache, 0x208, now), 7);
         assert_eq!(ask(&cache, 0xff8, now), 0);
-        assert_eq!((ask(&cache, 0x1000, now), ask(&cache, 0x1200, now)), (1, 7), "some of them are not there");
-        assert_eq!((ask(&cache, 0x1400, now), ask(&cache, 0x1600, now)), (1, 1), "and are not asked for again");
+        assert_eq!(
+            (ask(&cache, 0x1000, now), ask(&cache, 0x1200, now)),
+            (1, 7),
+            "some of them are not there"
+        );
+        assert_eq!(
+            (ask(&cache, 0x1400, now), ask(&cache, 0x1600, now)),
+            (1, 1),
+            "and are not asked for again"
+        );
         assert_eq!(ask(&cache, 0x1000, now), 0);
         cache.state().round_trip = DEAR;
         cache.invalidate();
