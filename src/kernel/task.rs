@@ -216,12 +216,12 @@ impl Tasks {
             }
         }
         kernel.memory.read_batch(&mut ops);
-        let mut results = ops.into_iter().map(|op| op.result).collect::<Vec<_>>().into_iter();
-        let outcomes: Vec<Result<(), VirtError>> = buffers
-            .iter()
-            .map(|_| results.by_ref().take(spans.len()).fold(Ok(()), |whole, part| whole.and(part)))
-            .collect();
-        outcomes.into_iter().zip(buffers).map(|(outcome, buffer)| outcome.map(|()| buffer)).collect()
+        let results: Vec<_> = ops.into_iter().map(|op| op.result).collect();
+        let whole = |parts: &[Result<(), VirtError>]| {
+            parts.iter().find_map(|part| part.as_ref().err()).cloned().map_or(Ok(()), Err)
+        };
+        let outcomes = results.chunks(spans.len().max(1)).map(whole);
+        outcomes.zip(buffers).map(|(outcome, buffer)| outcome.map(|()| buffer)).collect()
     }
 
     fn parse_all(&self, kernel: &Kernel, raw: &[Raw]) -> Vec<Task> {
