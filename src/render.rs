@@ -1,9 +1,11 @@
 //! How values look, to a person and in JSON: the same text from a command and from `monitor`.
 
+mod backtraces;
 mod kconfig;
 mod symbols;
 mod tasks;
 
+pub use backtraces::{backtraces, no_such_task};
 pub use kconfig::{kconfig, kconfig_head};
 pub use symbols::{SymbolRow, symbols};
 pub use tasks::{process_list, task_tree, tasks, tasks_long};

@@ -7,6 +7,7 @@
 mod ahead;
 pub mod debug_file;
 pub mod handout;
+pub mod writing;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -29,7 +30,11 @@ use crate::{
         stats::{Counts, Stats},
     },
     paging::{AddressSpace, VirtMem},
-    symbols::{Relocated, SymbolTable, elf::ElfSymbols},
+    symbols::{
+        Relocated, SymbolTable,
+        elf::ElfSymbols,
+        lines::{DwarfLines, SourceLines},
+    },
     synth::{
         self, SymbolFile,
         vmlinux::{SynthError, Synthesized},
@@ -165,9 +170,11 @@ pub struct Session {
     pub phys: Arc<dyn PhysMem>,
     /// What a GDB is handed that comes without a file.
     pub symbol_file: Option<SymbolFile>,
+    lines: Option<DwarfLines>,
     cache: Arc<Cache<Fenced>>,
     ahead: ahead::Ahead,
     link: Option<Arc<Remote>>,
+    rights: Option<writing::Rights>,
     attach: Counts,
 }
 
@@ -220,15 +227,19 @@ impl Session {
         };
         let symbols = map.slide.map(|slide| Relocated::new(symbols, slide));
         let kernel = Kernel { map, memory, symbols, types: Some(types) };
+        // Those of an object file are of code that was not linked.
+        let lines = vmlinux.filter(|file| !file.is_relocatable()).map(DwarfLines::new);
         let attach = cache.inner().inner().counts();
         Ok(Self {
             kernel: Arc::new(kernel),
             kallsyms,
             phys,
             symbol_file: None,
+            lines,
             cache,
             ahead: ahead::Ahead::new(),
             link,
+            rights: None,
             attach,
         })
     }
@@ -274,6 +285,12 @@ impl Session {
     pub fn refresh(&self) {
         self.cache.invalidate();
         self.kallsyms.retry();
+    }
+
+    /// The source lines of the vmlinux, if one was given.
+    #[must_use]
+    pub fn lines(&self) -> Option<&dyn SourceLines> {
+        self.lines.as_ref().map(|lines| -> &dyn SourceLines { lines })
     }
 
     /// What crossed the link so far.

@@ -81,6 +81,14 @@ Examples:
   nettlp-gdb ps --profile host.toml --tree
   nettlp-gdb ps --image host.elf --vmlinux vmlinux --threads --json | jq 'select(.state == \"D\")'";
 
+const BT_EXAMPLES: &str = "\
+Examples:
+  What the CPUs of a host were doing when it panicked, with source lines:
+    nettlp-gdb bt --profile host.toml --vmlinux vmlinux
+  One thread; every thread that waits for a lock:
+    nettlp-gdb bt --profile host.toml 871
+    nettlp-gdb bt --image host.elf --all --json | jq 'select(any(.frames[]; .function == \"mutex_lock\"))'";
+
 const DMESG_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb dmesg --profile host.toml | tail
@@ -98,6 +106,16 @@ const READ_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb read --profile host.toml init_task 64
   nettlp-gdb read --profile host.toml --phys 0x9c000 4k --raw > page";
+
+const WRITE_EXAMPLES: &str = "\
+The profile names what may be written, in physical addresses:
+  [memory]
+  write = ['0x1a4c0e8-0x1a4c0ec']
+Every write is read back; one that was lost is reported and never sent again.
+
+Examples:
+  nettlp-gdb translate --profile host.toml panic_timeout
+  nettlp-gdb write --profile host.toml --allow-write panic_timeout 0a000000";
 
 const TRANSLATE_EXAMPLES: &str = "\
 Examples:
@@ -125,6 +143,9 @@ enum Command {
     /// List processes
     #[command(after_help = PS_EXAMPLES)]
     Ps(cmd::ps::Args),
+    /// Show which functions tasks are in, sleeping or halted by a panic
+    #[command(after_help = BT_EXAMPLES)]
+    Bt(cmd::bt::Args),
     /// Print the kernel log
     #[command(after_help = DMESG_EXAMPLES)]
     Dmesg(cmd::dmesg::Args),
@@ -138,6 +159,9 @@ enum Command {
     /// Print memory
     #[command(after_help = READ_EXAMPLES)]
     Read(cmd::read::Args),
+    /// Change memory, inside the ranges that the profile allows
+    #[command(after_help = WRITE_EXAMPLES)]
+    Write(cmd::write::Args),
     /// Translate a virtual address
     #[command(after_help = TRANSLATE_EXAMPLES)]
     Translate(cmd::translate::Args),
@@ -168,11 +192,13 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Serve(args) => cmd::serve::run(args, cli.quiet),
         Command::Info(args) => cmd::info::run(args, cli.quiet),
         Command::Ps(args) => cmd::ps::run(args, cli.quiet),
+        Command::Bt(args) => cmd::bt::run(args, cli.quiet),
         Command::Dmesg(args) => cmd::dmesg::run(args, cli.quiet),
         Command::Modules(args) => cmd::modules::run(args, cli.quiet),
         Command::Symbols(args) => cmd::symbols::run(args, cli.quiet),
         Command::Kconfig(args) => cmd::kconfig::run(args, cli.quiet),
         Command::Read(args) => cmd::read::run(args, cli.quiet),
+        Command::Write(args) => cmd::write::run(args, cli.quiet),
         Command::Translate(args) => cmd::translate::run(args, cli.quiet),
         Command::Dump(args) => cmd::dump::run(args, cli.quiet),
         Command::Emulate(args) => cmd::emulate::run(args),

@@ -156,6 +156,14 @@ impl Target {
         })
     }
 
+    /// Lets `session` write what the profile allows; returns that, for people.
+    pub(super) fn allow_writes(&self, session: &mut Session) -> anyhow::Result<String> {
+        let ranges = self.profile()?.memory.write;
+        let shown: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+        session.allow_writes(ranges).map_err(|error| UsageError(error.to_string()))?;
+        Ok(shown.join(", "))
+    }
+
     fn link_config(&self, profile: Option<profile::Link>) -> anyhow::Result<link::Config> {
         let Some(adapter) = self.adapter.or(profile.as_ref().map(|link| link.adapter)) else {
             let which =
@@ -332,6 +340,11 @@ impl Listing {
     /// Whether `path` is one of the files the target is read from.
     pub(super) fn names(&self, path: &Path) -> bool {
         self.target.names(path)
+    }
+
+    /// Lets `session` write what the profile allows.
+    pub(super) fn allow_writes(&self, session: &mut Session) -> anyhow::Result<String> {
+        self.target.allow_writes(session)
     }
 
     /// Writes down in the audit file what is about to happen.

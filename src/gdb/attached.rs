@@ -9,7 +9,7 @@ use super::{Gone, Host, MonitorError, PercpuRebase, Registers, Shown, TaskId, Th
 use crate::{
     addr::{PAGE_SIZE, VirtAddr},
     paging::{VirtError, VirtOp},
-    session::Session,
+    session::{Session, writing::WriteError},
     synth::SymbolFile,
 };
 
@@ -40,6 +40,14 @@ impl Host for Session {
             }
         }
         Ok(read)
+    }
+
+    fn write(&self, addr: VirtAddr, data: &[u8]) -> Result<(), WriteError> {
+        Self::write(self, addr, data)
+    }
+
+    fn may_write(&self, addr: VirtAddr, len: usize) -> bool {
+        Self::may_write(self, addr, len)
     }
 
     fn threads(&self, shown: &Shown) -> Vec<Thread> {

@@ -5,7 +5,10 @@
 
 use std::collections::HashSet;
 
-use super::packet::unhex;
+use super::{
+    packet::{PACKET_SIZE, unhex},
+    target::GdbTarget,
+};
 use crate::{
     addr::{PAGE_SIZE, VirtAddr},
     audit::{AuditError, Event, Space, Trail},
@@ -26,11 +29,11 @@ impl Audited {
         Self { trail, pages: HashSet::new() }
     }
 
-    /// Writes down what the packet `body` asks for.
+    /// Writes down what the packet `body` asks of `target`.
     ///
     /// # Errors
     /// [`AuditError`]: the packet must not be answered.
-    pub(super) fn packet(&mut self, body: &[u8]) -> Result<(), AuditError> {
+    pub(super) fn packet(&mut self, target: &GdbTarget, body: &[u8]) -> Result<(), AuditError> {
         let Some(trail) = &self.trail else { return Ok(()) };
         match body.split_first() {
             Some((b'm' | b'x', place)) => match extent(place) {
@@ -42,7 +45,11 @@ impl Audited {
                 Some((_, 0)) => Ok(()),
                 place => {
                     let ranges: Vec<String> = place.map(|(addr, len)| shown(addr, len)).into_iter().collect();
-                    trail.append(&Event::Write { space: Space::Virtual, ranges: &ranges, allowed: false })
+                    let allowed = place.is_some_and(|(addr, len)| {
+                        usize::try_from(len)
+                            .is_ok_and(|len| len <= PACKET_SIZE && target.may_write(VirtAddr::new(addr), len))
+                    });
+                    trail.append(&Event::Write { space: Space::Virtual, ranges: &ranges, allowed })
                 }
             },
             Some((b'G' | b'P', _)) => {
@@ -63,7 +70,7 @@ impl Audited {
         let Some(trail) = &self.trail else { return Ok(()) };
         let last = addr.saturating_add(len.saturating_sub(1)) / PAGE_SIZE;
         // No reply holds more than a packet.
-        let pages = (addr / PAGE_SIZE..=last).take(super::packet::PACKET_SIZE / PAGE_SIZE as usize + 2);
+        let pages = (addr / PAGE_SIZE..=last).take(PACKET_SIZE / PAGE_SIZE as usize + 2);
         let new: Vec<u64> = pages.filter(|page| !self.pages.contains(page)).collect();
         if new.is_empty() {
             return Ok(());

@@ -6,6 +6,7 @@ use super::MonitorError;
 use crate::{
     addr::{VirtAddr, parse_number},
     kernel::{
+        bt::{self, Which},
         dmesg,
         info::Info,
         module,
@@ -25,6 +26,11 @@ struct Command {
 const COMMANDS: &[Command] = &[
     Command { usage: "info", about: "which kernel runs there, where it is, how that was found", run: info },
     Command { usage: "ps [threads]", about: "list processes, or every thread", run: ps },
+    Command {
+        usage: "bt [PID]",
+        about: "the functions a thread is in, or those the CPUs were in when the machine died",
+        run: bt,
+    },
     Command { usage: "dmesg [LINES]", about: "print the kernel log, or its last messages", run: dmesg },
     Command { usage: "modules", about: "list loaded modules", run: modules },
     Command {
@@ -80,6 +86,20 @@ fn ps(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), 
     let list = Tasks::resolve(&session.kernel)?.list(&session.kernel, scope)?;
     render::tasks(out, &list.tasks)?;
     list.torn.map_or(Ok(()), |error| Err(MonitorError::Incomplete(error)))
+}
+
+fn bt(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
+    let which = match args {
+        [] => Which::Cpus,
+        [pid] => Which::Pid(pid.parse().map_err(|_| MonitorError::Arguments)?),
+        _ => return Err(MonitorError::Arguments),
+    };
+    let found = bt::read(&session.kernel, which, session.lines())?;
+    if found.tasks.is_empty() && found.torn.is_none() {
+        return Err(MonitorError::Failed(render::no_such_task(which)));
+    }
+    render::backtraces(out, &found.tasks)?;
+    found.torn.map_or(Ok(()), |error| Err(MonitorError::Incomplete(error)))
 }
 
 fn dmesg(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {

@@ -135,7 +135,7 @@ impl Session {
 
     fn packet(&mut self, body: &[u8]) -> Result<(), SessionError> {
         log::trace!("<- {}", body.escape_ascii());
-        if let Err(error) = self.audited.packet(body) {
+        if let Err(error) = self.audited.packet(&self.target, body) {
             log::error!("{error}");
             return self.send(packet::frame(&packet::error_text(&error.to_string())));
         }

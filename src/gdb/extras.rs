@@ -4,7 +4,8 @@
 //!   GDB prints, and adds `qXfer:threads:read`; `qXfer:exec-file:read` only when there is a file to hand out.
 //! * `qXfer:threads:read`: all threads with their names in one answer, instead of two packets per thread.
 //! * `QStartNoAckMode`: acknowledgements are the event loop's.
-//! * Writes and `vKill`: the refusal is a sentence. GDB prints it for registers only, so memory writes are logged.
+//! * `M`, `X`: what became of a write is a sentence. GDB prints one for registers only, so those of memory are logged.
+//! * `G`, `P` and `vKill`: refused with a sentence.
 //! * `m`: `gdbstub` reads on after a short read and has no bound of its own, so the length is cut to one reply.
 
 use std::borrow::Cow;
@@ -12,7 +13,9 @@ use std::borrow::Cow;
 use super::{
     packet::{self, PACKET_SIZE},
     target::GdbTarget,
+    write::Write,
 };
+use crate::addr::VirtAddr;
 
 /// Most bytes of memory in one reply: two digits each.
 const MOST_MEMORY: u64 = (PACKET_SIZE / 2) as u64;
@@ -24,7 +27,6 @@ const FEATURES: &str =
 /// What is announced besides when there is a symbol file.
 const EXEC_FILE: &str = ";qXfer:exec-file:read+";
 
-const MEMORY_REFUSAL: &str = "memory is read-only: nettlp-gdb does not write to the target";
 const KILL_REFUSAL: &str = "the target cannot be killed: nettlp-gdb only reads its memory";
 const REGISTER_REFUSAL: &str =
     "registers are read-only: nettlp-gdb reads memory from outside and has no hold on the CPUs";
@@ -45,8 +47,8 @@ pub enum Answer<'p> {
 pub struct Extras {
     /// The thread list being transferred: its parts must belong together.
     threads: Vec<u8>,
-    /// A write has been refused, and logged.
-    write_refused: bool,
+    /// The last complaint about a write that was logged.
+    complaint: String,
 }
 
 impl Extras {
@@ -54,12 +56,7 @@ impl Extras {
     pub fn answer<'p>(&mut self, target: &mut GdbTarget, body: &'p [u8]) -> Answer<'p> {
         match body.split_first() {
             Some((b'm', _)) => Answer::Forward(clamp_read(body)),
-            Some((b'M' | b'X', _)) => {
-                if !std::mem::replace(&mut self.write_refused, true) {
-                    log::warn!("a write was refused: {MEMORY_REFUSAL}");
-                }
-                Answer::Reply(packet::error_text(MEMORY_REFUSAL))
-            }
+            Some((b'M' | b'X', _)) => Answer::Reply(self.write(target, body)),
             Some((b'G' | b'P', _)) => Answer::Reply(packet::error_text(REGISTER_REFUSAL)),
             _ if body.starts_with(b"vKill") => Answer::Reply(packet::error_text(KILL_REFUSAL)),
             _ if body == b"QStartNoAckMode" => Answer::StopAcks,
@@ -71,6 +68,23 @@ impl Extras {
                 Some(range) => Answer::Reply(self.threads(target, range)),
                 None => Answer::Forward(Cow::Borrowed(body)),
             },
+        }
+    }
+
+    fn write(&mut self, target: &GdbTarget, body: &[u8]) -> Vec<u8> {
+        let Some(Write { addr, data }) = Write::parse(body) else {
+            return packet::error_text("this is no write: its length is not that of its data");
+        };
+        match target.write_memory(VirtAddr::new(addr), &data) {
+            Ok(()) => b"OK".to_vec(),
+            Err(error) => {
+                let sentence = error.to_string();
+                if sentence != self.complaint {
+                    log::warn!("a debugger's write of {} bytes at {addr:#x} failed: {sentence}", data.len());
+                    self.complaint.clone_from(&sentence);
+                }
+                packet::error_text(&sentence)
+            }
         }
     }
 

@@ -10,7 +10,9 @@ use super::{
     target::{PercpuRebase, Registers},
     tid::Tid,
 };
-use crate::{addr::VirtAddr, kernel::KernelError, paging::VirtError, synth::SymbolFile};
+use crate::{
+    addr::VirtAddr, kernel::KernelError, paging::VirtError, session::writing::WriteError, synth::SymbolFile,
+};
 
 /// A machine as GDB sees it.
 pub trait Host: Send + Sync {
@@ -20,6 +22,21 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// Why the byte at `addr` cannot be read.
     fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError>;
+
+    /// Writes `data` at `addr` and reads it back. Refused unless somebody allowed it.
+    ///
+    /// # Errors
+    /// Why nothing, or not everything, was written.
+    fn write(&self, addr: VirtAddr, data: &[u8]) -> Result<(), WriteError> {
+        let _ = (addr, data);
+        Err(WriteError::NotAllowed)
+    }
+
+    /// Whether a write of `len` bytes at `addr` would be let through to the machine.
+    fn may_write(&self, addr: VirtAddr, len: usize) -> bool {
+        let _ = (addr, len);
+        false
+    }
 
     /// The threads now, at least one: first what each CPU runs, in the order of CPUs, then the other tasks that are
     /// `shown`. Takes what it can get: what cannot be read is left out or unknown.

@@ -25,6 +25,7 @@ pub mod stub;
 pub mod target;
 pub mod tid;
 mod turn_away;
+mod write;
 
 use crate::audit::Audit;
 

@@ -5,15 +5,19 @@
 //! and symbols. The target is live and may be hostile: every walk is bounded.
 
 mod batch;
+pub mod bt;
 pub mod btf;
+pub mod code;
 pub mod dmesg;
 pub mod family;
+pub mod halted;
 pub mod info;
 pub mod kallsyms;
 pub mod kconfig;
 pub mod locate;
 pub mod module;
 pub mod module_symbols;
+pub mod orc;
 pub mod percpu;
 pub mod pid;
 pub mod registers;
@@ -22,6 +26,7 @@ pub mod task;
 #[cfg(test)]
 mod testing;
 pub mod timekeeper;
+pub mod unwind;
 pub mod user;
 pub mod xarray;
 

@@ -5,10 +5,10 @@
 //! pointers and the registers a callee preserves are known; what the caller may lose is lost, and unknown here. The
 //! place of each is taken from the target's own types. Two batches, whatever the number of tasks.
 
-use super::{Kernel, KernelError};
+use super::{Kernel, KernelError, batch};
 use crate::{
     addr::VirtAddr,
-    paging::VirtOp,
+    paging::VirtError,
     types::{Field, TypeError, TypeSource, field::Scalar},
 };
 
@@ -42,9 +42,47 @@ pub struct Registers {
     pub r14: Option<u64>,
     pub r15: Option<u64>,
     pub rip: Option<u64>,
+    pub orig_rax: Option<u64>,
     pub eflags: Option<u64>,
     pub cs: Option<u64>,
     pub ss: Option<u64>,
+}
+
+impl Registers {
+    /// Names and values of the registers that are known, in the processor's order of numbering, then the others.
+    pub fn known(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let all = [
+            ("rax", self.rax),
+            ("rbx", self.rbx),
+            ("rcx", self.rcx),
+            ("rdx", self.rdx),
+            ("rsi", self.rsi),
+            ("rdi", self.rdi),
+            ("rbp", self.rbp),
+            ("rsp", self.rsp),
+            ("r8", self.r8),
+            ("r9", self.r9),
+            ("r10", self.r10),
+            ("r11", self.r11),
+            ("r12", self.r12),
+            ("r13", self.r13),
+            ("r14", self.r14),
+            ("r15", self.r15),
+            ("rip", self.rip),
+            ("eflags", self.eflags),
+            ("cs", self.cs),
+            ("ss", self.ss),
+            ("orig_rax", self.orig_rax),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    }
+}
+
+impl serde::Serialize for Registers {
+    /// The registers that are known, as `0x...`.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.known().map(|(name, value)| (name, VirtAddr::new(value))))
+    }
 }
 
 /// A task that left its CPU.
@@ -107,21 +145,22 @@ impl SavedRegisters {
         let on_cpu = self.on_cpu.as_ref().map_or(self.stack.offset(), Field::offset);
         let members = [(self.sp.offset(), 8), (self.stack.offset(), 8), (on_cpu, 4)];
         let wanted = |task: &VirtAddr| members.map(|(offset, len)| (task.wrapping_add(offset), len));
-        let mut words = read_all(kernel, tasks.iter().flat_map(wanted)).into_iter();
+        let ranges: Vec<(VirtAddr, usize)> = tasks.iter().flat_map(wanted).collect();
+        let mut words = batch::fetch_ranges(kernel, &ranges).into_iter();
         let mut places = Vec::with_capacity(tasks.len());
         for task in tasks {
             let [sp, stack, on_cpu] = std::array::from_fn(|_| words.next());
             places.push(self.place(*task, sp, stack, on_cpu));
         }
         let frame = self.frame.bytes as usize;
-        let wanted = places.iter().filter_map(|place| place.as_ref().ok()?.as_ref());
-        let mut frames = read_all(kernel, wanted.map(|place| (place.sp, frame))).into_iter();
+        let wanted = places.iter().filter_map(|place| Some(place.as_ref().ok()?.as_ref()?.sp));
+        let mut frames = batch::fetch(kernel, &wanted.collect::<Vec<_>>(), frame).into_iter();
         places
             .into_iter()
             .map(|place| {
                 let Some(place) = place? else { return Ok(None) };
                 let early = || inconsistent(place.sp, "it was not read".to_owned());
-                let bytes = frames.next().ok_or_else(early)??;
+                let bytes = frames.next().ok_or_else(early)?.map_err(read_error)?;
                 let registers = self.frame.registers(place.sp, &bytes).ok_or_else(early)?;
                 check_return(kernel, place.sp, &registers)?;
                 Ok(Some(Asleep { registers, stack: place.stack }))
@@ -139,7 +178,7 @@ impl SavedRegisters {
     ) -> Result<Option<Place>, KernelError> {
         let value = |word: Option<Word>| -> Result<u64, KernelError> {
             let early = || inconsistent(task, "it was not read".to_owned());
-            let bytes = word.ok_or_else(early)??;
+            let bytes = word.ok_or_else(early)?.map_err(read_error)?;
             Ok(bytes.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte)))
         };
         if value(on_cpu)? != 0 && self.on_cpu.is_some() {
@@ -157,7 +196,7 @@ impl SavedRegisters {
 }
 
 /// A member that was read, or could not be.
-type Word = Result<Vec<u8>, KernelError>;
+type Word = Result<Vec<u8>, VirtError>;
 
 /// Where a task's registers are.
 struct Place {
@@ -216,22 +255,12 @@ fn stack_len(types: &dyn TypeSource) -> u64 {
     size.ok().filter(|size| size.is_power_of_two() && *size <= MAX_STACK).unwrap_or(USUAL_STACK)
 }
 
-fn inconsistent(addr: VirtAddr, reason: String) -> KernelError {
-    KernelError::Inconsistent { step: STEP, addr, reason }
+fn read_error(source: VirtError) -> KernelError {
+    KernelError::Read { step: STEP, source }
 }
 
-fn read_all(
-    kernel: &Kernel,
-    places: impl Iterator<Item = (VirtAddr, usize)>,
-) -> Vec<Result<Vec<u8>, KernelError>> {
-    let mut buffers: Vec<(VirtAddr, Vec<u8>)> = places.map(|(addr, len)| (addr, vec![0; len])).collect();
-    let mut ops: Vec<VirtOp<'_>> = buffers.iter_mut().map(|(addr, buf)| VirtOp::new(*addr, buf)).collect();
-    kernel.memory.read_batch(&mut ops);
-    let results: Vec<_> = ops.into_iter().map(|op| op.result).collect();
-    let outcome = |(result, (_, bytes)): (Result<(), _>, (VirtAddr, Vec<u8>))| {
-        result.map(|()| bytes).map_err(|source| KernelError::Read { step: STEP, source })
-    };
-    results.into_iter().zip(buffers).map(outcome).collect()
+fn inconsistent(addr: VirtAddr, reason: String) -> KernelError {
+    KernelError::Inconsistent { step: STEP, addr, reason }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod sparse;
 pub mod stats;
 #[cfg(test)]
 mod testing;
+pub mod writer;
 
 use std::{io, sync::Arc};
 

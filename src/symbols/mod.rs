@@ -2,6 +2,7 @@
 
 pub mod elf;
 pub mod kallsyms;
+pub mod lines;
 
 use crate::addr::{LinkAddr, VirtAddr};
 

@@ -12,5 +12,5 @@ pub(crate) mod client;
 mod fake;
 mod lifecycle;
 mod protocol;
-mod real_gdb;
+pub(crate) mod real_gdb;
 mod session;

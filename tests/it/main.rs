@@ -8,6 +8,7 @@
 )]
 
 mod audit;
+mod bt;
 mod cli;
 mod dump;
 mod forbidden;
@@ -25,3 +26,4 @@ mod serve;
 mod symbols;
 mod tidy;
 mod types_only;
+mod write;

@@ -9,7 +9,7 @@ use std::{
 
 use nettlp_gdb::profile::{KEYS, Profile};
 
-use crate::recording::{Bench, bytes, small};
+use crate::recording::{Bench, addresses, bytes, small};
 
 fn program(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_nettlp-gdb")).env_remove("RUST_LOG").args(arguments).output().unwrap()
@@ -124,7 +124,7 @@ fn a_profile_of_what_is_found_is_a_profile_of_the_target() {
     let link = found.link.unwrap();
     assert_eq!(
         (link.adapter.to_string(), link.mrrs, link.tags),
-        ("127.73.0.31".to_owned(), Some(1024), Some(64))
+        (addresses(31)[0].to_string(), Some(1024), Some(64))
     );
     assert_eq!((link.retries, link.timeout_ms, link.driver_host), (None, None, None), "defaults");
     ends(0, &["info", "--profile", file]);

@@ -6,27 +6,39 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use nettlp_gdb::{
     addr::{PhysAddr, PhysRange},
     emulator::{self, Backing, Emulator},
     machine::{Description, Machine},
-    mem::{PhysMem, ReadOp, cache::Validity},
+    mem::{MemError, PhysMem, PhysWrite, ReadOp, cache::Validity, sparse::Sparse},
     session::{Options, Source},
 };
 use tempfile::TempDir;
 
 /// The machine's memory, remembering what was asked of it.
 pub(crate) struct Asked {
-    memory: Arc<dyn PhysMem>,
+    memory: Arc<Sparse>,
     reads: Mutex<Vec<(PhysAddr, u64)>>,
+    writes: AtomicUsize,
+    /// Whether writes are lost on the way.
+    pub(crate) losing: AtomicBool,
 }
 
 impl Asked {
     pub(crate) fn of(machine: &Machine) -> Arc<Self> {
-        Arc::new(Self { memory: machine.memory(), reads: Mutex::default() })
+        let (reads, writes, losing) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
+        Arc::new(Self { memory: machine.memory(), reads, writes, losing })
+    }
+
+    /// Write requests that reached it, the lost ones included.
+    pub(crate) fn writes(&self) -> usize {
+        self.writes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn touches(&self, range: PhysRange) -> bool {
@@ -42,7 +54,18 @@ impl PhysMem for Asked {
     }
 }
 
-impl Backing for Asked {}
+impl PhysWrite for Asked {
+    fn write(&self, addr: PhysAddr, data: &[u8]) -> Result<(), MemError> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        if self.losing.load(Ordering::Relaxed) { Ok(()) } else { self.memory.write(addr, data) }
+    }
+}
+
+impl Backing for Asked {
+    fn writer(&self) -> Option<&dyn PhysWrite> {
+        Some(self)
+    }
+}
 
 pub(crate) fn range(text: &str) -> PhysRange {
     text.parse().unwrap()
@@ -75,6 +98,13 @@ pub(crate) fn options(machine: &Machine, memory: Arc<dyn PhysMem>, directory: &T
     }
 }
 
+/// The adapter's and our own address in the bench of this number: of this process alone, because the ports are fixed and
+/// test runs may run side by side.
+pub(crate) fn addresses(number: u8) -> [IpAddr; 2] {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    [number, number + 1].map(|last| Ipv4Addr::new(127, 32 | high & 0x1f, low, last).into())
+}
+
 /// A machine behind an adapter, and a profile of it.
 pub(crate) struct Bench {
     pub(crate) asked: Arc<Asked>,
@@ -86,7 +116,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(machine: &Machine, number: u8, directory: TempDir, forbidden: Vec<PhysRange>) -> Self {
-        let [ip, local] = [number, number + 1].map(|last| IpAddr::from(Ipv4Addr::new(127, 73, 0, last)));
+        let [ip, local] = addresses(number);
         let asked = Asked::of(machine);
         let config = emulator::Config { ip, ..emulator::Config::default() };
         let adapter = Emulator::start(config, asked.clone()).unwrap();
@@ -99,6 +129,14 @@ impl Bench {
         );
         fs::write(&profile, text).unwrap();
         Self { asked, adapter, directory, profile, forbidden }
+    }
+
+    /// Allows `ranges` to be written, in the profile.
+    pub(crate) fn allow_writes(&self, ranges: &[PhysRange]) {
+        let quoted: Vec<String> = ranges.iter().map(|range| format!("'{range}'")).collect();
+        let text = fs::read_to_string(&self.profile).unwrap();
+        let memory = format!("[memory]\nwrite = [{}]\n", quoted.join(", "));
+        fs::write(&self.profile, text.replace("[memory]\n", &memory)).unwrap();
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {

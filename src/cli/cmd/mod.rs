@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(super) mod bench;
+pub(super) mod bt;
 pub(super) mod completions;
 pub(super) mod demo;
 pub(super) mod dmesg;
@@ -16,3 +17,4 @@ pub(super) mod read;
 pub(super) mod serve;
 pub(super) mod symbols;
 pub(super) mod translate;
+pub(super) mod write;

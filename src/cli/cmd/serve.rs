@@ -25,6 +25,10 @@ pub(in crate::cli) struct Args {
     #[arg(long)]
     allow_remote: bool,
 
+    /// Let gdb write (set var, X) inside the profile's `memory.write` ranges; each write is read back
+    #[arg(long)]
+    allow_write: bool,
+
     /// Talk to gdb on stdin and stdout: (gdb) target remote | nettlp-gdb serve --stdio ...
     #[arg(long, conflicts_with = "listen")]
     stdio: bool,
@@ -98,10 +102,14 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         Symbols::Memory => Origin::Memory,
         Symbols::None => Origin::None,
     };
-    let session = args.target.open_with_symbols(validity, origin, &places, quiet || args.stdio)?;
+    let mut session = args.target.open_with_symbols(validity, origin, &places, quiet || args.stdio)?;
+    let writable = args.allow_write.then(|| args.target.allow_writes(&mut session)).transpose()?;
     if let Some(address) = server.tcp_address() {
         let vmlinux = args.target.vmlinux().map_or_else(String::new, |path| format!("{} ", path.display()));
         out::notice(&format!("serving; attach with: gdb {vmlinux}-ex 'target remote {address}'"));
+    }
+    if let Some(ranges) = writable {
+        log::warn!("gdb may write to the target, inside {ranges}");
     }
     server.run(Arc::new(session))?;
     Ok(Outcome::Done)

@@ -1,4 +1,5 @@
-//! Memory and registers. Reads go to the [`Host`](crate::gdb::host::Host); writes are refused.
+//! Memory and registers. Both kinds of access go to the [`Host`](crate::gdb::host::Host), which refuses writes unless
+//! told otherwise.
 
 use gdbstub::{
     common::Tid,
@@ -12,7 +13,7 @@ use gdbstub::{
 };
 
 use super::{GdbTarget, RebaseState, Registers};
-use crate::{addr::VirtAddr, gdb::errno, paging::VirtError};
+use crate::{addr::VirtAddr, gdb::errno, paging::VirtError, session::writing::WriteError};
 
 impl GdbTarget {
     /// Reads as [`Host::read`](crate::gdb::host::Host::read), with per-CPU offsets as this client needs them.
@@ -31,6 +32,44 @@ impl GdbTarget {
             rebase.apply(addr, bytes, words, &elements);
         }
         Ok(len)
+    }
+}
+
+/// Why a client's write did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientWriteError {
+    /// The host's reason.
+    #[error(transparent)]
+    Host(#[from] WriteError),
+    /// What the client sees there is not what is there.
+    #[error(
+        "refused: what gdb sees of __per_cpu_offset[] is reduced by the KASLR slide, and would be written back so; write \
+         it with `nettlp-gdb write`, or serve with --percpu-rebase=off"
+    )]
+    Rebased,
+}
+
+impl GdbTarget {
+    /// Writes as [`Host::write`](crate::gdb::host::Host::write), except where this client sees other bytes than there
+    /// are.
+    ///
+    /// # Errors
+    /// [`ClientWriteError`].
+    pub fn write_memory(&self, addr: VirtAddr, data: &[u8]) -> Result<(), ClientWriteError> {
+        if self.is_rebased(addr, data.len()) {
+            return Err(ClientWriteError::Rebased);
+        }
+        Ok(self.host.write(addr, data)?)
+    }
+
+    /// Whether a write of `len` bytes at `addr` would be let through to the machine.
+    #[must_use]
+    pub fn may_write(&self, addr: VirtAddr, len: usize) -> bool {
+        !self.is_rebased(addr, len) && self.host.may_write(addr, len)
+    }
+
+    fn is_rebased(&self, addr: VirtAddr, len: usize) -> bool {
+        matches!(self.rebase, RebaseState::Asked(Some(rebase)) if rebase.words(addr, len).is_some())
     }
 }
 
@@ -63,6 +102,7 @@ impl MultiThreadBase for GdbTarget {
         }
     }
 
+    /// Never asked: `M` and `X` are answered before, with a sentence.
     fn write_addrs(&mut self, _: u64, _: &[u8], _: Tid) -> TargetResult<(), Self> {
         Err(TargetError::Errno(errno::EPERM))
     }

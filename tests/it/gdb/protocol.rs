@@ -222,6 +222,10 @@ fn writes_and_resumes_are_refused_with_a_sentence() {
     ] {
         assert!(client.ask(packet).starts_with(sentence), "{packet}");
     }
+    let array = format!("M{:x},8:0000000000000000", PER_CPU_OFFSET + SLIDE);
+    assert!(client.ask(&array).starts_with("E.memory is read-only"));
+    client.ask("qOffsets");
+    assert!(client.ask(&array).starts_with("E.refused: what gdb sees of __per_cpu_offset[] is reduced"));
     assert_eq!(client.ask("Z0,ffffffff92000000,1"), "OK");
     for packet in ["vCont;c", "c", "s", "vCont;s:989680;c", "vCont;c:1", "vCont;s:989681"] {
         client.raw(&frame(packet.as_bytes()));

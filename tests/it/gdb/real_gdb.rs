@@ -29,7 +29,7 @@ fn vmlinux(directory: &Path) -> PathBuf {
 }
 
 /// What GDB prints, standard error included, for `commands` after attaching.
-pub(super) fn gdb(file: Option<&Path>, target: &str, commands: &[&str]) -> String {
+pub(crate) fn gdb(file: Option<&Path>, target: &str, commands: &[&str]) -> String {
     gdb_after(&[], file, target, commands)
 }
 

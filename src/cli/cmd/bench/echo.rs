@@ -18,10 +18,12 @@ const REQUEST: [u8; 22] = [0; 22];
 const COMPLETION: [u8; 274] = [0; 274];
 const COMPLETIONS: usize = 2;
 const PORT: u16 = 0x3000;
+const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// Answers until ended by a signal.
 pub(super) fn answer(ip: IpAddr) -> anyhow::Result<()> {
     let socket = UdpSocket::bind((ip, PORT)).with_context(|| format!("cannot bind {ip}:{PORT}"))?;
+    socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER)?;
     out::notice(&format!("{ip} answers"));
     let mut request = REQUEST;
     loop {
@@ -42,6 +44,8 @@ impl Echo {
     pub(super) fn start() -> anyhow::Result<Self> {
         let other = Other::start(|ip| vec!["bench".to_owned(), "--echo".to_owned(), ip.to_string()])?;
         let socket = UdpSocket::bind((other.local, PORT)).context("cannot bind the other end of the echo")?;
+        // Nothing is sent again here: what waits must find room.
+        socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER)?;
         socket.connect(SocketAddr::new(other.ip, PORT))?;
         socket.set_read_timeout(Some(Duration::from_secs(1)))?;
         Ok(Self { _other: other, socket })

@@ -1,0 +1,337 @@
+//! Backtraces of tasks: which functions they are in, and how that is known.
+//!
+//! A task that sleeps has its registers on its stack; one that a CPU was running when the machine died is recovered by
+//! [`super::halted`]; of one that runs now nothing can be said, because its registers are in the CPU and its stack
+//! changes while it is read. Any number of tasks is read side by side.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::{
+    Kernel, KernelError, batch,
+    code::{Code, Place},
+    halted::Halted,
+    percpu::{self, Cpu},
+    registers::{Asleep, Registers, SavedRegisters},
+    task::{Scope, Task, Tasks},
+    unwind::{End, FoundBy, Frame, Stack, StackKind, Stacks, Start, Trace, Unwinder},
+};
+use crate::{
+    addr::{LinkAddr, VirtAddr},
+    symbols::lines::{SourceFrame, SourceLines},
+};
+
+/// Whose backtraces are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The thread with this id; 0 for the idle tasks.
+    Pid(i32),
+    /// What this CPU runs.
+    Cpu(u32),
+    /// Every thread, those on a CPU first.
+    All,
+    /// What the CPUs run.
+    Cpus,
+}
+
+/// A line of a backtrace: a function, or one that was inlined into the next.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Call {
+    /// The function; `None` when no symbol says.
+    pub function: Option<String>,
+    /// Bytes from its start to `address`; `None` for an inlined one.
+    pub offset: Option<u64>,
+    /// Where execution goes on in it.
+    pub address: VirtAddr,
+    /// Its module.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
+    /// It was inlined into the next line's function.
+    pub inlined: bool,
+    /// Source file.
+    pub file: Option<String>,
+    /// Line in it.
+    pub line: Option<u32>,
+    /// How it was found.
+    pub found_by: FoundBy,
+    /// The stack it is on.
+    pub stack: StackKind,
+    /// The registers saved there, where it was interrupted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registers: Option<Registers>,
+}
+
+/// How user mode was left.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct UserMode {
+    /// `syscall`, `interrupt`, `exception`, or `entry` where its name says nothing.
+    pub left_by: &'static str,
+    /// The registers there.
+    pub registers: Registers,
+}
+
+/// One task's backtrace.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Backtrace {
+    /// Thread id.
+    pub pid: i32,
+    /// Its name.
+    pub comm: String,
+    /// The CPU it is on, or was last on.
+    pub cpu: Option<u32>,
+    /// As `ps` letters it.
+    pub state: char,
+    /// Whether that CPU is running it.
+    pub on_cpu: bool,
+    /// Innermost first; empty where nothing is known.
+    pub frames: Vec<Call>,
+    /// User mode, when it was left from there.
+    pub user: Option<UserMode>,
+    /// How the first frame of a task on a CPU was found.
+    pub recovered: Option<String>,
+    /// Why there are no frames, or not all.
+    pub incomplete: Option<String>,
+}
+
+/// Backtraces, and why the list of tasks ended early if it did.
+#[derive(Debug)]
+pub struct Backtraces {
+    /// In the order of the list of tasks.
+    pub tasks: Vec<Backtrace>,
+    /// The list of tasks lacks some.
+    pub torn: Option<KernelError>,
+}
+
+/// Reads the backtraces of `which`; source lines and inlined functions come from `lines`.
+///
+/// # Errors
+/// [`KernelError`] when symbols or types are missing, or the list of tasks cannot be read at all.
+pub fn read(
+    kernel: &Kernel,
+    which: Which,
+    lines: Option<&dyn SourceLines>,
+) -> Result<Backtraces, KernelError> {
+    let unwinder = Unwinder::new(kernel)?;
+    let saved = SavedRegisters::resolve(kernel)?;
+    let cpus = percpu::cpus(kernel)?;
+    let (tasks, torn) = chosen(kernel, which, &cpus)?;
+    let addrs: Vec<VirtAddr> = tasks.iter().map(|task| task.addr).collect();
+    let outcomes = saved.of(kernel, &addrs);
+    let stacks = sleeping_stacks(kernel, &outcomes, saved.stack_len());
+    let halted = Halted::find(kernel)?;
+    let (mut starts, mut begun) = (Vec::new(), Vec::new());
+    for ((task, outcome), stack) in tasks.iter().zip(outcomes).zip(stacks) {
+        let cpu = cpus.iter().find(|cpu| cpu.current == task.addr);
+        let begin = match (outcome, stack, cpu) {
+            (_, _, Some(cpu)) => halted.start(&unwinder, cpu, task, saved.stack_len()),
+            (Ok(Some(asleep)), Some(Ok(stack)), None) => Ok(asleep_start(&asleep, stack)),
+            (Ok(Some(_)), Some(Err(error)), None) | (Err(error), _, None) => Err(error.to_string()),
+            (Ok(_), _, None) => Err("it is on a CPU, and no CPU says that it runs it".to_owned()),
+        };
+        let (recovered, failed) = match begin {
+            Ok((start, recovered)) => {
+                starts.push(start);
+                (recovered, None)
+            }
+            Err(reason) => (None, Some(reason)),
+        };
+        begun.push(Begun { task, cpu, recovered, failed });
+    }
+    let traces = unwinder.walk(starts);
+    let code = Code::new(kernel);
+    let places: Vec<VirtAddr> =
+        traces.iter().flat_map(|trace| trace.frames.iter().map(Frame::lookup)).collect();
+    let names = Names { code: &code, sources: sources(kernel, &places, lines) };
+    let mut traces = traces.into_iter();
+    let finish = |begun: Begun<'_>| {
+        let trace = if begun.failed.is_none() { traces.next() } else { None };
+        names.backtrace(begun, trace)
+    };
+    Ok(Backtraces { tasks: begun.into_iter().map(finish).collect(), torn })
+}
+
+/// A task whose walk has begun, or cannot.
+struct Begun<'t> {
+    task: &'t Task,
+    cpu: Option<&'t Cpu>,
+    recovered: Option<String>,
+    failed: Option<String>,
+}
+
+/// Where a walk starts, and how that was found if it was not simply saved.
+pub(super) type Begin = (Start, Option<String>);
+
+fn asleep_start(asleep: &Asleep, stack: Stack) -> Begin {
+    let start = Start {
+        registers: asleep.registers,
+        exact: false,
+        found_by: FoundBy::Registers,
+        stacks: Arc::new(Stacks::new(vec![stack])),
+    };
+    (start, None)
+}
+
+/// From the stack pointer to the end of the stack, of every task that sleeps.
+fn sleeping_stacks(
+    kernel: &Kernel,
+    outcomes: &[Result<Option<Asleep>, KernelError>],
+    stack_len: u64,
+) -> Vec<Option<Result<Stack, KernelError>>> {
+    let range = |asleep: &Asleep| {
+        let from = VirtAddr::new(asleep.registers.rsp.unwrap_or_default());
+        let used = from.wrapping_offset_from(asleep.stack);
+        (from, stack_len.saturating_sub(used) as usize)
+    };
+    let ranges: Vec<_> = outcomes.iter().filter_map(|one| one.as_ref().ok()?.as_ref()).map(range).collect();
+    let mut read = ranges.iter().zip(batch::fetch_ranges(kernel, &ranges));
+    let mut next = || {
+        let ((start, _), bytes) = read.next()?;
+        let step = "reading the stack of a sleeping task";
+        let stack = bytes.map(|bytes| Stack { kind: StackKind::Task, start: *start, bytes });
+        Some(stack.map_err(|source| KernelError::Read { step, source }))
+    };
+    outcomes.iter().map(|one| if matches!(one, Ok(Some(_))) { next() } else { None }).collect()
+}
+
+/// The tasks wanted: every thread that is listed, and the idle tasks, which are in no list.
+fn chosen(
+    kernel: &Kernel,
+    which: Which,
+    cpus: &[Cpu],
+) -> Result<(Vec<Task>, Option<KernelError>), KernelError> {
+    let reader = Tasks::resolve(kernel)?;
+    let on_cpus: Vec<VirtAddr> = match which {
+        Which::Cpu(number) => cpus.iter().filter(|cpu| cpu.number == number).map(|cpu| cpu.current).collect(),
+        _ => cpus.iter().map(|cpu| cpu.current).collect(),
+    };
+    let running = reader.at(kernel, &on_cpus).into_iter().collect::<Result<Vec<Task>, _>>()?;
+    if matches!(which, Which::Cpu(_) | Which::Cpus) {
+        return Ok((running, None));
+    }
+    let list = reader.list(kernel, Scope::Threads)?;
+    let mut tasks = running;
+    let mut known: HashSet<VirtAddr> = tasks.iter().map(|task| task.addr).collect();
+    let idle = reader.at(kernel, &idle_tasks(kernel, cpus));
+    let others = idle.into_iter().filter_map(Result::ok).chain(list.tasks);
+    tasks.extend(others.filter(|task| known.insert(task.addr)));
+    if let Which::Pid(pid) = which {
+        tasks.retain(|task| task.pid == pid);
+    }
+    Ok((tasks, list.torn))
+}
+
+/// `rq->idle` of each CPU (`kernel/sched/sched.h`), where the types know it.
+fn idle_tasks(kernel: &Kernel, cpus: &[Cpu]) -> Vec<VirtAddr> {
+    let place = || {
+        let queue = kernel.symbols.as_ref()?.find("runqueues")?;
+        Some(queue.wrapping_add(kernel.types.as_deref()?.field("rq", "idle").ok()?.offset))
+    };
+    let Some(place) = place() else { return Vec::new() };
+    let places: Vec<VirtAddr> = cpus.iter().map(|cpu| place.wrapping_add(cpu.offset)).collect();
+    let words = batch::fetch(kernel, &places, 8).into_iter().flatten();
+    words.filter_map(|word| Some(VirtAddr::new(u64::from_le_bytes(word.try_into().ok()?)))).collect()
+}
+
+/// Turns frames into names.
+struct Names<'n> {
+    code: &'n Code<'n>,
+    /// By address looked up; those that have none are absent.
+    sources: HashMap<VirtAddr, Vec<SourceFrame>>,
+}
+
+impl Names<'_> {
+    fn backtrace(&self, begun: Begun<'_>, trace: Option<Trace>) -> Backtrace {
+        let Begun { task, cpu, recovered, failed } = begun;
+        let mut made = Backtrace {
+            pid: task.pid,
+            comm: task.comm.clone(),
+            cpu: cpu.map(|cpu| cpu.number).or(task.cpu),
+            state: task.state,
+            on_cpu: cpu.is_some(),
+            frames: Vec::new(),
+            user: None,
+            recovered,
+            incomplete: failed,
+        };
+        let Some(Trace { frames, end }) = trace else { return made };
+        made.frames = frames.iter().flat_map(|frame| self.calls(frame)).collect();
+        match end {
+            End::Outermost => {}
+            End::Broken(reason) => made.incomplete = Some(reason),
+            End::User { registers, .. } => {
+                let entry = made.frames.last().and_then(|call| call.function.as_deref());
+                made.user =
+                    Some(UserMode { left_by: entered_by(entry.unwrap_or_default()), registers: *registers });
+            }
+        }
+        made
+    }
+
+    /// A frame's function, after those inlined into it.
+    fn calls(&self, frame: &Frame) -> Vec<Call> {
+        let lookup = frame.lookup();
+        let place = self.code.place(lookup);
+        let behind = frame.address.wrapping_offset_from(lookup);
+        // Without lines there is one function, nameless as far as they say.
+        let sources = self.sources.get(&lookup).cloned().unwrap_or_else(|| vec![SourceFrame::default()]);
+        let outermost = sources.len().saturating_sub(1);
+        let call = |(depth, source): (usize, SourceFrame)| {
+            let inlined = depth < outermost;
+            let own = if inlined { None } else { place.as_ref() };
+            Call {
+                function: own.map(|place: &Place| place.function.clone()).or(source.function),
+                offset: own.map(|place| place.offset.wrapping_add(behind)),
+                address: frame.address,
+                module: place.as_ref().and_then(|place| place.module.clone()),
+                inlined,
+                file: source.file,
+                line: source.line,
+                found_by: frame.found_by,
+                stack: frame.stack,
+                registers: (depth == 0 && frame.found_by == FoundBy::PtRegs).then_some(frame.registers),
+            }
+        };
+        sources.into_iter().enumerate().map(call).collect()
+    }
+}
+
+/// What `lines` say of code in the kernel's image.
+fn sources(
+    kernel: &Kernel,
+    places: &[VirtAddr],
+    lines: Option<&dyn SourceLines>,
+) -> HashMap<VirtAddr, Vec<SourceFrame>> {
+    let map = &kernel.map;
+    let (Some(lines), Some(slide)) = (lines, map.slide) else { return HashMap::new() };
+    let in_image = |addr: &&VirtAddr| addr.wrapping_offset_from(map.text) < map.image.len();
+    let places: Vec<VirtAddr> = places.iter().filter(in_image).copied().collect();
+    let linked: Vec<LinkAddr> =
+        places.iter().map(|addr| LinkAddr::new(addr.raw().wrapping_sub(slide))).collect();
+    let found = places.into_iter().zip(lines.frames(&linked));
+    found.filter(|(_, frames)| !frames.is_empty()).collect()
+}
+
+/// How the entry code called `name` is entered (`arch/x86/entry/entry_64.S`, `arch/x86/include/asm/idtentry.h`).
+fn entered_by(name: &str) -> &'static str {
+    const KINDS: &[(&str, &str)] = &[
+        ("entry_SYSCALL", "syscall"),
+        ("entry_SYSENTER", "syscall"),
+        ("entry_INT80", "syscall"),
+        ("asm_int80", "syscall"),
+        ("ret_from_fork", "syscall"),
+        ("asm_fred", "entry"),
+        ("asm_exc_", "exception"),
+        ("error_entry", "exception"),
+        ("paranoid", "exception"),
+        ("end_repeat_nmi", "interrupt"),
+        ("asm_sysvec_", "interrupt"),
+        ("asm_common_interrupt", "interrupt"),
+        ("asm_spurious", "interrupt"),
+        ("common_interrupt", "interrupt"),
+        ("ret_from_intr", "interrupt"),
+        ("apic_timer_interrupt", "interrupt"),
+    ];
+    KINDS.iter().find(|(prefix, _)| name.starts_with(prefix)).map_or("entry", |(_, kind)| kind)
+}

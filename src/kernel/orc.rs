@@ -1,0 +1,152 @@
+//! ORC: the kernel's own tables of how to get from a code address to its caller (`arch/x86/include/asm/orc_types.h`).
+//!
+//! Two tables run side by side, `.orc_unwind_ip` (addresses, ascending) and `.orc_unwind` (one `struct orc_entry`
+//! each); a module brings its own. They are megabytes, and a lookup takes what it needs of them: for the kernel's text
+//! the block that `orc_lookup` names, elsewhere a search that narrows the range 64-fold with each batch. Many addresses
+//! are looked up side by side, and each once.
+//!
+//! The format changed three times (`signal` came, `end` went and the types were renumbered, the registers were
+//! renumbered). It is told by the members of `struct orc_entry`; the numbers of the registers, which no type names, by
+//! what the table says of the first instruction of functions everybody has, where the caller's stack is 8 bytes above
+//! the stack pointer.
+
+mod format;
+mod table;
+
+pub use format::{Base, FrameKind, FramePointer, Rule};
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use self::{format::Format, table::Table};
+use super::{Kernel, KernelError, module};
+use crate::{
+    addr::VirtAddr,
+    paging::VirtOp,
+    types::{Field, TypeSource},
+};
+
+/// Rules remembered; an address is looked up once, and no kernel sleeps in so many places.
+const MAX_REMEMBERED: usize = 1 << 20;
+
+/// What the kernel knows of its code, as far as somebody asked.
+pub struct Orc<'k> {
+    kernel: &'k Kernel,
+    format: Format,
+    image: Table,
+    modules: Vec<ModuleTable>,
+    rules: Mutex<HashMap<VirtAddr, Rule>>,
+}
+
+/// A module's code and its table.
+struct ModuleTable {
+    code: VirtAddr,
+    size: u64,
+    table: Table,
+}
+
+impl<'k> Orc<'k> {
+    /// Finds the tables of the kernel and of its modules; `None` for a kernel that has none.
+    ///
+    /// # Errors
+    /// [`KernelError`] when there are no symbols or types, or a table that contradicts itself.
+    pub fn find(kernel: &'k Kernel) -> Result<Option<Self>, KernelError> {
+        let symbols = kernel.symbols("unwinding stacks")?;
+        let types = kernel.types("unwinding stacks")?;
+        if symbols.find("__start_orc_unwind").is_none() {
+            return Ok(None);
+        }
+        let layout = format::Layout::resolve(types)?;
+        let image = Table::of_image(symbols, layout.entry_len())?;
+        let starts = format::KNOWN_FUNCTIONS.iter().filter_map(|name| symbols.find(name));
+        let starts: Vec<VirtAddr> = starts.collect();
+        let entries = table::find(&*kernel.memory, layout.entry_len(), starts.iter().map(|at| (&image, *at)));
+        let entries = entries.into_iter().map(|entry| entry.ok().flatten());
+        let format = layout.calibrate(entries.flatten()).ok_or_else(|| KernelError::Inconsistent {
+            step: "telling the format of the ORC tables",
+            addr: image.entries,
+            reason: "of no well-known function do they say that its caller's stack is 8 bytes up".to_owned(),
+        })?;
+        let modules = module_tables(kernel, types).unwrap_or_else(|error| {
+            log::warn!("no ORC tables of modules: {error}");
+            Vec::new()
+        });
+        Ok(Some(Self { kernel, format, image, modules, rules: Mutex::default() }))
+    }
+
+    /// The rules for the code at `addrs`, in their order: [`Rule::Unknown`] where no table says anything, or what it
+    /// says cannot be read.
+    pub fn rules(&self, addrs: &[VirtAddr]) -> Vec<Rule> {
+        let mut known = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing: Vec<VirtAddr> =
+            addrs.iter().copied().filter(|addr| !known.contains_key(addr)).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        if known.len().saturating_add(missing.len()) > MAX_REMEMBERED {
+            known.clear();
+        }
+        let wanted: Vec<(&Table, VirtAddr)> =
+            missing.iter().filter_map(|addr| Some((self.table_of(*addr)?, *addr))).collect();
+        let found = table::find(&*self.kernel.memory, self.format.entry_len(), wanted.iter().copied());
+        for ((_, addr), entry) in wanted.iter().zip(found) {
+            let rule = match entry {
+                Ok(Some(bytes)) => self.format.rule(&bytes),
+                Ok(None) => Rule::Unknown,
+                Err(error) => {
+                    log::debug!("the ORC table at {addr}: {error}");
+                    Rule::Unknown
+                }
+            };
+            known.insert(*addr, rule);
+        }
+        addrs.iter().map(|addr| known.get(addr).copied().unwrap_or(Rule::Unknown)).collect()
+    }
+
+    /// The code a table is about: the kernel's own text, or a module's.
+    fn table_of(&self, addr: VirtAddr) -> Option<&Table> {
+        if addr.wrapping_offset_from(self.kernel.map.text) < self.kernel.map.image.len() {
+            return Some(&self.image);
+        }
+        let holds = |module: &&ModuleTable| addr.wrapping_offset_from(module.code) < module.size;
+        self.modules.iter().find(holds).map(|module| &module.table)
+    }
+}
+
+/// `module.arch` of every module (`struct mod_arch_specific`).
+fn module_tables(kernel: &Kernel, types: &dyn TypeSource) -> Result<Vec<ModuleTable>, KernelError> {
+    let count: Field<u32> = Field::resolve(types, "module", "arch.num_orcs")?;
+    let ips: Field<VirtAddr> = Field::resolve(types, "module", "arch.orc_unwind_ip")?;
+    let entries: Field<VirtAddr> = Field::resolve(types, "module", "arch.orc_unwind")?;
+    // The first of `mem[]` is the text; before ac3b43283923 (6.4) it is at the start of `core_layout`.
+    let base: Field<VirtAddr> = first_of(types, &["mem.base", "core_layout.base"])?;
+    let size: Field<u64> = first_of(types, &["mem.size", "core_layout.text_size"])?;
+    let len = types.struct_size("module")?.min(module::MAX_STRUCT) as usize;
+    let modules = module::list(kernel)?;
+    let mut buffers = vec![vec![0; len]; modules.len()];
+    let mut ops: Vec<VirtOp<'_>> =
+        modules.iter().zip(&mut buffers).map(|(module, buf)| VirtOp::new(module.addr, buf)).collect();
+    kernel.memory.read_batch(&mut ops);
+    let read: Vec<bool> = ops.into_iter().map(|op| op.result.is_ok()).collect();
+    let table = |bytes: &Vec<u8>| {
+        let count = u64::from(count.get(bytes)?).min(table::MAX_ENTRIES);
+        let table = Table { ips: ips.get(bytes)?, entries: entries.get(bytes)?, count, blocks: None };
+        Some(ModuleTable { code: base.get(bytes)?, size: size.get(bytes)?, table })
+    };
+    Ok(buffers.iter().zip(read).filter(|(_, read)| *read).filter_map(|(bytes, _)| table(bytes)).collect())
+}
+
+fn first_of<T: crate::types::field::Scalar>(
+    types: &dyn TypeSource,
+    paths: &[&str],
+) -> Result<Field<T>, KernelError> {
+    let mut last = None;
+    for path in paths {
+        match Field::resolve(types, "module", path) {
+            Ok(field) => return Ok(field),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.map_or_else(|| KernelError::NeedsVmlinux { what: "modules", needs: "types" }, Into::into))
+}
