@@ -328,7 +328,7 @@ impl Batch<'_, '_, '_> {
                 }
                 if request.is_complete() {
                     let took = now.saturating_duration_since(request.sent);
-                    engine.pace.answered(took);
+                    engine.pace.answered(request.sent, took);
                     engine.latencies.record(took);
                     engine.in_flight -= 1;
                     engine.release(tag, false);
@@ -369,7 +369,8 @@ impl Batch<'_, '_, '_> {
         self.attempt_failed(request, failure);
     }
 
-    /// Gives up on requests that were not answered in time.
+    /// Gives up on requests that were not answered in time. Whatever had come by `now` has been received: who drives the
+    /// batch may have been kept from it for long.
     pub(super) fn expire(&mut self, now: Instant) {
         if self.engine.check_at.is_none_or(|at| at > now) {
             return;
@@ -383,8 +384,11 @@ impl Batch<'_, '_, '_> {
                 None => break,
             };
             let latest = request.sent + engine.settings.timeout;
-            if request.due <= now && now < latest && engine.free.is_empty() {
-                request.due = latest; // There is no other tag to ask it with.
+            // It is only overdue if what was asked later has been answered: else it is all of the adapter that is slow.
+            // And without another tag to ask it with there is no hurry.
+            let overtaken = engine.pace.overtook(request.sent) && !engine.free.is_empty();
+            if request.due <= now && now < latest && !overtaken {
+                request.due = latest.min(now + pace::LEAST_WAIT);
             }
             let request = *request;
             if request.due > now {

@@ -66,19 +66,21 @@ impl Ports {
         let mut batch = engine.batch(reads);
         loop {
             let now = Instant::now();
-            batch.expire(now);
             while let Some(request) = batch.transmit(now) {
                 self.send(&mut batch, &request, now);
             }
             if batch.is_done() {
                 return;
             }
-            let timeout = batch.deadline().map(|at| at.saturating_duration_since(now));
+            let asked = Instant::now();
+            let timeout = batch.deadline().map(|at| at.saturating_duration_since(asked));
             match self.poll.poll(&mut self.events, timeout) {
                 Ok(()) => self.receive(&mut batch),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return batch.abort(error.kind()),
             }
+            // What had come by then has been received, however long this thread was kept from running.
+            batch.expire(asked);
         }
     }
 

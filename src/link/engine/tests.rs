@@ -208,17 +208,26 @@ fn used_to_quick_answers(tags: u16, retries: u32, now: Instant) -> Engine {
 }
 
 #[test]
-fn where_answers_are_quick_a_lost_one_is_asked_for_again_soon_and_once() {
+fn where_answers_are_quick_one_that_was_overtaken_is_asked_for_again_soon_and_once() {
     let start = Instant::now();
     let mut engine = used_to_quick_answers(4, 1, start);
-    let mut buf = [0; 8];
-    let mut reads = [Read::new(PhysAddr::new(0x1000), &mut buf)];
+    let (mut lost, mut other) = ([0; 8], [0; 8]);
+    let mut reads = [0x1000, 0x2000].map(PhysAddr::new).into_iter().zip([&mut lost, &mut other]);
+    let mut reads: [Read<'_>; 2] =
+        std::array::from_fn(|_| reads.next().map(|(addr, buf)| Read::new(addr, buf)).unwrap());
     let mut batch = engine.batch(&mut reads);
     let first = batch.transmit(start).unwrap();
+    let later = batch.transmit(start + Duration::from_micros(1)).unwrap();
     let soon = batch.deadline().unwrap();
     assert!(soon < start + TIMEOUT / 4);
     batch.expire(soon);
+    assert!(batch.transmit(soon).is_none(), "nothing is answered: it may be the adapter that is slow");
+    batch.receive(later.tag, &answer(&request_of(&later), 64, 400)[0], soon);
+    assert!(batch.deadline().unwrap() < start + TIMEOUT / 4);
+    let soon = start + TIMEOUT / 4;
+    batch.expire(soon);
     let second = batch.transmit(soon).unwrap();
+    assert_eq!(request_of(&second).addr, request_of(&first).addr);
     assert_ne!(first.tag, second.tag);
     // The answer to the first comes after all: its tag is free again, but only the second can be answered.
     batch.receive(first.tag, &answer(&request_of(&first), 64, 500)[0], soon);
@@ -245,9 +254,10 @@ fn without_a_tag_to_spare_a_request_is_waited_for_to_the_end() {
     let mut reads = [Read::new(PhysAddr::new(0x1000), &mut buf)];
     let mut batch = engine.batch(&mut reads);
     let sent = batch.transmit(start).unwrap();
-    batch.expire(batch.deadline().unwrap());
+    while let Some(at) = batch.deadline().filter(|at| *at < start + TIMEOUT) {
+        batch.expire(at);
+    }
     assert!(batch.awaits(sent.tag));
-    assert_eq!(batch.deadline(), Some(start + TIMEOUT));
     batch.receive(sent.tag, &answer(&request_of(&sent), 64, 0)[0], start + TIMEOUT / 2);
     drop(batch);
     assert!(reads[0].result == Ok(()) && is_right(&reads[0]));
