@@ -112,6 +112,11 @@ impl Kernel {
         }
         for (name, layout) in &self.structs {
             for (member, Member { offset, size }) in &layout.members {
+                if let Some((outer, _)) = member.rsplit_once('.')
+                    && !layout.members.contains_key(outer)
+                {
+                    return Err(format!("`kernel.structs.{name}.\"{member}\"` needs `{outer}` beside it"));
+                }
                 let end = offset.checked_add(size.unwrap_or(0));
                 if end.is_none_or(|end| layout.size.is_some_and(|size| end > size || *offset >= size)) {
                     return Err(format!("`kernel.structs.{name}.{member}` lies outside the structure"));

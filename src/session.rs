@@ -17,12 +17,12 @@ use crate::{
         Kernel, KernelError, KernelMap,
         btf::{self, BtfError},
         kallsyms::TargetSymbols,
-        locate::{self, Hints, LocateError, Progress},
+        locate::{self, Given, Hints, LocateError, Progress},
     },
     link::{self, Client, LinkError},
     mem::{
         PhysMem,
-        cache::{Cache, Constancy, Validity},
+        cache::{Below, Cache, Constancy, Validity},
         fence::Fence,
         file::{ImageError, ImageFile, ImageSpec},
         guard::Guard,
@@ -30,8 +30,9 @@ use crate::{
         stats::{Counts, Stats},
     },
     paging::{AddressSpace, VirtMem},
+    profile,
     symbols::{
-        Relocated, SymbolTable,
+        self, Relocated, SymbolTable,
         elf::ElfSymbols,
         lines::{DwarfLines, SourceLines},
     },
@@ -39,7 +40,7 @@ use crate::{
         self, SymbolFile,
         vmlinux::{SynthError, Synthesized},
     },
-    types::{TypeSource, dwarf::Dwarf},
+    types::{self, TypeSource, dwarf::Dwarf},
     vmlinux::{Vmlinux, VmlinuxError},
 };
 
@@ -61,6 +62,8 @@ pub struct Options {
     pub source: Source,
     /// The kernel's own file, or one that has its types only.
     pub vmlinux: Option<PathBuf>,
+    /// What the operator's profile says of the kernel: of it `phys_base`, `slide`, `symbols` and `structs` are used.
+    pub known: profile::Kernel,
     /// The operator's RAM ranges; no bound when empty.
     pub ram: Vec<PhysRange>,
     /// Ranges of which no byte is ever read.
@@ -160,6 +163,16 @@ fn hold(cache: &Cache<Fenced>, map: &KernelMap) {
     }
 }
 
+fn given(known: &profile::Kernel) -> Given {
+    let symbol = |name: &str| known.symbols.get(name).copied();
+    Given {
+        phys_base: known.phys_base,
+        slide: known.slide,
+        root: locate::TOP_LEVEL_TABLE.iter().find_map(|name| symbol(name)),
+        init_task: symbol("init_task"),
+    }
+}
+
 /// A target that was attached to.
 pub struct Session {
     /// The kernel found there.
@@ -168,6 +181,8 @@ pub struct Session {
     pub kallsyms: Arc<TargetSymbols>,
     /// Its physical memory, confined to its RAM.
     pub phys: Arc<dyn PhysMem>,
+    /// The kernel's virtual memory past the cache, for what must be seen as it is at this moment.
+    pub now: Arc<dyn VirtMem>,
     /// What a GDB is handed that comes without a file.
     pub symbol_file: Option<SymbolFile>,
     lines: Option<DwarfLines>,
@@ -192,7 +207,7 @@ impl Session {
         let cache = Arc::new(Cache::new(fenced, options.validity));
         let below: Arc<dyn PhysMem> = cache.clone();
         let limits = [options.ram, ranges].into_iter().find(|ranges| !ranges.is_empty());
-        let guard = Arc::new(Guard::new(below, limits));
+        let guard = Arc::new(Guard::new(below, limits.clone()));
 
         let symbols = vmlinux.as_ref().map(symbols_of).transpose()?.flatten();
         let types = vmlinux.as_ref().map(|file| Dwarf::new(file.clone())).transpose()?.map(Arc::new);
@@ -202,6 +217,7 @@ impl Session {
             types: types.as_deref(),
             build_id: vmlinux.as_ref().and_then(|file| file.build_id()),
             vmlinux_name: vmlinux.as_ref().map(|file| file.name()),
+            given: given(&options.known),
             force: options.force,
             progress: Some(progress),
         };
@@ -213,17 +229,29 @@ impl Session {
         })?;
 
         hold(&cache, &map);
+        let past = Guard::new(Arc::new(Below(Arc::clone(&cache))), limits);
+        past.confine(&guard.permitted());
+        let now: Arc<dyn VirtMem> =
+            Arc::new(AddressSpace::new(Arc::new(past), map.root, map.levels, map.sme_mask));
         let phys: Arc<dyn PhysMem> = guard;
         let memory: Arc<dyn VirtMem> =
             Arc::new(AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask));
         let kallsyms = Arc::new(TargetSymbols::new(Arc::clone(&memory), Arc::clone(&phys), map.clone()));
-        let types = types.unwrap_or_else(|| {
+        let types = types.unwrap_or_else(|| -> Arc<dyn TypeSource> {
             let own = map.slide.map(|slide| Relocated::new(Box::new(Arc::clone(&kallsyms)), slide));
             Arc::new(btf::InMemory::new(Arc::clone(&memory), &map, own))
         });
-        let symbols: Box<dyn SymbolTable> = match symbols {
+        let mut symbols: Box<dyn SymbolTable> = match symbols {
             Some(symbols) => Box::new(symbols),
             None => Box::new(Arc::clone(&kallsyms)),
+        };
+        let profile::Kernel { structs, symbols: listed, .. } = options.known;
+        if !listed.is_empty() {
+            symbols = Box::new(symbols::listed::Listed::new(listed, symbols));
+        }
+        let types = match structs.is_empty() {
+            true => types,
+            false => Arc::new(types::listed::Listed::new(&structs, types)),
         };
         let symbols = map.slide.map(|slide| Relocated::new(symbols, slide));
         let kernel = Kernel { map, memory, symbols, types: Some(types) };
@@ -234,6 +262,7 @@ impl Session {
             kernel: Arc::new(kernel),
             kallsyms,
             phys,
+            now,
             symbol_file: None,
             lines,
             cache,

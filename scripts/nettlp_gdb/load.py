@@ -1,7 +1,7 @@
 """Makes the commands known to GDB. They are named here, once; each module defines its own."""
 
 # Importing a subsystem notes its commands.
-from . import command, cpus, dmesg, modules, mounts, percpu, tasks, version  # noqa: F401
+from . import bt, command, cpus, dmesg, modules, mounts, percpu, tasks, version  # noqa: F401
 
 
 def load() -> None:

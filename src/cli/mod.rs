@@ -125,7 +125,8 @@ Examples:
 const EMULATE_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb emulate --image ram
-  nettlp-gdb emulate --image ram@0,len=2G --image ram@4G,offset=2G --latency-us 12 --loss 0.01 --seed 7";
+  nettlp-gdb emulate --image ram@0,len=2G --image ram@4G,offset=2G --latency-us 12 --loss 0.01 --seed 7
+  nettlp-gdb emulate --machine thesis-running --requester 02:00.0 --ip 127.0.0.1";
 
 const BENCH_EXAMPLES: &str = "\
 Examples:

@@ -149,6 +149,7 @@ impl Target {
         Ok(session::Options {
             source,
             vmlinux: self.vmlinux.clone().or(profile.kernel.file().cloned()),
+            known: profile.kernel,
             ram,
             forbidden: profile.memory.forbidden,
             force: self.force,

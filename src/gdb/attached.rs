@@ -42,6 +42,10 @@ impl Host for Session {
         Ok(read)
     }
 
+    fn read_now(&self, ops: &mut [VirtOp<'_>]) {
+        self.now.read_batch(ops);
+    }
+
     fn write(&self, addr: VirtAddr, data: &[u8]) -> Result<(), WriteError> {
         Self::write(self, addr, data)
     }

@@ -52,6 +52,13 @@ impl Audited {
                     trail.append(&Event::Write { space: Space::Virtual, ranges: &ranges, allowed })
                 }
             },
+            // What is watched will be read, again and again.
+            Some((b'Z', place)) => {
+                match place.strip_prefix(b"2,").or(place.strip_prefix(b"4,")).and_then(extent) {
+                    Some((addr, len)) => self.read(addr, len),
+                    None => Ok(()),
+                }
+            }
             Some((b'G' | b'P', _)) => {
                 trail.append(&Event::Write { space: Space::Registers, ranges: &[], allowed: false })
             }

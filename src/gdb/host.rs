@@ -11,7 +11,11 @@ use super::{
     tid::Tid,
 };
 use crate::{
-    addr::VirtAddr, kernel::KernelError, paging::VirtError, session::writing::WriteError, synth::SymbolFile,
+    addr::VirtAddr,
+    kernel::KernelError,
+    paging::{VirtError, VirtOp},
+    session::writing::WriteError,
+    synth::SymbolFile,
 };
 
 /// A machine as GDB sees it.
@@ -22,6 +26,9 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// Why the byte at `addr` cannot be read.
     fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError>;
+
+    /// Reads memory as it is at this moment, past every cache, all of `ops` with one batch.
+    fn read_now(&self, ops: &mut [VirtOp<'_>]);
 
     /// Writes `data` at `addr` and reads it back. Refused unless somebody allowed it.
     ///

@@ -77,7 +77,6 @@ impl Server {
     /// # Errors
     /// [`ServeError::Io`] when the server cannot go on.
     pub fn run(self, host: Arc<dyn Host>) -> Result<(), ServeError> {
-        self.announce();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let result = runtime.block_on(self.serve(host));
         // A session that is stuck in a read of the target must not hold up the end.
@@ -102,6 +101,10 @@ impl Server {
     }
 
     async fn serve(self, host: Arc<dyn Host>) -> Result<(), ServeError> {
+        // Whoever is told that it listens may end it at once.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        self.announce();
         let port = self.tcp_address().map_or(0, |address| address.port());
         let options = self.options;
         let mut sessions = Sessions { host, options, port, active: None, waiting: None, started: false };
@@ -112,8 +115,6 @@ impl Server {
             }
             Listener::Stdio => return serve_stdio(sessions, &self.stopper).await,
         };
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
         let turned_away = Arc::new(Semaphore::new(MOST_TURNED_AWAY));
         while !sessions.are_over() {
             tokio::select! {

@@ -7,7 +7,10 @@ use serde::Serialize;
 pub use distribution::{Distribution, distribution};
 
 use super::{Confidence, Evidence, Kernel, percpu};
-use crate::addr::{Hex, PhysRange, VirtAddr, hex_bytes};
+use crate::{
+    addr::{Hex, PhysRange, VirtAddr, hex_bytes},
+    symbols::Relocated,
+};
 
 /// What `info` shows; in JSON addresses are `"0x..."` strings and unknown values `null`.
 #[derive(Debug, Serialize)]
@@ -87,9 +90,7 @@ impl Info {
             confidence: found.confidence,
         }));
         if let (Some(symbols), Some(addr)) = (&kernel.symbols, init_task) {
-            let (method, confidence) = ("symbol init_task", Confidence::Found);
-            let detail = format!("{addr}, by {}", symbols.table().table_name());
-            evidence.push(Evidence { what: "init_task", method, detail, confidence });
+            note_symbol(&mut evidence, symbols, addr);
         }
         if !cpus.is_empty() {
             let (method, confidence) = ("per-CPU data", Confidence::Found);
@@ -116,5 +117,80 @@ impl Info {
             ram: map.ram.iter().map(|PhysRange { start, end }| [Hex(start.raw()), Hex(end.raw())]).collect(),
             evidence,
         }
+    }
+}
+
+/// What the symbols say of `init_task`: its source, or a second one where it was found without them.
+fn note_symbol(evidence: &mut Vec<Evidence>, symbols: &Relocated, init_task: VirtAddr) {
+    let table = symbols.table().table_name();
+    let Some(named) = symbols.find("init_task") else { return };
+    let found = |line: &&mut Evidence| line.what == "init_task" && line.confidence != Confidence::Dropped;
+    let (detail, confidence) = match evidence.iter_mut().find(found) {
+        None => (format!("{named}, by {table}"), Confidence::Found),
+        // A profile's symbol is a source once.
+        Some(line) if named == init_task && line.method == table => return,
+        Some(line) if named == init_task => {
+            return line.second(table);
+        }
+        Some(_) => (format!("{named} by {table} is not where the task was found"), Confidence::Dropped),
+    };
+    evidence.push(Evidence { what: "init_task", method: "symbol init_task", detail, confidence });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        addr::LinkAddr,
+        symbols::{Listed, Symbol, SymbolKind, SymbolTable},
+    };
+
+    const INIT_TASK: LinkAddr = LinkAddr::new(0xffff_ffff_8241_3480);
+    const SLIDE: u64 = 0x1260_0000;
+
+    struct One;
+
+    impl SymbolTable for One {
+        fn table_name(&self) -> &str {
+            "the table"
+        }
+
+        fn lookup(&self, name: &str) -> Option<Symbol> {
+            let kind = SymbolKind::Object;
+            (name == "init_task").then(|| Symbol { name: name.to_owned(), addr: INIT_TASK, size: 0, kind })
+        }
+
+        fn containing(&self, _: LinkAddr) -> Option<Symbol> {
+            None
+        }
+
+        fn zero_based_percpu(&self) -> Option<(LinkAddr, LinkAddr)> {
+            None
+        }
+
+        fn for_each(&self, _: &mut dyn FnMut(Listed<'_>)) {}
+    }
+
+    #[test]
+    fn a_symbol_is_a_source_or_a_second_one_or_contradicted() {
+        let addr = VirtAddr::new(INIT_TASK.raw() + SLIDE);
+        let said = |lines: &[(&'static str, Confidence)], init_task| {
+            let line =
+                |&(what, confidence)| Evidence { what, method: "M", detail: "D".to_owned(), confidence };
+            let mut evidence: Vec<Evidence> = lines.iter().map(line).collect();
+            note_symbol(&mut evidence, &Relocated::new(Box::new(One), SLIDE), init_task);
+            let line = |line: &Evidence| format!("{} {:?} {}", line.method, line.confidence, line.detail);
+            evidence.iter().map(line).collect::<Vec<_>>().join("; ")
+        };
+        let found = [("init_task", Confidence::Found)];
+        assert_eq!(said(&[], addr), "symbol init_task Found 0xffffffff94a13480, by the table");
+        assert_eq!(said(&found, addr), "M Proved D, as in the table");
+        let dropped = [("init_task", Confidence::Dropped), ("root", Confidence::Found)];
+        let own = "symbol init_task Found 0xffffffff94a13480, by the table";
+        assert_eq!(said(&dropped, addr), format!("M Dropped D; M Found D; {own}"));
+        assert_eq!(
+            said(&found, addr.wrapping_add(64)),
+            "M Found D; symbol init_task Dropped 0xffffffff94a13480 by the table is not where the task was found"
+        );
     }
 }

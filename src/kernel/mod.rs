@@ -98,6 +98,16 @@ pub struct Evidence {
     pub confidence: Confidence,
 }
 
+impl Evidence {
+    /// Notes that a second, independent source has the same value.
+    pub(crate) fn second(&mut self, source: &str) {
+        let and = if self.detail.contains(", as in ") { " and in " } else { ", as in " };
+        self.detail.push_str(and);
+        self.detail.push_str(source);
+        self.confidence = Confidence::Proved;
+    }
+}
+
 /// How sure a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -25,9 +25,10 @@ const SOURCES: [Source; 12] = [
     ("arch/x86/realmode/init.c", include_str!("source/realmode.c")),
 ];
 
-const KTHREADD: &[&str] = &["ret_from_fork", "kthreadd", "schedule", "__schedule"];
-const WORKER: &[&str] = &["ret_from_fork", "kthread", "worker_thread", "schedule", "__schedule"];
-const PER_CPU_THREAD: &[&str] = &["ret_from_fork", "kthread", "smpboot_thread_fn", "schedule", "__schedule"];
+pub(super) const KTHREADD: &[&str] = &["ret_from_fork", "kthreadd", "schedule", "__schedule"];
+pub(super) const WORKER: &[&str] = &["ret_from_fork", "kthread", "worker_thread", "schedule", "__schedule"];
+pub(super) const PER_CPU_THREAD: &[&str] =
+    &["ret_from_fork", "kthread", "smpboot_thread_fn", "schedule", "__schedule"];
 const RCU: &[&str] = &["ret_from_fork", "kthread", "rcu_gp_kthread", "schedule", "__schedule"];
 const EPOLL: &[&str] = &[
     "entry_SYSCALL_64",
@@ -57,7 +58,7 @@ const WAIT: &[&str] = &[
     "schedule",
     "__schedule",
 ];
-const READ_TTY: &[&str] = &[
+pub(super) const READ_TTY: &[&str] = &[
     "entry_SYSCALL_64",
     "do_syscall_64",
     "__x64_sys_read",
@@ -69,7 +70,7 @@ const READ_TTY: &[&str] = &[
     "schedule",
     "__schedule",
 ];
-const SYSRQ: &[&str] = &[
+pub(super) const SYSRQ: &[&str] = &[
     "entry_SYSCALL_64",
     "do_syscall_64",
     "__x64_sys_write",
@@ -79,6 +80,7 @@ const SYSRQ: &[&str] = &[
     "__handle_sysrq",
     "sysrq_handle_crash",
     "panic",
+    "__const_udelay",
 ];
 
 /// Pid of the shell that crashes a panicked machine.
@@ -90,6 +92,7 @@ impl Description {
     pub fn demo() -> Self {
         let mut demo = Self {
             sources: SOURCES.to_vec(),
+            defines: Vec::new(),
             release: "6.1.0-synthetic-amd64".to_owned(),
             version: "#1 SMP PREEMPT_DYNAMIC Mon Jan 6 09:00:00 UTC 2025".to_owned(),
             nodename: "demo".to_owned(),
@@ -189,7 +192,7 @@ impl Description {
     }
 
     /// What this machine says while it boots.
-    fn boot_log(&self) -> Vec<LogLine> {
+    pub(super) fn boot_log(&self) -> Vec<LogLine> {
         let mut texts = vec![
             super::banner(self).trim_end().to_owned(),
             format!("Command line: {}", self.command_line),
@@ -212,7 +215,7 @@ impl Description {
     }
 }
 
-fn ram(ranges: &[(u64, u64)]) -> Vec<PhysRange> {
+pub(super) fn ram(ranges: &[(u64, u64)]) -> Vec<PhysRange> {
     let range = |(start, end): &(u64, u64)| PhysRange::new(PhysAddr::new(*start), PhysAddr::new(*end));
     ranges.iter().filter_map(range).collect()
 }
@@ -221,7 +224,7 @@ fn line(ts_nsec: u64, level: u8, text: &str) -> LogLine {
     LogLine { ts_nsec, level, text: text.to_owned() }
 }
 
-fn module(name: &str, size: u32, used_by: &[&str]) -> Module {
+pub(super) fn module(name: &str, size: u32, used_by: &[&str]) -> Module {
     Module { name: name.to_owned(), size, used_by: used_by.iter().map(|user| (*user).to_owned()).collect() }
 }
 

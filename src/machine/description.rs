@@ -11,6 +11,8 @@ use crate::{
 pub struct Description {
     /// The kernel's source: its structs, variables and functions.
     pub sources: Vec<Source>,
+    /// What the source asks `#ifdef` for besides what the fields below say.
+    pub defines: Vec<(&'static str, u64)>,
     /// `uname -r`.
     pub release: String,
     /// `uname -v`.

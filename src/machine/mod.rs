@@ -17,6 +17,7 @@ mod link;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod thesis;
 mod truth;
 mod vmlinux;
 
@@ -180,6 +181,7 @@ fn constants(description: &Description) -> Result<c::Constants, MachineError> {
         ("PRB_DESCS", 1 << desc_bits(bits)),
         ("INIT_STACK_WORDS", 2048),
     ]);
+    constants.extend(description.defines.iter().copied());
     if records {
         constants.insert("PRINTK_RECORDS", 1);
     }

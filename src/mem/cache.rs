@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{
-        Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -338,6 +338,15 @@ impl<M: PhysMem> PhysMem for Cache<M> {
         let now = Instant::now();
         self.touch(now);
         self.fill(&sectors(ranges.iter().map(|range| (range.start, range.len()))), now);
+    }
+}
+
+/// What is below a cache, for what must be read as it is at this moment.
+pub struct Below<M>(pub Arc<Cache<M>>);
+
+impl<M: PhysMem> PhysMem for Below<M> {
+    fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
+        self.0.inner.read_batch(ops);
     }
 }
 

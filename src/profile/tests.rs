@@ -39,7 +39,8 @@ init_task = 0xffffffff82413480
 size = 9088
 state = 16
 pid = { offset = 0x470, size = 4 }
-'mm.pgd' = '0x50'
+tasks = 0x7c0
+'tasks.next' = '0x7c0'
 ";
 
 fn load(text: &str) -> Result<Profile, String> {
@@ -72,7 +73,7 @@ fn a_profile_names_link_memory_and_kernel() {
     assert_eq!(task.size, Some(9088));
     assert_eq!(task.members["state"], Member { offset: 16, size: None });
     assert_eq!(task.members["pid"], Member { offset: 0x470, size: Some(4) });
-    assert_eq!(task.members["mm.pgd"].offset, 0x50);
+    assert_eq!(task.members["tasks.next"].offset, 0x7c0);
 }
 
 #[test]
@@ -134,6 +135,10 @@ fn mistakes_are_named_with_their_line() {
     mistake("[kernel]\nslide = -1", "line 2: -1 is below 0");
     mistake("[kernel.symbols]\ninit_task = 'x'", "line 2: `x` is not a number");
     mistake("[kernel]\nvmlinux = 'a'\ntypes = 'b'", "leave out `kernel.types`");
+    mistake(
+        "[kernel.structs.task_struct]\nsize = 9088\n'tasks.next' = 1984",
+        "`kernel.structs.task_struct.\"tasks.next\"` needs `tasks` beside it",
+    );
     mistake(
         "[kernel.structs.list_head]\nsize = 16\nnext = 16",
         "`kernel.structs.list_head.next` lies outside",

@@ -3,6 +3,7 @@
 pub mod elf;
 pub mod kallsyms;
 pub mod lines;
+pub mod listed;
 
 use crate::addr::{LinkAddr, VirtAddr};
 

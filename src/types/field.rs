@@ -194,6 +194,11 @@ impl dyn TypeSource + '_ {
         }
     }
 
+    /// Whether nobody says how many bytes a member has.
+    fn is_unsized(&self, info: &FieldInfo) -> Result<bool, TypeError> {
+        Ok(info.size == 0 && info.bits.is_none() && matches!(self.get(info.ty)?, Type::Base { .. }))
+    }
+
     fn is_signed(&self, id: TypeId) -> Result<bool, TypeError> {
         Ok(match self.resolve(id)? {
             Type::Base { encoding, name, .. } => {
@@ -219,16 +224,19 @@ pub trait Scalar: Sized {
     const SIZE: u64;
     /// Whether a signed member's sign is kept.
     const SIGNED: bool = false;
+    /// Whether what is read as this is never narrower, so that a member whose size nobody says has this one.
+    const EXACT: bool;
 
     /// From the member's value, extended to 64 bits.
     fn from_bits(bits: u64) -> Self;
 }
 
 macro_rules! scalar {
-    ($($ty:ty: $size:literal $signed:literal),*) => {
+    ($($ty:ty: $size:literal $signed:literal $exact:literal),*) => {
         $(impl Scalar for $ty {
             const SIZE: u64 = $size;
             const SIGNED: bool = $signed;
+            const EXACT: bool = $exact;
 
             fn from_bits(bits: u64) -> Self {
                 bits as Self
@@ -236,10 +244,13 @@ macro_rules! scalar {
         })*
     };
 }
-scalar!(u8: 1 false, u16: 2 false, u32: 4 false, u64: 8 false, i32: 4 true, i64: 8 true);
+scalar!(
+    u8: 1 false true, u16: 2 false false, u32: 4 false true, u64: 8 false false, i32: 4 true true, i64: 8 true false
+);
 
 impl Scalar for VirtAddr {
     const SIZE: u64 = 8;
+    const EXACT: bool = true;
 
     fn from_bits(bits: u64) -> Self {
         Self::new(bits)
@@ -260,7 +271,17 @@ impl<T: Scalar> Field<T> {
     /// # Errors
     /// [`TypeError`]: no such member, one wider than `T`, or one without a value (a flexible array).
     pub fn resolve(types: &dyn TypeSource, structure: &str, path: &str) -> Result<Self, TypeError> {
-        let info = types.field(structure, path)?;
+        let mut info = types.field(structure, path)?;
+        if types.is_unsized(&info)? {
+            if !T::EXACT {
+                let reason = format!(
+                    "{} does not say how many bytes `{structure}.{path}` has: its `size`",
+                    types.source_name()
+                );
+                return Err(TypeError::Unavailable { reason });
+            }
+            info.size = T::SIZE;
+        }
         let bits = info.bits.map_or(info.size.saturating_mul(8), |(_, width)| u64::from(width));
         if bits == 0 || bits > T::SIZE * 8 || info.size > 8 {
             return Err(TypeError::NoMember {

@@ -6,6 +6,7 @@
 pub mod btf;
 pub mod dwarf;
 pub mod field;
+pub mod listed;
 
 pub use field::Field;
 
@@ -67,7 +68,7 @@ pub enum Type {
     Base {
         /// Name as the compiler wrote it.
         name: String,
-        /// Bytes.
+        /// Bytes; 0 where nobody says.
         size: u64,
         /// How it is read.
         encoding: Encoding,

@@ -114,6 +114,7 @@ fn open(source: Source, vmlinux: &Path) -> Session {
     let options = Options {
         source,
         vmlinux: Some(vmlinux.to_owned()),
+        known: nettlp_gdb::profile::Kernel::default(),
         ram: Vec::new(),
         forbidden: Vec::new(),
         force: false,

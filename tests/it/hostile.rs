@@ -27,6 +27,7 @@ impl Victim {
         let options = Options {
             source: Source::Memory(machine.memory()),
             vmlinux: Some(file.path().to_owned()),
+            known: nettlp_gdb::profile::Kernel::default(),
             ram: Vec::new(),
             forbidden: Vec::new(),
             force: false,

@@ -19,6 +19,7 @@ fn open(source: Source, ram: &[PhysRange]) -> Session {
     let options = Options {
         source,
         vmlinux: None,
+        known: nettlp_gdb::profile::Kernel::default(),
         ram: ram.to_vec(),
         forbidden: Vec::new(),
         force: false,

@@ -36,6 +36,7 @@ fn attach(machine: &Machine, source: Source, ram: &[PhysRange]) -> Session {
     let options = Options {
         source,
         vmlinux: Some(file.path().to_owned()),
+        known: nettlp_gdb::profile::Kernel::default(),
         ram: ram.to_vec(),
         forbidden: Vec::new(),
         force: false,
@@ -226,20 +227,9 @@ fn many_tasks() {
 /// A replay of a host that is known from its tables: structs and tasks lie where they lay there.
 #[test]
 fn structs_and_tasks_lie_where_the_description_says() {
-    let mut description = Description { printk: Printk::Records { buffer_bits: 12 }, ..Description::demo() };
-    for (_, text) in &mut description.sources {
-        let moved = text
-            .replace("\tpid_t pid;", "\tpid_t pid __at(2216);")
-            .replace(
-                "\tchar comm[16];\n\tstruct nsproxy *nsproxy;",
-                "\tchar comm[16] __at(2640);\n\tstruct nsproxy *nsproxy;",
-            )
-            .replace(
-                "extern struct task_struct init_task __data",
-                "extern struct task_struct init_task __at(0xffffffff82413480) __data",
-            );
-        *text = moved.leak();
-    }
+    let defines = vec![("UBUNTU_4_15", 1)];
+    let mut description =
+        Description { defines, printk: Printk::Records { buffer_bits: 12 }, ..Description::demo() };
     for (task, slot) in description.tasks.iter_mut().zip(0..) {
         task.phys = Some(PhysAddr::new(0x1_7ffe_0000 - slot * 0x2d80));
     }

@@ -24,6 +24,7 @@ mod profiles;
 mod recording;
 mod serve;
 mod symbols;
+mod thesis;
 mod tidy;
 mod types_only;
 mod write;

@@ -57,6 +57,7 @@ fn attach(machine: &Machine) -> Session {
     let options = Options {
         source: Source::Memory(machine.memory()),
         vmlinux: Some(file.path().to_owned()),
+        known: nettlp_gdb::profile::Kernel::default(),
         ram: Vec::new(),
         forbidden: Vec::new(),
         force: false,

@@ -91,6 +91,7 @@ pub(crate) fn options(machine: &Machine, memory: Arc<dyn PhysMem>, directory: &T
     Options {
         source: Source::Memory(memory),
         vmlinux: Some(vmlinux),
+        known: nettlp_gdb::profile::Kernel::default(),
         ram: Vec::new(),
         forbidden: Vec::new(),
         force: false,

@@ -16,14 +16,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mem", &["addr", "link"]),
     ("emulator", &["addr", "link", "mem"]),
     ("paging", &["addr", "mem"]),
-    ("types", &["addr", "vmlinux"]),
+    ("types", &["addr", "profile", "vmlinux"]),
     ("symbols", &["addr", "vmlinux"]),
     ("machine", &["addr", "mem", "paging", "types", "symbols"]),
     ("kernel", &["addr", "mem", "paging", "symbols", "types"]),
     ("dump", &["addr", "mem", "paging", "kernel"]),
     ("synth", &["addr", "vmlinux", "symbols", "types"]),
     ("render", &["addr", "paging", "kernel"]),
-    ("session", &["addr", "link", "mem", "paging", "vmlinux", "symbols", "types", "kernel", "synth"]),
+    (
+        "session",
+        &["addr", "profile", "link", "mem", "paging", "vmlinux", "symbols", "types", "kernel", "synth"],
+    ),
     (
         "gdb",
         &[

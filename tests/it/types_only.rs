@@ -170,6 +170,7 @@ fn open(machine: &Machine, ram: &[PhysRange]) -> Result<Session, SessionError> {
     let options = Options {
         source: Source::Memory(machine.memory()),
         vmlinux: Some(file.path().to_owned()),
+        known: nettlp_gdb::profile::Kernel::default(),
         ram: ram.to_vec(),
         forbidden: Vec::new(),
         force: false,

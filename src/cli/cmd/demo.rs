@@ -61,6 +61,7 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
         session::Options {
             source: Source::Adapter(link),
             vmlinux: Some(vmlinux.clone()),
+            known: crate::profile::Kernel::default(),
             ram: Vec::new(),
             forbidden: Vec::new(),
             force: false,

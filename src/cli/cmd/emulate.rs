@@ -1,6 +1,6 @@
-//! `emulate`: an adapter and root complex in software, over a memory image.
+//! `emulate`: an adapter and root complex in software, over a memory image or a synthetic machine.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use signal_hook::{
@@ -13,6 +13,7 @@ use crate::{
     cli::{Outcome, out},
     emulator::{self, Backing, Emulator, Faults, Holes, ReadOnly, Writable},
     link::Requester,
+    machine::{Description, Machine as Built, MachineError},
     mem::file::{ImageFile, ImageSpec},
 };
 
@@ -21,8 +22,16 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     /// The host's RAM: `FILE[@PHYS[,offset=N][,len=N]]`; repeat for several
-    #[arg(long, value_name = "IMAGE", required = true)]
+    #[arg(long, value_name = "IMAGE", required_unless_present = "machine")]
     image: Vec<ImageSpec>,
+
+    /// A synthetic host instead of an image
+    #[arg(long, value_enum, conflicts_with_all = ["image", "writable"])]
+    machine: Option<Machine>,
+
+    /// Where to write the synthetic host's vmlinux
+    #[arg(long, value_name = "FILE", requires = "machine")]
+    vmlinux: Option<PathBuf>,
 
     /// IP address to answer on; the client needs another one
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
@@ -97,8 +106,36 @@ fn probability(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A synthetic host.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Machine {
+    /// What `nettlp-gdb demo` serves: 6 GiB, KASLR, five levels
+    Demo,
+    /// The host of the thesis on reading processes through NetTLP: Linux 4.15, 70 processes of its first table
+    ThesisRunning,
+    /// The same after its panic: the 128 processes of its second table
+    ThesisPanic,
+}
+
+impl Machine {
+    fn build(self) -> Result<Built, MachineError> {
+        Built::build(&match self {
+            Self::Demo => Description::demo(),
+            Self::ThesisRunning => Description::thesis_running()?,
+            Self::ThesisPanic => Description::thesis_panic()?,
+        })
+    }
+}
+
 pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let memory: Arc<dyn Backing> = if args.writable {
+    let memory: Arc<dyn Backing> = if let Some(machine) = args.machine {
+        let machine = machine.build()?;
+        if let Some(path) = &args.vmlinux {
+            std::fs::write(path, machine.vmlinux()?)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Arc::new(ReadOnly(machine.memory()))
+    } else if args.writable {
         Arc::new(Writable(ImageFile::open_writable(&args.image)?))
     } else {
         Arc::new(ReadOnly(ImageFile::open(&args.image)?))

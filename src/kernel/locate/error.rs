@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    addr::{PhysAddr, hex_bytes},
+    addr::{Hex, PhysAddr, VirtAddr, hex_bytes},
     kernel::{Confidence, Evidence},
     mem::MemError,
 };
@@ -104,6 +104,28 @@ pub enum LocateError {
         target_id: Option<Vec<u8>>,
         /// Who the kernel in memory is.
         banner: Option<String>,
+    },
+    /// The kernel is not where the profile has it.
+    #[error(
+        "`kernel.{key}` of the profile is {given}, the kernel in memory has {found}: correct the profile (KASLR gives \
+         each boot another), or --force to go on with what is found"
+    )]
+    NotAsGiven {
+        /// The profile's key.
+        key: &'static str,
+        /// What it says.
+        given: Hex,
+        /// What is so.
+        found: Hex,
+    },
+    /// There is another thing where the profile has `init_task`.
+    #[error(
+        "by `kernel.symbols.init_task` and `kernel.slide` of the profile the first task is at {addr}, and no task of the \
+         name swapper/0 is there: correct the profile, or leave them out to have it found"
+    )]
+    NotTheFirstTask {
+        /// Where it would be.
+        addr: VirtAddr,
     },
     /// Two different kernels in memory both proved.
     #[error(

@@ -216,7 +216,7 @@ pub(super) fn find(
 const EXPORT: &str = "export init_task";
 
 /// Whether the first task's name stands where a `task_struct` at `addr` may have it, whatever its layout.
-fn is_named(space: &dyn VirtMem, addr: VirtAddr) -> bool {
+pub(super) fn is_named(space: &dyn VirtMem, addr: VirtAddr) -> bool {
     const STEP: u64 = 4 << 10;
     (0..3).map(|step| addr.wrapping_add(step * STEP)).any(|start| {
         let bytes = space.read_vec(start, STEP as usize + COMM_LEN).unwrap_or_default();

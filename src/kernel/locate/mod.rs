@@ -1,6 +1,7 @@
 //! Finds a running or panicked kernel in physical memory: [`locate`] writes down a [`KernelMap`].
 //!
-//! Six methods, cheapest first: the real-mode trampoline (`trampoline`), 2 MiB slots, the banner at the start of
+//! Where a profile says where the page tables are, they are looked at first. Otherwise there are six methods, cheapest
+//! first: the real-mode trampoline (`trampoline`), 2 MiB slots, the banner at the start of
 //! read-only data, VMCOREINFO (`slots`), the first task (`init_task`), page tables that map themselves (`image_tables`).
 //! Each gives `Sighting`s, cheap guesses at a top-level page table; a guess counts when the kernel behind it says
 //! through those tables who it is (`proof`, `identity`). What VMCOREINFO adds is believed as far as nothing
@@ -16,6 +17,7 @@ mod claims;
 mod error;
 mod evidence;
 mod exports;
+mod given;
 mod identity;
 mod image;
 mod image_tables;
@@ -33,6 +35,8 @@ mod tests;
 use std::{cell::RefCell, cmp::Ordering, sync::Arc};
 
 pub use error::{Attempt, LocateError};
+pub use given::Given;
+pub use proof::TOP_LEVEL_TABLE;
 
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr},
@@ -66,7 +70,9 @@ pub struct Hints<'a> {
     pub build_id: Option<&'a [u8]>,
     /// The vmlinux's name, for messages.
     pub vmlinux_name: Option<&'a str>,
-    /// Go on although the vmlinux is another build's (`--force`).
+    /// What the operator's profile says of the kernel's place.
+    pub given: Given,
+    /// Go on although the vmlinux is another build's, or the kernel is not where it was said to be (`--force`).
     pub force: bool,
     /// Told how far a search is.
     pub progress: Option<&'a dyn Fn(Progress)>,
@@ -172,6 +178,11 @@ pub fn locate(guard: &Arc<Guard>, hints: &Hints<'_>) -> Result<KernelMap, Locate
     let target = Target { guard, led, tables, hints, damaged: RefCell::default() };
     let mut attempts = Vec::new();
 
+    if let Some(sighting) = given::sighting(&target)
+        && let Some(proved) = prove_first(&target, "profile", Box::new([sighting].into_iter()), &mut attempts)
+    {
+        return finish(&target, proved, &attempts);
+    }
     let sightings = trampoline::sightings(&target)?;
     if let Some(proved) = prove_all(&target, &sightings, &mut attempts)? {
         return finish(&target, proved, &attempts);
@@ -264,19 +275,20 @@ fn prove_first<'a>(
 /// Refuses another build's vmlinux, reads what is left, confines the guard.
 fn finish(
     target: &Target<'_>,
-    (sighting, proof): (Sighting, Proof<'_>),
+    (sighting, mut proof): (Sighting, Proof<'_>),
     attempts: &[Attempt],
 ) -> Result<KernelMap, LocateError> {
     let Target { hints, tables, guard, .. } = target;
     check_build(hints, &proof)?;
     let mut evidence = Vec::new();
     evidence::describe(&sighting, &proof, hints, &mut evidence);
+    given::check(target, &mut proof, &mut evidence)?;
     evidence.extend(attempts.iter().flat_map(Attempt::evidence));
     let bases = bases::find(&**tables, &proof, &mut evidence);
     let ram = confine(guard, target, &proof, &bases, &mut evidence)?;
-    let init_task = match hints.symbols {
-        None => init_task::find(target, &proof, hints.types, &mut evidence),
-        Some(_) => None,
+    let init_task = match (given::init_task(target, &proof, &mut evidence)?, hints.symbols) {
+        (None, None) => init_task::find(target, &proof, hints.types, &mut evidence),
+        (given, _) => given,
     };
 
     let release = proof.identity.release().map(str::to_owned);

@@ -70,9 +70,12 @@ pub(super) struct Root {
     pub(super) agrees: bool,
 }
 
-/// `init_top_pgt`, by the names it has had.
+/// The top-level page table, by the names it has had.
+pub const TOP_LEVEL_TABLE: [&str; 3] = ["init_top_pgt", "swapper_pg_dir", "init_level4_pgt"];
+
+/// Its symbol.
 pub(super) fn top_level_symbol(symbols: &dyn SymbolTable) -> Option<Symbol> {
-    ["init_top_pgt", "swapper_pg_dir", "init_level4_pgt"].iter().find_map(|name| symbols.lookup(name))
+    TOP_LEVEL_TABLE.iter().find_map(|name| symbols.lookup(name))
 }
 
 /// Puts `sighting` to the proof; the error says in words what did not hold.

@@ -1,6 +1,7 @@
 //! The engine against scripted answers, and against a simulated adapter and network in virtual time.
 
 mod chaos;
+mod faults;
 
 use std::time::{Duration, Instant};
 
@@ -394,7 +395,7 @@ fn frames_missing_from_the_sequence_are_counted() {
         batch.receive(0, &datagram(Stamp { sequence, timestamp: 7 }, &completion), Instant::now());
     }
     drop(batch);
-    assert_eq!((engine.stats().lost, engine.stats().stale), (2, 5));
+    assert_eq!((engine.stats().lost, engine.stats().stale), (1, 5), "one of two was only late");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 struct thread_info {
 	unsigned long flags;
+#ifndef PRINTK_RECORDS
 	unsigned long syscall_work;
+#endif
 	u32 status;
 #ifndef PRINTK_RECORDS
 	u32 cpu;
@@ -107,7 +109,11 @@ struct task_struct {
 	unsigned in_execve : 1;
 	unsigned in_iowait : 1;
 	unsigned long atomic_flags;
+#ifdef UBUNTU_4_15
+	pid_t pid __at(2216);
+#else
 	pid_t pid;
+#endif
 	pid_t tgid;
 	unsigned long stack_canary;
 	struct task_struct *real_parent;
@@ -131,12 +137,20 @@ struct task_struct {
 #endif
 	const struct cred *real_cred;
 	const struct cred *cred;
+#ifdef UBUNTU_4_15
+	char comm[16] __at(2640);
+#else
 	char comm[16];
+#endif
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
 	unsigned long blocked;
 	struct thread_struct thread __aligned(64);
+#ifdef UBUNTU_4_15
+} __size(9088);
+#else
 };
+#endif
 
 struct rq {
 	u32 __lock;
@@ -152,7 +166,11 @@ struct rq {
 };
 
 extern unsigned long init_stack[INIT_STACK_WORDS] __data __aligned(4096);
+#ifdef UBUNTU_4_15
+extern struct task_struct init_task __at(0xffffffff82413480) __data __aligned(64);
+#else
 extern struct task_struct init_task __data __aligned(64);
+#endif
 extern struct mm_struct init_mm __data;
 extern struct nsproxy init_nsproxy __data;
 extern struct cred init_cred __data;
@@ -196,7 +214,8 @@ void vfs_read(void) { n_tty_read(); }
 void ksys_read(void) { vfs_read(); }
 void __x64_sys_read(void) { ksys_read(); }
 
-void panic(void) { }
+void __const_udelay(void) { }
+void panic(void) { __const_udelay(); }
 void sysrq_handle_crash(void) { panic(); }
 void __handle_sysrq(void) { sysrq_handle_crash(); }
 void write_sysrq_trigger(void) { __handle_sysrq(); }

@@ -28,6 +28,7 @@ fn debug(machine: &Machine, commands: &[&str]) -> String {
     let options = Options {
         source: Source::Memory(machine.memory()),
         vmlinux: Some(vmlinux.clone()),
+        known: nettlp_gdb::profile::Kernel::default(),
         ram: Vec::new(),
         forbidden: Vec::new(),
         force: false,
@@ -165,6 +166,7 @@ fn a_gdb_that_finds_the_debug_file_itself() {
         let options = Options {
             source: Source::Memory(machine.memory()),
             vmlinux: debug_file::find(full.build_id().unwrap(), &[directory.path().to_owned()]),
+            known: nettlp_gdb::profile::Kernel::default(),
             ram: Vec::new(),
             forbidden: Vec::new(),
             force: false,

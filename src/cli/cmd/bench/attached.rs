@@ -21,6 +21,7 @@ use crate::{
     },
     link::{self, Client, Read},
     mem::cache::Validity,
+    profile,
     session::{Options, Session, Source},
 };
 
@@ -59,6 +60,7 @@ fn open(args: &Args, adapter: &Other, tags: u16) -> anyhow::Result<(Session, Dur
     let options = Options {
         source: Source::Adapter(config),
         vmlinux: args.vmlinux.clone(),
+        known: profile::Kernel::default(),
         ram: Vec::new(),
         forbidden: Vec::new(),
         force: false,
