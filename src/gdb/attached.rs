@@ -18,6 +18,7 @@ const MOST_CPUS: u64 = 8192;
 
 impl Host for Session {
     fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError> {
+        self.read_ahead(addr, buf.len());
         let first = (PAGE_SIZE - addr.offset_in(PAGE_SIZE)) as usize;
         let (head, tail) = buf.split_at_mut(first.min(buf.len()));
         let pieces = std::iter::once(head).chain(tail.chunks_mut(PAGE_SIZE as usize));
@@ -39,6 +40,10 @@ impl Host for Session {
             }
         }
         Ok(read)
+    }
+
+    fn read_now(&self, ops: &mut [VirtOp<'_>]) {
+        self.now.read_batch(ops);
     }
 
     fn write(&self, addr: VirtAddr, data: &[u8]) -> Result<(), WriteError> {
@@ -71,6 +76,11 @@ impl Host for Session {
 
     fn symbol_file(&self) -> Option<SymbolFile> {
         self.symbol_file.clone()
+    }
+
+    fn module_symbols(&self) -> Result<Vec<u8>, MonitorError> {
+        let made = self.synthesize_modules().map_err(|error| MonitorError::Failed(error.to_string()))?;
+        Ok(made.bytes)
     }
 
     fn refresh(&self) {

@@ -28,7 +28,8 @@ pub struct LinkStats {
     pub stale: u64,
     /// Requests the adapter's host or the network refused.
     pub refused: u64,
-    /// Frames missing from the adapter's sequence: lost, or sent to a port nobody here listens on.
+    /// Frames missing from the adapter's sequence: lost, sent to a port nobody here listens on, or an answer that came
+    /// after its request was given up and was not looked at yet.
     pub lost: u64,
 }
 

@@ -448,3 +448,40 @@ fn stopping_closes_every_socket() {
         UdpSocket::bind((adapter, port)).unwrap();
     }
 }
+
+/// The same faults in real time, over real sockets. `NETTLP_FAULT_READS` is how many reads each makes;
+/// 192 when it is not given, because here a timeout takes its time.
+#[test]
+fn every_fault_the_emulator_knows() {
+    let reads = std::env::var("NETTLP_FAULT_READS").map_or(192, |count| count.parse().unwrap());
+    let late_by = Duration::from_millis(60);
+    let rows: &[(&str, Faults)] = &[
+        ("loss 1 %", Faults { loss: 0.01, ..Faults::default() }),
+        ("loss 20 %", Faults { loss: 0.2, ..Faults::default() }),
+        ("reorder 20 %", Faults { reorder: 0.2, ..Faults::default() }),
+        ("duplicates 50 %", Faults { dup: 0.5, ..Faults::default() }),
+        ("damaged 5 %", Faults { corrupt: 0.05, ..Faults::default() }),
+        ("late 2 %", Faults { late: 0.02, late_by, ..Faults::default() }),
+        ("silent holes", Faults { holes: Holes::Silent, ..Faults::default() }),
+        (
+            "everything, with latency",
+            Faults {
+                latency: Duration::from_micros(12),
+                loss: 0.02,
+                reorder: 0.05,
+                dup: 0.1,
+                corrupt: 0.02,
+                late: 0.01,
+                late_by,
+                ..Faults::default()
+            },
+        ),
+    ];
+    for (number, (name, faults)) in rows.iter().enumerate() {
+        let faults = Faults { seed: number as u64, ..*faults };
+        let Bench { client, emulator: _emulator, .. } = bench(faults, |_, _| {});
+        let failed = soak(&client, u64::div_ceil(reads, 64));
+        println!("{name:26} {failed:4} of {reads} failed; {}", client.stats());
+        assert!(failed < reads as usize / 10, "{name}: {failed} of {reads} failed");
+    }
+}

@@ -37,7 +37,8 @@ pub(in crate::cli) struct Args {
     #[arg(long)]
     once: bool,
 
-    /// Milliseconds for which memory that was read is not read again
+    /// Memory that was read is read again once gdb has asked for nothing during N milliseconds, or after ten times as
+    /// long: one command sees one picture of the host
     #[arg(long, value_name = "N", default_value_t = 100)]
     cache_ms: u64,
 
@@ -45,6 +46,10 @@ pub(in crate::cli) struct Args {
     /// costs a read or two at every stop
     #[arg(long, value_name = "cpus|all|PATTERN", default_value = "all")]
     threads: Shown,
+
+    /// Microseconds from one reading of what gdb watches to the next; changes in between are missed
+    #[arg(long, value_name = "N", default_value_t = gdb::WATCH_INTERVAL.as_micros() as u64)]
+    watch_interval_us: u64,
 
     /// Reduce what gdb reads of __per_cpu_offset[] by the KASLR slide, so that per-CPU symbols come out right
     /// (kernels before 6.15)
@@ -85,7 +90,11 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let options = gdb::Options {
         allow_remote: args.allow_remote,
         once: args.once,
-        view: View { percpu_rebase: args.percpu_rebase == PercpuRebase::Auto, threads: args.threads.clone() },
+        view: View {
+            percpu_rebase: args.percpu_rebase == PercpuRebase::Auto,
+            threads: args.threads.clone(),
+            watch_interval: Duration::from_micros(args.watch_interval_us),
+        },
         audit: args.target.audit()?,
         ..gdb::Options::new(listen)
     };
@@ -93,7 +102,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         ServeError::Remote { .. } => UsageError(error.to_string()).into(),
         error => anyhow::Error::from(error),
     })?;
-    let validity = Validity::For(Duration::from_millis(args.cache_ms));
+    let validity = Validity::Pause(Duration::from_millis(args.cache_ms));
     let places = Places { debug: args.debug_dir.clone(), cache: handout::cache_directory() };
     let origin = match args.symbols {
         Symbols::Auto => Origin::Auto,

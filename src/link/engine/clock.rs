@@ -17,8 +17,38 @@ const HORIZON: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     newest: Option<(u32, Instant)>,
-    next_sequence: Option<u16>,
-    lost: u64,
+    sequence: Sequence,
+}
+
+/// Which of the adapter's frames have come. One that is late was missing only until it came, and a duplicate came once.
+#[derive(Debug, Default)]
+struct Sequence {
+    next: Option<u16>,
+    /// The frames before `next`: bit n for the one n + 1 before.
+    came: u128,
+    missing: u64,
+}
+
+impl Sequence {
+    fn observe(&mut self, sequence: u16) {
+        let Some(next) = self.next else {
+            // What came before the first frame is not missed.
+            (self.next, self.came) = (Some(sequence.wrapping_add(1)), u128::MAX);
+            return;
+        };
+        let ahead = sequence.wrapping_sub(next);
+        if ahead < 0x8000 {
+            self.missing += u64::from(ahead);
+            self.came = self.came.checked_shl(u32::from(ahead) + 1).unwrap_or(0) | 1;
+            self.next = Some(sequence.wrapping_add(1));
+        } else {
+            let bit = 1_u128.checked_shl(u32::from(next.wrapping_sub(sequence) - 1)).unwrap_or(0);
+            if bit != 0 && self.came & bit == 0 {
+                self.came |= bit;
+                self.missing = self.missing.saturating_sub(1);
+            }
+        }
+    }
 }
 
 impl Clock {
@@ -35,17 +65,13 @@ impl Clock {
         if self.floor(now).is_none_or(|floor| is_newer(stamp.timestamp, floor)) {
             self.newest = Some((stamp.timestamp, now));
         }
-        let ahead = self.next_sequence.map_or(0, |expected| stamp.sequence.wrapping_sub(expected));
-        if ahead < 0x8000 {
-            self.lost += u64::from(ahead);
-            self.next_sequence = Some(stamp.sequence.wrapping_add(1));
-        }
+        self.sequence.observe(stamp.sequence);
     }
 
     /// Forgets everything: the adapter's clock was reset.
     pub(super) fn reset(&mut self) {
         self.newest = None;
-        self.next_sequence = None;
+        self.sequence.next = None;
     }
 
     /// When the newest frame came.
@@ -55,7 +81,7 @@ impl Clock {
 
     /// Frames missing from the sequence so far.
     pub(super) fn lost(&self) -> u64 {
-        self.lost
+        self.sequence.missing
     }
 }
 
