@@ -11,6 +11,7 @@ mod error;
 pub mod message;
 pub mod nettlp;
 mod read;
+pub mod replay;
 mod requester;
 pub mod split;
 mod stats;
