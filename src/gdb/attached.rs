@@ -41,6 +41,10 @@ impl Host for Session {
         Ok(read)
     }
 
+    fn read_now(&self, ops: &mut [VirtOp<'_>]) {
+        self.now.read_batch(ops);
+    }
+
     fn write(&self, addr: VirtAddr, data: &[u8]) -> Result<(), WriteError> {
         Self::write(self, addr, data)
     }
@@ -71,6 +75,11 @@ impl Host for Session {
 
     fn symbol_file(&self) -> Option<SymbolFile> {
         self.symbol_file.clone()
+    }
+
+    fn module_symbols(&self) -> Result<Vec<u8>, MonitorError> {
+        let made = self.synthesize_modules().map_err(|error| MonitorError::Failed(error.to_string()))?;
+        Ok(made.bytes)
     }
 
     fn refresh(&self) {

@@ -23,6 +23,9 @@ const READ_SIZE: usize = 64 * 1024;
 /// A silent client is asked for a sign of life after this long, and given up after three more.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// A socket's time limit is counted in ticks of the clock, of 10 ms at most: less is waited for in another way.
+pub const TICK: Duration = Duration::from_millis(10);
+
 /// What a read brought.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Input<'b> {
@@ -116,20 +119,32 @@ impl Connection {
         })
     }
 
-    /// Waits for bytes, at most for `limit` if there is one.
+    /// Waits for bytes, at most for `limit` if there is one; a limit below [`TICK`] is always waited for.
     ///
     /// # Errors
     /// When the stream breaks.
     pub fn read(&mut self, limit: Option<Duration>) -> io::Result<Input<'_>> {
         let read = match &mut self.stream {
-            Stream::Tcp(stream) => {
-                stream.set_read_timeout(limit)?;
-                stream.read(&mut self.buffer)
-            }
-            Stream::Unix(stream) => {
-                stream.set_read_timeout(limit)?;
-                stream.read(&mut self.buffer)
-            }
+            Stream::Tcp(stream) => match limit {
+                Some(limit) if limit < TICK => {
+                    let set = |on| stream.set_nonblocking(on);
+                    read_after(limit, set, || (&*stream).read(&mut self.buffer))
+                }
+                limit => {
+                    stream.set_read_timeout(limit)?;
+                    stream.read(&mut self.buffer)
+                }
+            },
+            Stream::Unix(stream) => match limit {
+                Some(limit) if limit < TICK => {
+                    let set = |on| stream.set_nonblocking(on);
+                    read_after(limit, set, || (&*stream).read(&mut self.buffer))
+                }
+                limit => {
+                    stream.set_read_timeout(limit)?;
+                    stream.read(&mut self.buffer)
+                }
+            },
             Stream::Stdio(stdin) if stdin.hung_up.load(Ordering::Acquire) => Ok(0),
             Stream::Stdio(stdin) => {
                 let bytes = match limit {
@@ -177,6 +192,19 @@ impl Connection {
             }
         }
     }
+}
+
+/// Reads what has arrived after `limit`.
+fn read_after(
+    limit: Duration,
+    set_nonblocking: impl Fn(bool) -> io::Result<()>,
+    read: impl FnOnce() -> io::Result<usize>,
+) -> io::Result<usize> {
+    thread::sleep(limit);
+    set_nonblocking(true)?;
+    let outcome = read();
+    set_nonblocking(false)?;
+    outcome
 }
 
 /// Writes all of `bytes` in `limit` altogether: a client that takes one byte now and then is as good as one that takes

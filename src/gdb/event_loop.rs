@@ -15,12 +15,9 @@ use super::{
     packet::{self, Decoder, Event},
     patience::{Debt, Offence, Patience},
     stub::{Mode, Stub},
-    target::GdbTarget,
+    target::{GdbTarget, Running, Stop},
 };
 use crate::audit::Trail;
-
-/// How often a target that GDB thinks is running is looked at.
-const POLL: Duration = Duration::from_millis(50);
 
 /// A socket's time limit must not be zero.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
@@ -85,10 +82,9 @@ impl Session {
         let mut decoder = Decoder::default();
         let mut debt = Debt::new(patience, Instant::now());
         loop {
-            self.poll()?;
             let poll = match self.stub.mode() {
                 Mode::Stopped => None,
-                Mode::Running => Some(POLL),
+                Mode::Running => self.poll()?,
                 Mode::Gone => return Ok(()),
             };
             let left = debt.left(Instant::now()).map(|left| left.max(SHORTEST_WAIT));
@@ -121,7 +117,11 @@ impl Session {
             Event::Packet(body) => self.packet(&body)?,
             Event::Ack => self.last.clear(),
             Event::Nack => self.connection.write(&self.last)?,
-            // Sent to a target that is stopped, it came too late; a running one is looked at after every read.
+            Event::Interrupt if self.stub.mode() == Mode::Running => {
+                let stop = self.target.interrupt(self.stub.selected());
+                self.stopped(&stop)?;
+            }
+            // Sent to a target that is stopped, it came too late.
             Event::Interrupt => {}
             Event::Damaged if self.acks => self.connection.write(b"-")?,
             Event::Damaged => log::debug!("a packet with a wrong checksum was ignored"),
@@ -157,17 +157,26 @@ impl Session {
         self.send(reply)
     }
 
-    /// Reports what has stopped a running target, if anything has.
-    fn poll(&mut self) -> Result<(), SessionError> {
-        if self.stub.mode() != Mode::Running {
-            return Ok(());
+    /// Looks at a target that the client thinks is running, and says for how long it may wait until the next look.
+    fn poll(&mut self) -> Result<Option<Duration>, SessionError> {
+        match self.target.poll(Instant::now(), self.stub.selected()) {
+            Running::Stopped(stop) => {
+                self.stopped(&stop)?;
+                Ok(None)
+            }
+            Running::Wait { limit, message } => {
+                self.connection.write(&packet::console(&message))?;
+                Ok(limit)
+            }
         }
-        if let Some(stop) = self.target.poll_stop() {
-            let reply = self.stub.stopped(&mut self.target, &stop).map_err(SessionError::Stub)?;
-            log::trace!("-> {}", reply.escape_ascii());
-            self.connection.write(&reply)?;
-            self.last = if self.acks { reply } else { Vec::new() };
-        }
+    }
+
+    /// Tells the client, which waits for it, that the target has stopped.
+    fn stopped(&mut self, stop: &Stop) -> Result<(), SessionError> {
+        let reply = self.stub.stopped(&mut self.target, stop).map_err(SessionError::Stub)?;
+        log::trace!("-> {}", reply.escape_ascii());
+        self.connection.write(&reply)?;
+        self.last = if self.acks { reply } else { Vec::new() };
         Ok(())
     }
 

@@ -11,7 +11,11 @@ use super::{
     tid::Tid,
 };
 use crate::{
-    addr::VirtAddr, kernel::KernelError, paging::VirtError, session::writing::WriteError, synth::SymbolFile,
+    addr::VirtAddr,
+    kernel::KernelError,
+    paging::{VirtError, VirtOp},
+    session::writing::WriteError,
+    synth::SymbolFile,
 };
 
 /// A machine as GDB sees it.
@@ -22,6 +26,9 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// Why the byte at `addr` cannot be read.
     fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError>;
+
+    /// Reads memory as it is at this moment, past every cache, all of `ops` with one batch.
+    fn read_now(&self, ops: &mut [VirtOp<'_>]);
 
     /// Writes `data` at `addr` and reads it back. Refused unless somebody allowed it.
     ///
@@ -59,6 +66,14 @@ pub trait Host: Send + Sync {
     /// The file that has the kernel's symbols, for a GDB that was given none.
     fn symbol_file(&self) -> Option<SymbolFile> {
         None
+    }
+
+    /// A file with the symbols of the modules that are loaded now.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    fn module_symbols(&self) -> Result<Vec<u8>, MonitorError> {
+        Err(MonitorError::Failed("this machine has no modules".to_owned()))
     }
 
     /// Forgets what was cached of the target.

@@ -27,6 +27,8 @@ pub mod tid;
 mod turn_away;
 mod write;
 
+use std::time::Duration;
+
 use crate::audit::Audit;
 
 pub use self::{
@@ -71,10 +73,15 @@ pub struct View {
     pub percpu_rebase: bool,
     /// Which tasks are threads (`--threads`).
     pub threads: Shown,
+    /// From one reading of watched memory to the next (`--watch-interval-us`).
+    pub watch_interval: Duration,
 }
+
+/// [`View::watch_interval`] unless told otherwise: a small read every millisecond is little for any link.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Default for View {
     fn default() -> Self {
-        Self { percpu_rebase: true, threads: Shown::default() }
+        Self { percpu_rebase: true, threads: Shown::default(), watch_interval: WATCH_INTERVAL }
     }
 }

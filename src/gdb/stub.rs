@@ -13,7 +13,8 @@ use gdbstub::{
 
 use super::{
     packet::{self, PACKET_SIZE},
-    target::{GdbTarget, Stop},
+    target::{GdbTarget, Reason, Stop},
+    tid::Tid,
 };
 
 /// Room for the framing around the largest packet.
@@ -83,6 +84,13 @@ impl Stub {
         }
     }
 
+    /// The thread the client has selected last.
+    #[must_use]
+    pub fn selected(&self) -> Option<Tid> {
+        let digits = std::str::from_utf8(self.selected.as_deref()?.strip_prefix(b"Hg")?).ok()?;
+        Tid::new(usize::from_str_radix(digits, 16).ok()?)
+    }
+
     /// Handles a packet; returns the framed replies.
     ///
     /// # Errors
@@ -111,7 +119,14 @@ impl Stub {
         let mut reply = packet::console(&stop.message);
         self.machine = match self.machine.take() {
             Some(GdbStubStateMachine::Running(machine)) => {
-                let reason = MultiThreadStopReason::SignalWithThread { tid: stop.tid, signal: stop.signal };
+                let reason = match stop.reason {
+                    Reason::Signal(signal) => {
+                        MultiThreadStopReason::SignalWithThread { tid: stop.tid, signal }
+                    }
+                    Reason::Watch { kind, addr } => {
+                        MultiThreadStopReason::Watch { tid: stop.tid, kind, addr }
+                    }
+                };
                 Some(machine.report_stop(target, reason).map_err(|error| error.to_string())?)
             }
             other => other,

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -159,6 +159,15 @@ impl<M: PhysMem> PhysMem for Cache<M> {
         for (op, result) in missed.into_iter().zip(results) {
             op.result = result;
         }
+    }
+}
+
+/// What is below a cache, for what must be read as it is at this moment.
+pub struct Below<M>(pub Arc<Cache<M>>);
+
+impl<M: PhysMem> PhysMem for Below<M> {
+    fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
+        self.0.inner.read_batch(ops);
     }
 }
 

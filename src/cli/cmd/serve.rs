@@ -46,6 +46,10 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "cpus|all|PATTERN", default_value = "all")]
     threads: Shown,
 
+    /// Microseconds from one reading of what gdb watches to the next; changes in between are missed
+    #[arg(long, value_name = "N", default_value_t = gdb::WATCH_INTERVAL.as_micros() as u64)]
+    watch_interval_us: u64,
+
     /// Reduce what gdb reads of __per_cpu_offset[] by the KASLR slide, so that per-CPU symbols come out right
     /// (kernels before 6.15)
     #[arg(long, value_name = "WHEN", default_value = "auto")]
@@ -85,7 +89,11 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let options = gdb::Options {
         allow_remote: args.allow_remote,
         once: args.once,
-        view: View { percpu_rebase: args.percpu_rebase == PercpuRebase::Auto, threads: args.threads.clone() },
+        view: View {
+            percpu_rebase: args.percpu_rebase == PercpuRebase::Auto,
+            threads: args.threads.clone(),
+            watch_interval: Duration::from_micros(args.watch_interval_us),
+        },
         audit: args.target.audit()?,
         ..gdb::Options::new(listen)
     };

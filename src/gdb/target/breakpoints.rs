@@ -1,7 +1,9 @@
-//! Breakpoints and watchpoints: taken note of, never armed.
+//! Breakpoints and watchpoints. Those for writes are watched ([`super::watch`]); the others are taken note of, never
+//! armed.
 //!
 //! GDB sends them only when it is about to resume, and answers a refusal with "Cannot access memory at address",
-//! which is not the reason. So they are accepted, and the resume that follows is refused with the reason.
+//! which is not the reason. So they are accepted, and the resume that follows is refused with the reason. A watchpoint
+//! too many is refused at once: GDB says "You may have requested too many hardware breakpoints/watchpoints".
 
 use std::collections::HashSet;
 
@@ -19,7 +21,7 @@ use crate::gdb::errno;
 /// Most breakpoints a client may set.
 const MOST: usize = 1024;
 
-/// The kind of a breakpoint as its packet numbers it (`Z0` to `Z4`), and its address.
+/// The kind of a breakpoint as its packet numbers it (`Z0`, `Z1`, `Z3`), and its address.
 #[derive(Debug, Default)]
 pub(super) struct Breakpoints(HashSet<(u8, u64)>);
 
@@ -75,20 +77,21 @@ impl HwBreakpoint for GdbTarget {
     }
 }
 
-fn watch_number(kind: WatchKind) -> u8 {
-    match kind {
-        WatchKind::Write => 2,
-        WatchKind::Read => 3,
-        WatchKind::ReadWrite => 4,
-    }
-}
+/// `Z3`: memory shows no trace of who reads it.
+const READ_WATCH: u8 = 3;
 
 impl HwWatchpoint for GdbTarget {
-    fn add_hw_watchpoint(&mut self, addr: u64, _: u64, kind: WatchKind) -> TargetResult<bool, Self> {
-        self.breakpoints.add(watch_number(kind), addr)
+    fn add_hw_watchpoint(&mut self, addr: u64, len: u64, kind: WatchKind) -> TargetResult<bool, Self> {
+        match kind {
+            WatchKind::Read => self.breakpoints.add(READ_WATCH, addr),
+            WatchKind::Write | WatchKind::ReadWrite => Ok(self.watches.add(addr, len, kind)),
+        }
     }
 
-    fn remove_hw_watchpoint(&mut self, addr: u64, _: u64, kind: WatchKind) -> TargetResult<bool, Self> {
-        self.breakpoints.remove(watch_number(kind), addr)
+    fn remove_hw_watchpoint(&mut self, addr: u64, len: u64, kind: WatchKind) -> TargetResult<bool, Self> {
+        match kind {
+            WatchKind::Read => self.breakpoints.remove(READ_WATCH, addr),
+            WatchKind::Write | WatchKind::ReadWrite => Ok(self.watches.remove(addr, len, kind)),
+        }
     }
 }

@@ -12,8 +12,9 @@ mod percpu_rebase;
 mod registers;
 mod resume;
 mod threads;
+mod watch;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use gdbstub::target::{
     Target,
@@ -23,11 +24,11 @@ use gdbstub::target::{
     },
 };
 
-use self::{breakpoints::Breakpoints, host_io::Files, resume::Resume, threads::Threads};
+use self::{breakpoints::Breakpoints, host_io::Files, resume::Resume, threads::Threads, watch::Watches};
 pub use self::{
     percpu_rebase::{PercpuRebase, Words},
     registers::{Register, Registers, UNKNOWN_PC, X86_64},
-    resume::Stop,
+    resume::{Reason, Running, Stop},
 };
 use super::{View, host::Host, shown::Shown};
 
@@ -36,6 +37,8 @@ pub struct GdbTarget {
     host: Arc<dyn Host>,
     threads: Threads,
     breakpoints: Breakpoints,
+    watches: Watches,
+    watch_interval: Duration,
     resume: Resume,
     files: Files,
     shown: Shown,
@@ -60,12 +63,24 @@ impl GdbTarget {
     /// `host`, for a client that has just attached.
     #[must_use]
     pub fn new(host: Arc<dyn Host>, view: View) -> Self {
-        let View { percpu_rebase, threads: shown } = view;
+        let View { percpu_rebase, threads: shown, watch_interval } = view;
         let rebase = if percpu_rebase { RebaseState::NotAsked } else { RebaseState::Off };
         let threads = Threads::take(&*host, &shown);
         let files = Files::new(host.symbol_file());
-        let (breakpoints, resume) = (Breakpoints::default(), Resume::default());
-        Self { host, threads, breakpoints, resume, files, shown, refusal: None, rebase }
+        let (breakpoints, watches) = (Breakpoints::default(), Watches::default());
+        let resume = Resume::default();
+        Self {
+            host,
+            threads,
+            breakpoints,
+            watches,
+            watch_interval,
+            resume,
+            files,
+            shown,
+            refusal: None,
+            rebase,
+        }
     }
 
     /// Whether there are symbols to hand out.
@@ -111,7 +126,7 @@ impl Target for GdbTarget {
     }
 
     fn support_host_io(&mut self) -> Option<HostIoOps<'_, Self>> {
-        self.has_symbol_file().then_some(self)
+        Some(self)
     }
 
     /// Repeated bytes are sent as they are: replies stay readable, and ours to extend.

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
 
-use super::GdbTarget;
+use super::{
+    GdbTarget,
+    watch::{MOST_BYTES, MOST_RANGES},
+};
 use crate::gdb::host::MonitorError;
 
 /// Bytes of text per console packet.
@@ -20,8 +23,10 @@ const OWN: &[(&str, &str)] = &[
 /// What a debugger can usually do and this one cannot; GDB itself only says that memory cannot be accessed.
 const LIMITS: &str = "\
 Memory and registers are read-only: the server reads memory from outside and has no hold on the target's CPUs.
-continue, step, breakpoints and writes are refused; for a memory write GDB says \"Cannot access memory\".
+step, breakpoints, rwatch and writes are refused; for a memory write GDB says \"Cannot access memory\".
+add-symbol-file target:/modules loads the symbols of the modules that are loaded now.
 Registers that memory does not tell are <unavailable>, an unknown program counter is 0xffffffffffffffff.
+continue lets time pass until Ctrl-C, or until what a watchpoint (watch, awatch) watches has changed.
 ";
 
 impl GdbTarget {
@@ -47,6 +52,13 @@ impl GdbTarget {
             let _ = writeln!(out, "monitor {usage:<18} {about}");
         }
         out.push_str(LIMITS);
+        let _ = writeln!(
+            out,
+            "Watched memory is read every {} us, at most {MOST_RANGES} ranges of {MOST_BYTES} bytes together: a change \
+             between two readings\nthat is undone by the second is missed, and so is any change while GDB shows its \
+             prompt.",
+            self.watch_interval.as_micros()
+        );
     }
 }
 

@@ -64,6 +64,13 @@ impl Client {
         self.console_until("OK")
     }
 
+    /// The text of the next packet, which must be for the console.
+    pub(crate) fn console(&mut self) -> String {
+        let reply = self.reply().unwrap();
+        let text = reply.strip_prefix('O').filter(|hex| *hex != "K");
+        String::from_utf8(unhex(text.unwrap_or_else(|| panic!("not console text: {reply}")))).unwrap()
+    }
+
     /// Console text up to the reply `end`.
     pub(crate) fn console_until(&mut self, end: &str) -> String {
         let mut text = Vec::new();

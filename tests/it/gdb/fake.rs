@@ -5,7 +5,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -17,7 +17,7 @@ use nettlp_gdb::{
         self, Gone, Host, MonitorError, PercpuRebase, Register, Registers, ServeError, Server, Shown,
         Stopper, TaskId, Thread, tid,
     },
-    paging::{VirtError, VirtFault},
+    paging::{VirtError, VirtFault, VirtOp},
     synth::SymbolFile,
 };
 
@@ -41,7 +41,9 @@ pub(super) const INIT_TASK: u64 = DATA + SLIDE;
 pub(super) struct FakeHost {
     pages: BTreeMap<u64, Vec<u8>>,
     slide_known: bool,
-    pub(super) refreshes: AtomicU64,
+    pub(super) refreshes: Arc<AtomicU64>,
+    /// Bytes that the machine has written since, for who does not look at a cache.
+    pub(super) written: Arc<Mutex<BTreeMap<u64, u8>>>,
     /// Whether pid 1 is still there.
     pub(super) init_lives: Arc<AtomicBool>,
     symbol_file: Option<SymbolFile>,
@@ -66,7 +68,8 @@ impl FakeHost {
         Self {
             pages,
             slide_known: true,
-            refreshes: AtomicU64::new(0),
+            refreshes: Arc::default(),
+            written: Arc::default(),
             init_lives: Arc::new(AtomicBool::new(true)),
             symbol_file: None,
         }
@@ -92,8 +95,10 @@ impl FakeHost {
 impl Host for FakeHost {
     fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError> {
         let mut read = 0;
+        let now = self.written.lock().unwrap();
         for (offset, slot) in (0..).zip(buf.iter_mut()) {
-            let Some(byte) = addr.raw().checked_add(offset).and_then(|at| self.byte(at)) else { break };
+            let byte = |at| now.get(&at).copied().or_else(|| self.byte(at));
+            let Some(byte) = addr.raw().checked_add(offset).and_then(byte) else { break };
             *slot = byte;
             read += 1;
         }
@@ -101,6 +106,23 @@ impl Host for FakeHost {
             return Err(VirtError { addr, len: buf.len(), fault: VirtFault::NonCanonical });
         }
         Ok(read)
+    }
+
+    fn read_now(&self, ops: &mut [VirtOp<'_>]) {
+        for op in ops {
+            let addr = op.addr.raw();
+            let now = self.written.lock().unwrap();
+            let bytes: Option<Vec<u8>> = (addr..addr + op.buf.len() as u64)
+                .map(|at| now.get(&at).copied().or_else(|| self.byte(at)))
+                .collect();
+            op.result = match bytes {
+                Some(bytes) => {
+                    op.buf.copy_from_slice(&bytes);
+                    Ok(())
+                }
+                None => Err(VirtError { addr: op.addr, len: op.buf.len(), fault: VirtFault::NonCanonical }),
+            };
+        }
     }
 
     fn threads(&self, shown: &Shown) -> Vec<Thread> {

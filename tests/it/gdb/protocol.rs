@@ -174,7 +174,7 @@ fn the_symbol_file_is_the_only_file() {
 
     let (_server, mut client) = attached(FakeHost::new());
     assert!(!client.ask("qSupported").contains("exec-file"));
-    assert_eq!(client.ask(&open(SYMBOL_FILE)), "");
+    assert_eq!(client.ask(&open(SYMBOL_FILE)), "F-1,02");
 }
 
 #[test]
@@ -226,19 +226,100 @@ fn writes_and_resumes_are_refused_with_a_sentence() {
     assert!(client.ask(&array).starts_with("E.memory is read-only"));
     client.ask("qOffsets");
     assert!(client.ask(&array).starts_with("E.refused: what gdb sees of __per_cpu_offset[] is reduced"));
-    assert_eq!(client.ask("Z0,ffffffff92000000,1"), "OK");
-    for packet in ["vCont;c", "c", "s", "vCont;s:989680;c", "vCont;c:1", "vCont;s:989681"] {
+    for packet in ["vCont;s:989680;c", "s", "vCont;s:989681"] {
         client.raw(&frame(packet.as_bytes()));
-        let thread = match packet {
-            "vCont;c:1" => "01",
-            "vCont;s:989681" => "989681",
-            _ => "989680",
-        };
+        let thread = if packet == "vCont;s:989681" { "989681" } else { "989680" };
         let text = client.console_until(&format!("T00thread:{thread};"));
-        assert!(text.starts_with("nettlp-gdb cannot "), "{packet}: {text}");
-        assert!(text.contains("The 1 breakpoint(s)"), "{packet}: {text}");
+        assert!(text.starts_with("nettlp-gdb cannot step"), "{packet}: {text}");
+    }
+    for breakpoint in ["0,ffffffff92000000,1", "1,ffffffff92000000,1", "3,ffffffff93000000,8"] {
+        assert_eq!(client.ask(&format!("Z{breakpoint}")), "OK");
+        for (packet, thread) in [("vCont;c", "989680"), ("vCont;c:1", "01")] {
+            client.raw(&frame(packet.as_bytes()));
+            let text = client.console_until(&format!("T00thread:{thread};"));
+            assert!(text.starts_with("nettlp-gdb cannot continue: the 1 breakpoint(s)"), "{packet}: {text}");
+        }
+        assert_eq!(client.ask(&format!("z{breakpoint}")), "OK");
     }
     assert_eq!(client.memory(INIT_TASK, 7).unwrap(), b"swapper", "the session goes on");
+}
+
+#[test]
+fn time_passes_until_the_client_wants_to_look_again() {
+    let host = FakeHost::new();
+    let refreshes = host.refreshes.clone();
+    let (_server, mut client) = attached(host);
+    client.ask("Hg1");
+    client.raw(&frame(b"vCont;c"));
+    assert_eq!(client.console(), "Time passes; Ctrl-C looks at the target again.\n");
+    assert_eq!(refreshes.load(Ordering::Relaxed), 0);
+    client.raw(b"\x03");
+    assert_eq!(client.reply().unwrap(), "T02thread:01;", "the thread the client was looking at");
+    assert_eq!(refreshes.load(Ordering::Relaxed), 1, "a new snapshot");
+    assert_eq!(client.memory(INIT_TASK, 7).unwrap(), b"swapper");
+}
+
+#[test]
+fn a_change_of_watched_memory_is_a_stop() {
+    let host = FakeHost::new();
+    let (refreshes, written) = (host.refreshes.clone(), host.written.clone());
+    let (_server, mut client) = attached(host);
+    let other = INIT_TASK + 0x100;
+    for (set, clear, name) in [("Z2", "z2", "watch"), ("Z4", "z4", "awatch")] {
+        assert_eq!(client.ask(&format!("{set},{INIT_TASK:x},4")), "OK");
+        assert_eq!(client.ask(&format!("{set},{other:x},8")), "OK");
+        for value in [1, 2] {
+            client.raw(&frame(b"vCont;c"));
+            assert_eq!(
+                client.console(),
+                "Reading 2 watched range(s), 12 bytes, every 1000 us; Ctrl-C ends it.\n"
+            );
+            let before = refreshes.load(Ordering::Relaxed);
+            let old = written.lock().unwrap().insert(other + 1, value).unwrap_or(0);
+            let text = client.console_until(&format!("T05thread:989680;{name}:{other:x};"));
+            assert_eq!(
+                text,
+                format!(
+                    "8 bytes at {other:#x}: old {:#x}, new {:#x}\n",
+                    u64::from(old) << 8,
+                    u64::from(value) << 8
+                )
+            );
+            assert_eq!(refreshes.load(Ordering::Relaxed), before + 1, "a new snapshot");
+        }
+        client.raw(&frame(b"vCont;c"));
+        client.console();
+        client.raw(b"\x03");
+        assert_eq!(client.reply().unwrap(), "T02thread:989680;", "Ctrl-C while watching");
+        assert_eq!(client.ask(&format!("{clear},{INIT_TASK:x},4")), "OK");
+        assert_eq!(client.ask(&format!("{clear},{other:x},8")), "OK");
+    }
+    assert_eq!(client.ask(&format!("Z2,{INIT_TASK:x},1001")), "E16", "too much");
+}
+
+#[test]
+fn memory_that_cannot_be_read_ends_the_watch_with_the_reason() {
+    let (_server, mut client) = attached(FakeHost::new());
+    assert_eq!(client.ask("Z2,10,8"), "OK");
+    client.raw(&frame(b"vCont;c"));
+    let text = client.console_until("T00thread:989680;");
+    assert!(text.starts_with("Watching ends: ") && text.contains("virtual address 0x10"), "{text}");
+}
+
+#[test]
+fn a_client_may_leave_and_a_server_stop_in_the_middle_of_a_watch() {
+    let server = fake::serve(FakeHost::new());
+    let mut client = Client::connect(server.address);
+    client.ask(&format!("Z2,{INIT_TASK:x},4"));
+    client.raw(&frame(b"vCont;c"));
+    client.console();
+    drop(client);
+    let mut client = super::lifecycle::connect_when_free(server.address);
+    client.ask(&format!("Z2,{INIT_TASK:x},4"));
+    client.raw(&frame(b"vCont;c"));
+    client.console();
+    server.stop().unwrap();
+    assert_eq!(client.event(), None);
 }
 
 #[test]

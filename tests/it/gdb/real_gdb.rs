@@ -1,9 +1,9 @@
 //! GDB itself, against the fake machine and a `vmlinux` linked like one.
 
 use std::{
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::Arc,
 };
 
@@ -11,7 +11,7 @@ use nettlp_gdb::gdb::{Options, Server};
 
 use super::{
     client::Client,
-    fake::{self, FakeHost, SYMBOL_FILE},
+    fake::{self, FakeHost, INIT_TASK, SYMBOL_FILE},
 };
 
 /// Builds the fake kernel's `vmlinux` in `directory`.
@@ -149,17 +149,21 @@ fn what_the_kernels_scripts_ask_first() {
 #[test]
 fn what_cannot_be_done_is_said_and_the_session_goes_on() {
     let directory = tempfile::tempdir().unwrap();
-    let cannot = |what| format!("nettlp-gdb cannot {what}: it reads the target's memory from outside");
     check(
         Some(&vmlinux(directory.path())),
         &[
             "x/x 0x10",
-            "continue",
             "stepi",
             "break *&_text",
             "continue",
             "delete",
-            "watch *(long *)&init_task",
+            "rwatch *(long *)&init_task",
+            "continue",
+            "delete",
+            "watch *(char (*)[8192])&init_task",
+            "continue",
+            "delete",
+            "watch *(long *)0x10",
             "continue",
             "delete",
             "set var $rbx = 1",
@@ -170,10 +174,10 @@ fn what_cannot_be_done_is_said_and_the_session_goes_on() {
         ],
         &[
             "Cannot access memory at address 0x10",
-            &cannot("continue"),
-            &cannot("step"),
+            "nettlp-gdb cannot step: it reads the target's memory from outside",
             "Thread 1 \"swapper/0\" stopped.",
-            "The 1 breakpoint(s) and watchpoint(s) GDB has set can never be reached.",
+            "nettlp-gdb cannot continue: the 1 breakpoint(s) or read watchpoint(s) GDB has set can never be reached",
+            "You may have requested too many hardware breakpoints/watchpoints.",
             "Could not write register \"rbx\"; remote failure reply 'E.registers are read-only",
             "Cannot access memory at address 0xffffffff93000000",
             "Can't kill process",
@@ -181,6 +185,45 @@ fn what_cannot_be_done_is_said_and_the_session_goes_on() {
             "0xffffffff93000000:\t\"swapper\"",
         ],
     );
+}
+
+/// GDB's own `watch`: what it prints of the change is what it then reads itself.
+#[test]
+fn a_variable_is_watched() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = FakeHost::new();
+    let written = host.written.clone();
+    let server = fake::serve(host);
+    let script = directory.path().join("commands");
+    let commands = "watch *(long *)&init_task\ncontinue\nprint \"stopped\"\ninfo threads\ndetach\n";
+    std::fs::write(&script, commands).unwrap();
+    let mut gdb = Command::new("gdb")
+        .args(["-nx", "-batch", "-ex", "set debuginfod enabled off"])
+        .args(["-ex", &format!("target remote {}", server.address), "-x"])
+        .arg(&script)
+        .arg(vmlinux(directory.path()))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The server's own words come on standard error. Once it says that it reads, it has read what memory held before.
+    let mut said = BufReader::new(gdb.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let start = said.by_ref().take_while(|line| !line.starts_with("Reading 1 watched range(s)")).count();
+    written.lock().unwrap().insert(INIT_TASK, b'S');
+    let said: Vec<String> = said.collect();
+    let done = gdb.wait_with_output().unwrap();
+    let text = format!("{start} lines\n{}\n{}", said.join("\n"), String::from_utf8_lossy(&done.stdout));
+    assert!(done.status.success(), "{text}");
+    let (old, new) = (u64::from_le_bytes(*b"swapper\0"), u64::from_le_bytes(*b"Swapper\0"));
+    for line in [
+        format!("8 bytes at {INIT_TASK:#x}: old {old:#x}, new {new:#x}"),
+        "Thread 1 \"swapper/0\" hit Hardware watchpoint 1: *(long *)&init_task".to_owned(),
+        format!("Old value = {old}\nNew value = {new}"),
+        "$1 = \"stopped\"".to_owned(),
+        "Thread 10000001".to_owned(),
+    ] {
+        assert!(text.contains(&line), "`{line}` is not in what gdb printed:\n{text}");
+    }
 }
 
 #[test]
