@@ -77,7 +77,7 @@ class Bench:
         return (self.logs / "serve.log").read_text(errors="replace")
 
     def command(self, *arguments: str) -> list[str]:
-        """The words of one nettlp-gdb command about the target."""
+        """The command line of one nettlp-gdb command about the target."""
         return [str(self.binary), *arguments, *self.target(self._command_ip)]
 
     def run(self, *arguments: str, seconds: float = 120) -> str:
