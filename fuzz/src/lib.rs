@@ -394,6 +394,7 @@ fn machine() -> &'static Target {
                 known: Default::default(),
                 force: false,
                 validity: Validity::Stop,
+                user_memory: nettlp_gdb::kernel::UserMemory::All,
             },
             &|_| {},
         )
