@@ -8,15 +8,19 @@ pub mod debug_file;
 pub mod handout;
 pub mod writing;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use crate::{
-    addr::PhysRange,
+    addr::{PhysRange, VirtAddr},
     kernel::{
         Kernel, KernelError,
         btf::{self, BtfError},
         kallsyms::TargetSymbols,
         locate::{self, Given, Hints, LocateError, Progress},
+        registers::Registers,
     },
     link::{self, Client, LinkError},
     mem::{
@@ -161,6 +165,15 @@ fn given(known: &profile::Kernel) -> Given {
     }
 }
 
+/// Registers that the stacks of a dead machine's CPUs tell.
+#[derive(Debug, Clone)]
+pub struct OnStacks {
+    /// The tasks that the CPUs ran: while these are the same, so are the stacks.
+    pub tasks: Vec<VirtAddr>,
+    /// Of each CPU, and whether it stood exactly there.
+    pub registers: Vec<Option<(Registers, bool)>>,
+}
+
 /// A target that was attached to.
 pub struct Session {
     /// The kernel found there.
@@ -171,6 +184,8 @@ pub struct Session {
     pub phys: Arc<dyn PhysMem>,
     /// The kernel's virtual memory past the cache, for what must be seen as it is at this moment.
     pub now: Arc<dyn VirtMem>,
+    /// What was found on the stacks of a dead machine's CPUs, which change no more.
+    pub on_stacks: Mutex<Option<OnStacks>>,
     /// What a GDB is handed that comes without a file.
     pub symbol_file: Option<SymbolFile>,
     lines: Option<DwarfLines>,
@@ -249,6 +264,7 @@ impl Session {
             kallsyms,
             phys,
             now,
+            on_stacks: Mutex::default(),
             symbol_file: None,
             lines,
             cache,
