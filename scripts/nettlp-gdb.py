@@ -1,5 +1,5 @@
-"""The Linux kernel's commands for GDB: lx-ps, lx-dmesg, lx-version, lx-cmdline, lx-lsmod, lx-mounts, lx-cpus and the
-functions $lx_current(), $lx_task_by_pid() and $lx_per_cpu(). `help lx-ps` and so on explain each.
+"""The Linux kernel's commands for GDB: lx-ps, lx-dmesg, lx-version, lx-cmdline, lx-lsmod, lx-symbols, lx-mounts,
+lx-cpus and the functions $lx_current(), $lx_task_by_pid() and $lx_per_cpu(). `help lx-ps` and so on explain each.
 
     gdb VMLINUX -ex "target remote :1234" -ex "source scripts/nettlp-gdb.py" -ex lx-ps
 

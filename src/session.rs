@@ -16,10 +16,11 @@ use std::{
 use crate::{
     addr::{PhysRange, VirtAddr},
     kernel::{
-        Kernel, KernelError,
+        Kernel, KernelError, KernelMap,
         btf::{self, BtfError},
         kallsyms::TargetSymbols,
         locate::{self, Given, Hints, LocateError, Progress},
+        module, module_symbols,
         registers::Registers,
     },
     link::{self, Client, LinkError},
@@ -41,9 +42,10 @@ use crate::{
     },
     synth::{
         self, SymbolFile,
+        modules::Loaded,
         vmlinux::{SynthError, Synthesized},
     },
-    types::{self, TypeSource, dwarf::Dwarf},
+    types::{self, TypeSource, btf::Btf, dwarf::Dwarf},
     vmlinux::{Vmlinux, VmlinuxError},
 };
 
@@ -155,6 +157,12 @@ fn symbols_of(file: &Arc<Vmlinux>) -> Result<Option<ElfSymbols>, VmlinuxError> {
     }
 }
 
+/// The types in the kernel's memory, where its own symbols or else the image has them.
+fn own_types(memory: &Arc<dyn VirtMem>, map: &KernelMap, kallsyms: &Arc<TargetSymbols>) -> btf::InMemory {
+    let symbols = map.slide.map(|slide| Relocated::new(Box::new(Arc::clone(kallsyms)), slide));
+    btf::InMemory::new(Arc::clone(memory), map, symbols)
+}
+
 fn given(known: &profile::Kernel) -> Given {
     let symbol = |name: &str| known.symbols.get(name).copied();
     Given {
@@ -180,6 +188,8 @@ pub struct Session {
     pub kernel: Arc<Kernel>,
     /// The symbol table the kernel carries for itself, read when it is asked for.
     pub kallsyms: Arc<TargetSymbols>,
+    /// The types it carries for itself, likewise.
+    own_types: Arc<btf::InMemory>,
     /// Its physical memory, confined to its RAM.
     pub phys: Arc<dyn PhysMem>,
     /// The kernel's virtual memory past the cache, for what must be seen as it is at this moment.
@@ -238,10 +248,8 @@ impl Session {
         let memory: Arc<dyn VirtMem> =
             Arc::new(AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask));
         let kallsyms = Arc::new(TargetSymbols::new(Arc::clone(&memory), Arc::clone(&phys), map.clone()));
-        let types = types.unwrap_or_else(|| -> Arc<dyn TypeSource> {
-            let own = map.slide.map(|slide| Relocated::new(Box::new(Arc::clone(&kallsyms)), slide));
-            Arc::new(btf::InMemory::new(Arc::clone(&memory), &map, own))
-        });
+        let own_types = Arc::new(own_types(&memory, &map, &kallsyms));
+        let types = types.unwrap_or_else(|| own_types.clone());
         let mut symbols: Box<dyn SymbolTable> = match symbols {
             Some(symbols) => Box::new(symbols),
             None => Box::new(Arc::clone(&kallsyms)),
@@ -262,6 +270,7 @@ impl Session {
         Ok(Self {
             kernel: Arc::new(kernel),
             kallsyms,
+            own_types,
             phys,
             now,
             on_stacks: Mutex::default(),
@@ -282,20 +291,10 @@ impl Session {
     pub fn synthesize(&self) -> Result<Synthesized, SynthesisError> {
         let kernel = &*self.kernel;
         let symbols = kernel.symbols("a vmlinux")?;
-        let btf = Arc::new(btf::read(&*kernel.memory, &btf::Place::of(&kernel.map, Some(symbols)))?);
+        let btf = self.own_types.btf()?;
         // Only what the kernel itself says makes a whole file; modules come and go.
-        let modules = btf::modules(kernel, &btf).unwrap_or_else(|error| {
-            log::warn!("the file has no types of modules: {error}");
-            Vec::new()
-        });
-        let modules = modules.iter().filter_map(|one| match &one.types {
-            Ok(types) => Some((&*one.module, types)),
-            Err(error) => {
-                log::warn!("the file has no types of module {}: {error}", one.module);
-                None
-            }
-        });
-        let modules: Vec<_> = modules.collect();
+        let modules = self.module_types(&btf);
+        let modules: Vec<_> = modules.iter().map(|(name, types)| (name.as_str(), types)).collect();
         Ok(synth::vmlinux::write(&synth::vmlinux::Input {
             symbols: symbols.table(),
             btf: &btf,
@@ -304,6 +303,50 @@ impl Session {
             release: kernel.map.release.as_deref(),
             banner: kernel.map.banner.as_deref(),
         })?)
+    }
+
+    /// Makes a symbol file of the modules loaded now, at the addresses they run at. It has their types where the
+    /// kernel carries any.
+    ///
+    /// # Errors
+    /// [`SynthesisError`].
+    pub fn synthesize_modules(&self) -> Result<Synthesized, SynthesisError> {
+        let kernel = &*self.kernel;
+        let reader = module_symbols::ModuleSymbols::resolve(kernel)?;
+        let modules = module::list(kernel)?;
+        let types = match self.own_types.btf() {
+            Ok(btf) => self.module_types(&btf),
+            Err(error) => {
+                log::info!("the symbols of modules come without types: {error}");
+                Vec::new()
+            }
+        };
+        let mut symbols = Vec::new();
+        for module in &modules {
+            let formed = module.state != "unformed";
+            symbols.push(if formed { reader.of(module)? } else { Vec::new() });
+        }
+        let typed = |name: &str| types.iter().find(|(module, _)| module == name).map(|(_, types)| types);
+        let loaded = modules.iter().zip(&symbols);
+        let loaded: Vec<_> =
+            loaded.map(|(module, symbols)| Loaded { module, symbols, types: typed(&module.name) }).collect();
+        Ok(synth::modules::write(&loaded)?)
+    }
+
+    /// The types of each module that has any; those of the others are missed, not needed.
+    fn module_types(&self, kernel: &Arc<Btf>) -> Vec<(String, Btf)> {
+        let modules = btf::modules(&self.kernel, kernel).unwrap_or_else(|error| {
+            log::warn!("there are no types of modules: {error}");
+            Vec::new()
+        });
+        let typed = modules.into_iter().filter_map(|one| match one.types {
+            Ok(types) => Some((one.module, types)),
+            Err(error) => {
+                log::warn!("there are no types of module {}: {error}", one.module);
+                None
+            }
+        });
+        typed.collect()
     }
 
     /// Forgets what was read, so that the next read sees the target as it is now.

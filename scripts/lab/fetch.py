@@ -8,6 +8,7 @@ renames them. Run as `python3 -m lab.fetch`; prints the release.
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class Kernel:
 
     release: str
     directory: Path
+    # What makes apt know its packages, where they are not of the system's own suite.
+    apt: tuple[str, ...] = ()
 
     @property
     def vmlinuz(self) -> Path:
@@ -75,12 +78,12 @@ def current_release(update: bool) -> str:
     raise FetchError(f"apt does not know {META_PACKAGE}: is this Debian 12 or later on amd64?")
 
 
-def unpack(package: str, members: list[str], into: Path, options: list[str] | None = None) -> None:
+def unpack(package: str, members: list[str], into: Path, options: Sequence[str] = ()) -> None:
     """Downloads `package` (NAME or NAME=VERSION; `options` go to apt) and unpacks the paths that match any of `members`
     below `into`."""
     print(f"Downloading {package}", file=sys.stderr)
     got = subprocess.run(
-        ["apt-get", *(options or []), "download", "-qq", package],
+        ["apt-get", *options, "download", "-qq", package],
         cwd=into, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )
     archives = list(into.glob("*.deb"))

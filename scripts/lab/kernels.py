@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab import cache, fetch
@@ -39,14 +39,14 @@ def kernel(series: Series) -> fetch.Kernel:
     """The series' kernel, from the cache or downloaded into it; when apt cannot be asked, the newest in the cache."""
     try:
         release, package = _newest(series)
-        found = fetch.in_cache(release)
-        return found if _is_usable(found) else _download(series, found, package)
+        found = replace(fetch.in_cache(release), apt=tuple(_apt(series)))
+        return found if _is_usable(found) else _download(found, package)
     except fetch.FetchError as error:
         cached = [made for made in fetch.cached() if _is_usable(made) and re.match(series.release, made.release)]
         if not cached:
             raise
         print(f"warning: {error}; using {cached[-1].release} from the cache", file=sys.stderr)
-        return cached[-1]
+        return replace(cached[-1], apt=tuple(_apt(series)))
 
 
 def _is_usable(kernel: fetch.Kernel) -> bool:
@@ -77,14 +77,13 @@ def _newest(series: Series) -> tuple[str, str]:
     return newest, releases[newest]
 
 
-def _download(series: Series, wanted: fetch.Kernel, package: str) -> fetch.Kernel:
-    options = _apt(series)
+def _download(wanted: fetch.Kernel, package: str) -> fetch.Kernel:
     # Since 7 the image is in a package that has no configuration beside it.
     binary = package.startswith("linux-binary-")
     image = ["./usr/lib/modules/*/vmlinuz"] if binary else ["./boot/vmlinuz-*", "./boot/config-*"]
     with cache.fill(wanted.directory) as directory:
-        fetch.unpack(package, image, directory, options)
-        fetch.unpack(f"linux-image-{wanted.release}-dbg", ["./usr/lib/debug/*vmlinux*"], directory, options)
+        fetch.unpack(package, image, directory, wanted.apt)
+        fetch.unpack(f"linux-image-{wanted.release}-dbg", ["./usr/lib/debug/*vmlinux*"], directory, wanted.apt)
         made = fetch.Kernel(wanted.release, directory)
         for part, pattern in ((made.vmlinuz, "vmlinuz*"), (made.vmlinux, "vmlinux*"), (made.config, "config-*")):
             found = [path for path in directory.rglob(pattern) if path.is_file() and not path.is_symlink()]

@@ -1,7 +1,8 @@
-"""The kernel's own gdb scripts, made from Debian's linux-source for a kernel that was built without them.
+"""The kernel's own gdb scripts, for a kernel whose package comes without them.
 
-Input: a kernel of `lab.fetch`, for its release and config. Output: a cached
-vmlinux-gdb.py with scripts/gdb/linux beside it, constants.py included.
+Input: a kernel of `lab.fetch`. Output: a cached vmlinux-gdb.py with scripts/gdb/linux beside it. All of it is in the
+source package but constants.py, which the preprocessor makes from the headers package, as scripts/gdb/linux/Makefile
+would: nothing of the kernel is built.
 """
 
 import re
@@ -11,6 +12,9 @@ import sys
 from pathlib import Path
 
 from lab import cache, fetch
+
+# Above this line constants.py.in includes headers (scripts/gdb/linux/Makefile).
+END_OF_HEADERS = "<!-- end-c-headers -->"
 
 
 def scripts(kernel: fetch.Kernel) -> Path:
@@ -25,40 +29,39 @@ def scripts(kernel: fetch.Kernel) -> Path:
 def _generate(kernel: fetch.Kernel, into: Path) -> None:
     build = into / "build"
     build.mkdir()
-    series = re.match(r"\d+\.\d+", kernel.release)[0]
-    fetch.unpack(f"linux-source-{series}={_version(kernel.release)}", ["./usr/src/*.tar.xz"], build)
     print(f"Generating the gdb scripts of {kernel.release}", file=sys.stderr)
+    series = re.match(r"\d+\.\d+", kernel.release)[0]
+    fetch.unpack(f"linux-source-{series}", ["./usr/src/*.tar.xz"], build, kernel.apt)
     archive = next(build.glob("usr/src/*.tar.xz"))
-    subprocess.run(["tar", "-xf", archive, "-C", build, "--strip-components=1"], check=True)
-    archive.unlink()
-    config = kernel.config.read_text().replace("# CONFIG_GDB_SCRIPTS is not set", "CONFIG_GDB_SCRIPTS=y")
-    # Debian's keys for signing modules are not in the source package.
-    config = re.sub(r'^(CONFIG_SYSTEM_TRUSTED_KEYS)=.*', r'\1=""', config, flags=re.MULTILINE)
-    (build / ".config").write_text(config)
-    log = into / "make.log"
-    with log.open("wb") as output:
-        for targets in (["olddefconfig"], ["prepare0", "scripts_gdb"]):
-            made = subprocess.run(["make", "-j2", *targets], cwd=build, stdout=output, stderr=output)
-            if made.returncode != 0:
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-                raise fetch.FetchError(f"make {' '.join(targets)} failed:\n{tail}")
+    wanted = ["--strip-components=1", "--wildcards", "*/scripts/gdb/*"]
+    subprocess.run(["tar", "-xf", archive, "-C", build, *wanted], check=True)
     target = into / "scripts" / "gdb"
     (target / "linux").mkdir(parents=True)
     for script in (build / "scripts/gdb/linux").glob("*.py"):
         shutil.copy(script, target / "linux" / script.name)
+    (target / "linux/constants.py").write_text(_constants(kernel, build))
     shutil.copy(build / "scripts/gdb/vmlinux-gdb.py", into / "vmlinux-gdb.py")
     shutil.rmtree(build)
-    log.unlink()
 
 
-def _version(release: str) -> str:
-    """The Debian version the kernel's package was built from."""
-    shown = subprocess.run(["apt-cache", "show", f"linux-image-{release}"], capture_output=True, text=True).stdout
-    # A signed image's own version may differ from that of the source it was built from.
-    for pattern in (r"^Built-Using: linux \(= (\S+?)\)", r"^Version: (\S+)"):
-        if found := re.search(pattern, shown, re.MULTILINE):
-            return found[1]
-    raise fetch.FetchError(f"apt does not know linux-image-{release}")
+def _constants(kernel: fetch.Kernel, build: Path) -> str:
+    common = f"linux-headers-{kernel.release.removesuffix('-cloud-amd64')}-common"
+    own = f"linux-headers-{kernel.release}"
+    for package in (common, own):
+        fetch.unpack(package, ["./usr/src/*/include/*"], build, kernel.apt)
+    trees = [build / "usr/src" / package for package in (common, own)]
+    places = ["arch/x86/include", "arch/x86/include/generated", "include", "arch/x86/include/uapi",
+              "arch/x86/include/generated/uapi", "include/uapi", "include/generated/uapi"]
+    compilers = subprocess.run(["cc", "-print-file-name=include"], check=True, capture_output=True, text=True).stdout
+    command = ["cc", "-E", "-x", "c", "-P", "-nostdinc", "-isystem", compilers.strip(), "-D__KERNEL__"]
+    command += [f"-I{tree / place}" for place in places for tree in trees if (tree / place).is_dir()]
+    for header in ("compiler-version.h", "kconfig.h", "compiler_types.h"):
+        path = trees[0] / "include/linux" / header
+        command += ["-include", str(path)] if path.is_file() else []
+    made = subprocess.run([*command, build / "scripts/gdb/linux/constants.py.in"], capture_output=True, text=True)
+    if made.returncode != 0:
+        raise fetch.FetchError(f"the headers of {kernel.release} do not make constants.py: {made.stderr.strip()}")
+    return made.stdout.partition(END_OF_HEADERS)[2]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Makes the commands known to GDB. They are named here, once; each module defines its own."""
 
 # Importing a subsystem notes its commands.
-from . import command, cpus, dmesg, modules, mounts, percpu, tasks, version  # noqa: F401
+from . import bt, command, cpus, dmesg, modules, mounts, percpu, tasks, version  # noqa: F401
 
 
 def load() -> None:
@@ -9,6 +9,6 @@ def load() -> None:
     present = command.register()
     if present:
         command.warn(f"GDB has these already, left in place: {', '.join(present)}")
-    if command.help_of("lx-symbols"):
-        command.warn("do not use the kernel scripts' lx-symbols here: on x86 it loads vmlinux anew, "
-                     "without the KASLR slide")
+    if "lx-symbols" in present:
+        command.warn("do not use the kernel scripts' lx-symbols here: on x86 it loads vmlinux anew, without the KASLR "
+                     "slide; add-symbol-file target:/modules has the symbols of modules")

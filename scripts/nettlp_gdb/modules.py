@@ -1,10 +1,16 @@
-"""lx-lsmod."""
+"""lx-lsmod and lx-symbols."""
 
 from typing import Iterator
 
+import gdb
+
 from . import target
-from .command import command, show
+from .command import command, settled, show
 from .core import modules
+from .core.errors import TargetError
+
+# The file that the server makes of the modules loaded when it is opened.
+_SYMBOLS = "target:/modules"
 
 
 def _layouts() -> modules.ModuleLayouts:
@@ -40,3 +46,26 @@ def lx_lsmod() -> None:
     One line per module: the address of its code, its name, the bytes it keeps, how
     often it is in use, and by which modules."""
     show(modules.HEADER, _rows)
+
+
+@command("lx-symbols")
+def lx_symbols() -> None:
+    """(Re-)load the symbols of the currently loaded modules.
+
+    Usage: lx-symbols
+
+    The server makes them of the kernel's memory, as they are loaded now, with types
+    where the kernel carries any; no file of a module is needed. Give it again when
+    modules came or went."""
+    count = len(settled(_rows))
+    for objfile in gdb.objfiles():
+        if objfile.filename == _SYMBOLS:
+            gdb.execute(f"remove-symbol-file {_SYMBOLS}", to_string=True)
+    if count == 0:
+        gdb.write("no modules are loaded\n")
+        return
+    try:
+        gdb.execute(f"add-symbol-file {_SYMBOLS}", to_string=True)
+    except gdb.error as error:
+        raise TargetError(f"the server has no symbols of modules (monitor modules may say why): {error}") from None
+    gdb.write(f"symbols of {count} modules loaded\n")

@@ -77,6 +77,11 @@ impl Host for Session {
         self.symbol_file.clone()
     }
 
+    fn module_symbols(&self) -> Result<Vec<u8>, MonitorError> {
+        let made = self.synthesize_modules().map_err(|error| MonitorError::Failed(error.to_string()))?;
+        Ok(made.bytes)
+    }
+
     fn refresh(&self) {
         Self::refresh(self);
     }

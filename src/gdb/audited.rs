@@ -62,13 +62,17 @@ impl Audited {
             Some((b'G' | b'P', _)) => {
                 trail.append(&Event::Write { space: Space::Registers, ranges: &[], allowed: false })
             }
-            _ => match body.strip_prefix(b"qRcmd,").and_then(unhex) {
-                Some(line) => {
-                    let command = format!("monitor {}", String::from_utf8_lossy(&line));
-                    trail.append(&Event::Command { command: &command })
+            _ => {
+                let called = |prefix: &[u8], name: &str| {
+                    let argument = body.strip_prefix(prefix)?.split(|byte| *byte == b',').next()?;
+                    Some(format!("{name} {}", String::from_utf8_lossy(&unhex(argument)?)))
+                };
+                // What a file holds was read from the target's memory too.
+                match called(b"qRcmd,", "monitor").or_else(|| called(b"vFile:open:", "open")) {
+                    Some(command) => trail.append(&Event::Command { command: &command }),
+                    None => Ok(()),
                 }
-                None => Ok(()),
-            },
+            }
         }
     }
 

@@ -68,6 +68,14 @@ pub trait Host: Send + Sync {
         None
     }
 
+    /// A file with the symbols of the modules that are loaded now.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    fn module_symbols(&self) -> Result<Vec<u8>, MonitorError> {
+        Err(MonitorError::Failed("this machine has no modules".to_owned()))
+    }
+
     /// Forgets what was cached of the target.
     fn refresh(&self);
 

@@ -23,6 +23,9 @@ use crate::{
     symbols::lines::{SourceFrame, SourceLines},
 };
 
+/// Tasks whose stacks are held at once: bounds memory, and with 12 us a read still hides the latency.
+const AT_ONCE: usize = 128;
+
 /// Whose backtraces are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
@@ -117,39 +120,66 @@ pub fn read(
     let saved = SavedRegisters::resolve(kernel)?;
     let cpus = percpu::cpus(kernel)?;
     let (tasks, torn) = chosen(kernel, which, &cpus)?;
-    let addrs: Vec<VirtAddr> = tasks.iter().map(|task| task.addr).collect();
-    let outcomes = saved.of(kernel, &addrs);
-    let stacks = sleeping_stacks(kernel, &outcomes, saved.stack_len());
-    let halted = Halted::find(kernel)?;
-    let (mut starts, mut begun) = (Vec::new(), Vec::new());
-    for ((task, outcome), stack) in tasks.iter().zip(outcomes).zip(stacks) {
-        let cpu = cpus.iter().find(|cpu| cpu.current == task.addr);
-        let begin = match (outcome, stack, cpu) {
-            (_, _, Some(cpu)) => halted.start(&unwinder, cpu, task, saved.stack_len()),
-            (Ok(Some(asleep)), Some(Ok(stack)), None) => Ok(asleep_start(&asleep, stack)),
-            (Ok(Some(_)), Some(Err(error)), None) | (Err(error), _, None) => Err(error.to_string()),
-            (Ok(_), _, None) => Err("it is on a CPU, and no CPU says that it runs it".to_owned()),
-        };
-        let (recovered, failed) = match begin {
-            Ok((start, recovered)) => {
-                starts.push(start);
-                (recovered, None)
-            }
-            Err(reason) => (None, Some(reason)),
-        };
-        begun.push(Begun { task, cpu, recovered, failed });
-    }
-    let traces = unwinder.walk(starts);
-    let code = Code::new(kernel);
-    let places: Vec<VirtAddr> =
-        traces.iter().flat_map(|trace| trace.frames.iter().map(Frame::lookup)).collect();
-    let names = Names { code: &code, sources: sources(kernel, &places, lines) };
-    let mut traces = traces.into_iter();
-    let finish = |begun: Begun<'_>| {
-        let trace = if begun.failed.is_none() { traces.next() } else { None };
-        names.backtrace(begun, trace)
+    let reader = Reader {
+        kernel,
+        unwinder,
+        saved,
+        cpus,
+        halted: Halted::find(kernel)?,
+        code: Code::new(kernel),
+        lines,
     };
-    Ok(Backtraces { tasks: begun.into_iter().map(finish).collect(), torn })
+    let tasks = tasks.chunks(AT_ONCE).flat_map(|some| reader.read(some)).collect();
+    Ok(Backtraces { tasks, torn })
+}
+
+/// What backtraces are read with.
+struct Reader<'k> {
+    kernel: &'k Kernel,
+    unwinder: Unwinder<'k>,
+    saved: SavedRegisters,
+    cpus: Vec<Cpu>,
+    halted: Halted<'k>,
+    code: Code<'k>,
+    lines: Option<&'k dyn SourceLines>,
+}
+
+impl Reader<'_> {
+    /// The backtraces of `tasks`, side by side.
+    fn read(&self, tasks: &[Task]) -> Vec<Backtrace> {
+        let Self { kernel, unwinder, saved, halted, .. } = self;
+        let addrs: Vec<VirtAddr> = tasks.iter().map(|task| task.addr).collect();
+        let outcomes = saved.of(kernel, &addrs);
+        let stacks = sleeping_stacks(kernel, &outcomes, saved.stack_len());
+        let (mut starts, mut begun) = (Vec::new(), Vec::new());
+        for ((task, outcome), stack) in tasks.iter().zip(outcomes).zip(stacks) {
+            let cpu = self.cpus.iter().find(|cpu| cpu.current == task.addr);
+            let begin = match (outcome, stack, cpu) {
+                (_, _, Some(cpu)) => halted.start(unwinder, cpu, task, saved.stack_len()),
+                (Ok(Some(asleep)), Some(Ok(stack)), None) => Ok(asleep_start(&asleep, stack)),
+                (Ok(Some(_)), Some(Err(error)), None) | (Err(error), _, None) => Err(error.to_string()),
+                (Ok(_), _, None) => Err("it is on a CPU, and no CPU says that it runs it".to_owned()),
+            };
+            let (recovered, failed) = match begin {
+                Ok((start, recovered)) => {
+                    starts.push(start);
+                    (recovered, None)
+                }
+                Err(reason) => (None, Some(reason)),
+            };
+            begun.push(Begun { task, cpu, recovered, failed });
+        }
+        let traces = unwinder.walk(starts);
+        let places: Vec<VirtAddr> =
+            traces.iter().flat_map(|trace| trace.frames.iter().map(Frame::lookup)).collect();
+        let names = Names { code: &self.code, sources: sources(kernel, &places, self.lines) };
+        let mut traces = traces.into_iter();
+        let finish = |begun: Begun<'_>| {
+            let trace = if begun.failed.is_none() { traces.next() } else { None };
+            names.backtrace(begun, trace)
+        };
+        begun.into_iter().map(finish).collect()
+    }
 }
 
 /// A task whose walk has begun, or cannot.

@@ -45,6 +45,8 @@ const OUTERMOST: u64 = 512;
 const MAX_PADDING: u64 = 16;
 /// Places on a CPU's stacks that are tried as a start: a return address takes eight bytes of them.
 const MAX_CANDIDATES: usize = 4096;
+/// Walks held in memory at once.
+const AT_ONCE: usize = 64;
 
 /// What is known of the CPUs of a machine that died.
 pub struct Halted<'k> {
@@ -181,31 +183,46 @@ impl Scan<'_> {
     /// The innermost return address into `function` that is proved.
     fn anchored(&self, function: &str) -> Option<Candidate> {
         let candidates = self.candidates(|value| self.function(value).is_some_and(|name| name == function));
-        if let Some((found, _)) = self.proved(candidates.clone()).into_iter().next() {
+        if let Some(found) = self.first_proved(&candidates) {
             return Some(found);
         }
         // On the way something is computed from the frame pointer, and what it was in `function` is not known: it is the
         // one that leads to the end, and, where several do, through most of the functions that a CPU stops in.
         let guesses = candidates.iter().flat_map(|candidate| self.frame_pointers(*candidate));
-        let proved = self.proved(guesses.take(MAX_CANDIDATES).collect());
-        let known = |trace: &Trace| {
-            let names =
-                trace.frames.iter().filter_map(|frame| self.function(frame.lookup().raw().wrapping_add(1)));
-            names.filter(|name| STOPPED.contains(&name.as_str())).count()
-        };
-        // Of equals the last one is taken, and the innermost is the first.
-        proved.into_iter().rev().max_by_key(|(_, trace)| known(trace)).map(|(candidate, _)| candidate)
+        let guesses: Vec<Candidate> = guesses.take(MAX_CANDIDATES).collect();
+        let mut best: Option<(usize, Candidate)> = None;
+        for some in guesses.chunks(AT_ONCE) {
+            for (candidate, trace) in self.proved(some) {
+                let passed = self.stops_passed(&trace);
+                if best.is_none_or(|(most, _)| passed > most) {
+                    best = Some((passed, candidate));
+                }
+            }
+        }
+        best.map(|(_, candidate)| candidate)
+    }
+
+    /// The innermost return address that is proved, into whatever function.
+    fn any(&self) -> Option<Candidate> {
+        self.first_proved(&self.candidates(|_| true))
+    }
+
+    fn first_proved(&self, candidates: &[Candidate]) -> Option<Candidate> {
+        let mut found = candidates.chunks(AT_ONCE).filter_map(|some| self.proved(some).into_iter().next());
+        found.next().map(|(candidate, _)| candidate)
+    }
+
+    /// How many frames of a walk are in functions that a CPU stops in.
+    fn stops_passed(&self, trace: &Trace) -> usize {
+        let names =
+            trace.frames.iter().filter_map(|frame| self.function(frame.lookup().raw().wrapping_add(1)));
+        names.filter(|name| STOPPED.contains(&name.as_str())).count()
     }
 
     /// The function that a return address leads into.
     fn function(&self, value: u64) -> Option<String> {
         let (symbol, _) = self.kernel.symbols.as_ref()?.containing(VirtAddr::new(value.wrapping_sub(1)))?;
         Some(symbol.name)
-    }
-
-    /// The innermost return address that is proved, into whatever function.
-    fn any(&self) -> Option<Candidate> {
-        self.proved(self.candidates(|_| true)).into_iter().next().map(|(candidate, _)| candidate)
     }
 
     /// Words that may be return addresses into the kernel's image, of each stack the innermost first.
@@ -237,9 +254,9 @@ impl Scan<'_> {
     }
 
     /// Those whose walk ends where it must, in their order.
-    fn proved(&self, candidates: Vec<Candidate>) -> Vec<(Candidate, Trace)> {
+    fn proved(&self, candidates: &[Candidate]) -> Vec<(Candidate, Trace)> {
         let starts = candidates.iter().map(|candidate| candidate.start(self.stacks)).collect();
-        let walked = candidates.into_iter().zip(self.unwinder.walk(starts));
+        let walked = candidates.iter().copied().zip(self.unwinder.walk(starts));
         walked.filter(|(_, trace)| self.ends(trace) && self.all_called(trace)).collect()
     }
 
@@ -276,3 +293,6 @@ impl Scan<'_> {
         call::precedes(self.kernel, &inner).into_iter().all(|called| called)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{Kernel, KernelError};
 use crate::{
     addr::VirtAddr,
-    types::{Field, FieldInfo, TypeError, TypeSource, field::member_bytes},
+    types::{Field, FieldInfo, Tag, Type, TypeError, TypeSource, field::member_bytes},
 };
 
 /// No kernel has more: bounds a walk over a damaged list.
@@ -30,14 +30,81 @@ pub struct Module {
     pub state: String,
     /// References, its own base count taken off; `None` for a kernel without module unloading.
     pub references: Option<i64>,
+    /// What it keeps in memory, code first.
+    pub parts: Vec<Part>,
+}
+
+/// A stretch of memory with one kind of a module's sections.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Part {
+    /// `text`, `rodata`, `data`...; `init_` before it for what goes once the module is live.
+    pub name: String,
+    /// Where it is.
+    pub start: VirtAddr,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl Part {
+    /// Whether it holds code.
+    #[must_use]
+    pub fn is_text(&self) -> bool {
+        self.name.ends_with("text")
+    }
 }
 
 /// Where the sections of a module are said to be.
 enum Placement {
     /// `core_layout` and `init_layout` (to 6.3).
-    Core { base: Field<VirtAddr>, size: Field<u64> },
-    /// `mem[]`, the first one text (since ac3b43283923, 6.4).
-    Mem { element: u64, count: u64, array: u64, base: u64, size: u64 },
+    Areas(Vec<Area>),
+    /// `mem[]`, the first one text (since ac3b43283923, 6.4), with the names of its elements.
+    Mem { element: u64, count: u64, array: u64, base: u64, size: u64, names: Vec<(String, i128)> },
+}
+
+/// A `struct module_layout`: code, then what is only read, then the rest.
+struct Area {
+    prefix: &'static str,
+    base: Field<VirtAddr>,
+    size: Field<u64>,
+    text_size: Option<Field<u64>>,
+    ro_size: Option<Field<u64>>,
+}
+
+impl Area {
+    fn resolve(types: &dyn TypeSource, member: &str, prefix: &'static str) -> Result<Self, TypeError> {
+        let size = |name: &str| Field::resolve(types, "module", &format!("{member}.{name}"));
+        Ok(Self {
+            prefix,
+            base: Field::resolve(types, "module", &format!("{member}.base"))?,
+            size: size("size")?,
+            text_size: size("text_size").ok(),
+            ro_size: size("ro_size").ok(),
+        })
+    }
+
+    fn parts(&self, module: &[u8]) -> Option<[Part; 3]> {
+        let (base, size) = (self.base.get(module)?, self.size.get(module)?);
+        let bound = |field: &Option<Field<u64>>, least: u64| match field {
+            Some(field) => Some(field.get(module)?.clamp(least, size)),
+            None => Some(least),
+        };
+        let text = bound(&self.text_size, 0)?;
+        let ro = bound(&self.ro_size, text)?;
+        let part = |name: &str, start: u64, end: u64| Part {
+            name: format!("{}{name}", self.prefix),
+            start: base.wrapping_add(start),
+            size: end - start,
+        };
+        Some([part("text", 0, text), part("rodata", text, ro), part("data", ro, size)])
+    }
+}
+
+/// Values of an enum by name; none in a kernel that does not have it.
+fn enumerators(types: &dyn TypeSource, name: &str) -> Vec<(String, i128)> {
+    match types.find(Tag::Enum, name).and_then(|id| types.get(id)) {
+        Ok(Type::Enum { values, .. }) => values,
+        _ => Vec::new(),
+    }
 }
 
 struct Layout {
@@ -60,12 +127,14 @@ impl Layout {
                     array: array.offset,
                     base: types.field("module_memory", "base")?.offset,
                     size: types.field("module_memory", "size")?.offset,
+                    names: enumerators(types, "mod_mem_type"),
                 }
             }
-            Err(_) => Placement::Core {
-                base: Field::resolve(types, "module", "core_layout.base")?,
-                size: Field::resolve(types, "module", "core_layout.size")?,
-            },
+            Err(_) => {
+                let core = Area::resolve(types, "core_layout", "")?;
+                let init = Area::resolve(types, "init_layout", "init_").ok();
+                Placement::Areas(std::iter::once(core).chain(init).collect())
+            }
         };
         Ok(Self {
             bytes: types.struct_size("module")?.min(MAX_STRUCT) as usize,
@@ -77,34 +146,49 @@ impl Layout {
         })
     }
 
-    fn place(&self, bytes: &[u8]) -> Option<(VirtAddr, u64)> {
+    /// What the module keeps in memory.
+    fn parts(&self, bytes: &[u8]) -> Option<Vec<Part>> {
+        let mut parts = Vec::new();
         match &self.placement {
-            Placement::Core { base, size } => Some((base.get(bytes)?, size.get(bytes)?)),
-            Placement::Mem { element, count, array, base, size } => {
+            Placement::Areas(areas) => {
+                for area in areas {
+                    parts.extend(area.parts(bytes)?);
+                }
+            }
+            Placement::Mem { element, count, array, base, size, names } => {
                 let word = |at: u64, len: usize| {
                     let start = usize::try_from(at).ok()?;
                     let bytes = bytes.get(start..start.checked_add(len)?)?;
                     Some(bytes.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte)))
                 };
-                let mut total = 0_u64;
                 for index in 0..*count {
-                    total = total.checked_add(word(array + index * element + size, 4)?)?;
+                    let at = array.checked_add(index.checked_mul(*element)?)?;
+                    let named = names.iter().find(|(_, value)| *value == i128::from(index));
+                    parts.push(Part {
+                        name: named.map_or_else(
+                            || format!("mem{index}"),
+                            |(name, _)| name.trim_start_matches("MOD_").to_lowercase(),
+                        ),
+                        start: VirtAddr::new(word(at.checked_add(*base)?, 8)?),
+                        size: word(at.checked_add(*size)?, 4)?,
+                    });
                 }
-                Some((VirtAddr::new(word(array + base, 8)?), total))
             }
         }
+        parts.retain(|part| part.size > 0);
+        Some(parts)
     }
 
     fn parse(&self, states: &[(String, i128)], addr: VirtAddr, bytes: &[u8]) -> Option<Module> {
         let name = member_bytes(bytes, &self.name)?.split(|byte| *byte == 0).next()?;
-        let (base, size) = self.place(bytes)?;
+        let parts = self.parts(bytes)?;
         let state = self.state.get(bytes)?;
         let named = states.iter().find(|(_, value)| *value == i128::from(state));
         Some(Module {
             addr,
             name: String::from_utf8_lossy(name).into_owned(),
-            base,
-            size,
+            base: parts.first().map_or_else(VirtAddr::default, |part| part.start),
+            size: parts.iter().map(|part| part.size).sum(),
             state: named.map_or_else(
                 || state.to_string(),
                 |(name, _)| name.trim_start_matches("MODULE_STATE_").to_lowercase(),
@@ -114,6 +198,7 @@ impl Layout {
                 Some(refcnt) => Some(i64::from(refcnt.get(bytes)?) - 1),
                 None => None,
             },
+            parts,
         })
     }
 }
@@ -126,10 +211,7 @@ pub fn list(kernel: &Kernel) -> Result<Vec<Module>, KernelError> {
     let types = kernel.types("the list of modules")?;
     let head = kernel.symbols("the list of modules")?.addr("modules")?;
     let layout = Layout::resolve(types)?;
-    let states = match types.find(crate::types::Tag::Enum, "module_state").and_then(|id| types.get(id)) {
-        Ok(crate::types::Type::Enum { values, .. }) => values,
-        _ => Vec::new(),
-    };
+    let states = enumerators(types, "module_state");
     let read = |source| KernelError::Read { step: STEP, source };
     let (mut modules, mut seen) = (Vec::new(), HashSet::new());
     let mut next = kernel.memory.read_ptr(head).map_err(read)?;

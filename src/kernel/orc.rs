@@ -17,6 +17,7 @@ pub use format::{Base, FrameKind, FramePointer, Rule};
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{Mutex, PoisonError},
 };
 
@@ -36,6 +37,8 @@ pub struct Orc<'k> {
     kernel: &'k Kernel,
     format: Format,
     image: Table,
+    /// What `image` is about: the kernel's text, and that of its start.
+    code: Vec<Range<VirtAddr>>,
     modules: Vec<ModuleTable>,
     rules: Mutex<HashMap<VirtAddr, Rule>>,
 }
@@ -58,6 +61,9 @@ impl<'k> Orc<'k> {
         if symbols.find("__start_orc_unwind").is_none() {
             return Ok(None);
         }
+        let bounds = [("_stext", "_etext"), ("_sinittext", "_einittext")];
+        let code = bounds.iter().filter_map(|(start, end)| Some(symbols.find(start)?..symbols.find(end)?));
+        let code = code.collect();
         let layout = format::Layout::resolve(types)?;
         let image = Table::of_image(symbols, layout.entry_len())?;
         let starts = format::KNOWN_FUNCTIONS.iter().filter_map(|name| symbols.find(name));
@@ -73,7 +79,7 @@ impl<'k> Orc<'k> {
             log::warn!("no ORC tables of modules: {error}");
             Vec::new()
         });
-        Ok(Some(Self { kernel, format, image, modules, rules: Mutex::default() }))
+        Ok(Some(Self { kernel, format, image, code, modules, rules: Mutex::default() }))
     }
 
     /// The rules for the code at `addrs`, in their order: [`Rule::Unknown`] where no table says anything, or what it
@@ -106,7 +112,7 @@ impl<'k> Orc<'k> {
 
     /// The code a table is about: the kernel's own text, or a module's.
     fn table_of(&self, addr: VirtAddr) -> Option<&Table> {
-        if addr.wrapping_offset_from(self.kernel.map.text) < self.kernel.map.image.len() {
+        if self.code.iter().any(|code| code.contains(&addr)) {
             return Some(&self.image);
         }
         let holds = |module: &&ModuleTable| addr.wrapping_offset_from(module.code) < module.size;

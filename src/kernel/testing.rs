@@ -1,5 +1,7 @@
 //! For unit tests: types from a table of offsets, memory from bytes, a kernel of which little is known.
 
+pub(crate) mod orc_kernel;
+
 use std::{collections::HashMap, sync::Arc};
 
 use super::{Kernel, KernelMap};
@@ -86,6 +88,25 @@ impl Structs {
     /// Adds `struct NAME` of `size` bytes with members (path, offset, size).
     pub(crate) fn add(mut self, name: &str, size: u64, members: &[(&str, u64, u64)]) -> Self {
         let id = self.aggregate(name, size, members);
+        self.names.insert(name.to_owned(), id);
+        self
+    }
+
+    /// Adds a packed `struct NAME` of integers by their bits: (name, offset in bits, bits, signed); those that are whole
+    /// bytes are no bit-fields.
+    pub(crate) fn add_bits(mut self, name: &str, size: u64, members: &[(&str, u64, u64, bool)]) -> Self {
+        let mut done = Vec::new();
+        for (member, bit_offset, bits, signed) in members {
+            let whole = bits % 8 == 0 && bit_offset % 8 == 0;
+            let encoding = if *signed { Encoding::Signed } else { Encoding::Unsigned };
+            let size = if whole { bits / 8 } else { 4 };
+            let ty = self.push(Type::Base { name: format!("i{bits}"), size, encoding });
+            let (name, bit_size) = (Some((*member).to_owned()), (!whole).then_some(*bits));
+            done.push(Member { name, bit_offset: *bit_offset, bit_size, ty });
+        }
+        let tag_name = Some(name.to_owned());
+        let id =
+            self.push(Type::Aggregate(Aggregate { tag: Tag::Struct, name: tag_name, size, members: done }));
         self.names.insert(name.to_owned(), id);
         self
     }

@@ -26,8 +26,8 @@ use super::{
 };
 use crate::addr::VirtAddr;
 
-/// Frames of one stack; a kernel stack of 16 KiB holds fewer calls.
-pub const MAX_FRAMES: usize = 512;
+/// Frames of one stack; no kernel calls so deep in 16 KiB.
+pub const MAX_FRAMES: usize = 256;
 
 /// How a frame was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -143,7 +143,7 @@ impl<'k> Unwinder<'k> {
         }
     }
 
-    /// Walks from each of `starts`, side by side.
+    /// Walks from each of `starts`, side by side. The caller bounds their number: a walk takes up to 100 KiB.
     #[must_use]
     pub fn walk(&self, starts: Vec<Start>) -> Vec<Trace> {
         let machine = Machine { kernel: self.kernel, regs: &self.frame_regs };
@@ -232,3 +232,6 @@ impl Walk {
         Trace { frames: self.frames, end: self.end.unwrap_or_else(too_many) }
     }
 }
+
+#[cfg(test)]
+mod tests;

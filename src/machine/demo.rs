@@ -80,6 +80,7 @@ pub(super) const SYSRQ: &[&str] = &[
     "__handle_sysrq",
     "sysrq_handle_crash",
     "panic",
+    "__const_udelay",
 ];
 
 /// Pid of the shell that crashes a panicked machine.

@@ -90,6 +90,34 @@ pub(super) fn write(input: &Input<'_>, symbols: &[Symbol]) -> Result<Debug, Synt
     let functions = write_functions(btf, symbols, &types, types_unit, &mut maker)?;
     dwarf.units.add(unit);
 
+    Ok(Debug { sections: sections(&mut dwarf)?, types: count, functions, variables })
+}
+
+/// Describes the types of modules and those of each one's functions that they know: of the kernel's types what is
+/// needed, structs as declarations, whose definitions are in the kernel's own file.
+pub(super) fn write_modules(modules: &[(&str, &Btf, &[Symbol])]) -> Result<Debug, SynthError> {
+    let mut dwarf = Dwarf::new();
+    let (mut count, mut functions) = (0, 0);
+    for (name, btf, symbols) in modules {
+        let mut unit = new_unit();
+        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+        maker.describe_unit(&format!("{name}: types"));
+        let mut types = Types::of_module_alone(btf);
+        types.write(&mut maker)?;
+        count += types.count();
+        let types_unit = dwarf.units.add(unit);
+
+        let mut unit = new_unit();
+        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+        maker.describe_unit(&format!("{name}: functions"));
+        functions += write_functions(btf, symbols, &types, types_unit, &mut maker)?;
+        dwarf.units.add(unit);
+    }
+    Ok(Debug { sections: sections(&mut dwarf)?, types: count, functions, variables: 0 })
+}
+
+/// The bytes of all that was described.
+fn sections(dwarf: &mut Dwarf) -> Result<Vec<(&'static str, Vec<u8>)>, SynthError> {
     let mut sections = Sections::new(EndianVec::new(LittleEndian));
     dwarf.write(&mut sections)?;
     let mut written = Vec::new();
@@ -100,7 +128,7 @@ pub(super) fn write(input: &Input<'_>, symbols: &[Symbol]) -> Result<Debug, Synt
         }
         Ok::<_, SynthError>(())
     })?;
-    Ok(Debug { sections: written, types: count, functions, variables })
+    Ok(written)
 }
 
 fn new_unit() -> Unit {

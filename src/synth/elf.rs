@@ -4,6 +4,8 @@
 //! build id stands in a note without an address for the same reason: gdb complains about a loaded section whose
 //! bytes belong to no segment. Source: System V ABI, chapters 4 and 5.
 
+use std::borrow::Cow;
+
 use object::{
     Endianness,
     elf::{self, SectionFlags, SectionType},
@@ -22,30 +24,43 @@ const PAGE: u64 = 4096;
 const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 
 /// What the file has bytes of.
-struct Stored<'a> {
+pub(super) struct Stored<'a> {
     name: &'static str,
     kind: SectionType,
-    bytes: &'a [u8],
+    bytes: Cow<'a, [u8]>,
     align: u64,
+}
+
+impl<'a> Stored<'a> {
+    /// What a `vmlinux` has beside symbols and debug information.
+    pub(super) fn of_kernel(input: &Input<'a>) -> Vec<Self> {
+        let note = |id| Stored {
+            name: ".note.gnu.build-id",
+            kind: elf::SHT_NOTE,
+            bytes: build_id_note(id).into(),
+            align: 4,
+        };
+        let plain = |name, bytes: &'a [u8], align| {
+            let (kind, bytes) = (elf::SHT_PROGBITS, bytes.into());
+            Stored { name, kind, bytes, align }
+        };
+        let mut stored: Vec<Self> = input.build_id.map(note).into_iter().collect();
+        // drgn knows a kernel by a section of this name that is not NOBITS, and only then leaves per-CPU variables alone.
+        stored.push(plain(".init.text", &[], 1));
+        stored.push(plain(".BTF", input.btf.bytes(), 8));
+        stored
+    }
 }
 
 /// Writes the file.
 pub(super) fn write(
-    input: &Input<'_>,
+    mut stored: Vec<Stored<'_>>,
     layout: &Layout,
     symbols: &[Symbol],
-    debug: &[(&'static str, Vec<u8>)],
+    debug: Vec<(&'static str, Vec<u8>)>,
 ) -> Result<Vec<u8>, SynthError> {
-    let note = input.build_id.map(build_id_note);
-    let mut stored = Vec::new();
-    if let Some(note) = &note {
-        stored.push(Stored { name: ".note.gnu.build-id", kind: elf::SHT_NOTE, bytes: note, align: 4 });
-    }
-    // drgn knows a kernel by a section of this name that is not NOBITS, and only then leaves per-CPU variables alone.
-    stored.push(Stored { name: ".init.text", kind: elf::SHT_PROGBITS, bytes: &[], align: 1 });
-    stored.push(Stored { name: ".BTF", kind: elf::SHT_PROGBITS, bytes: input.btf.bytes(), align: 8 });
     for (name, bytes) in debug {
-        stored.push(Stored { name, kind: elf::SHT_PROGBITS, bytes, align: 1 });
+        stored.push(Stored { name, kind: elf::SHT_PROGBITS, bytes: bytes.into(), align: 1 });
     }
     // The table has its local symbols first.
     let mut ordered: Vec<&Symbol> = symbols.iter().collect();
@@ -109,7 +124,7 @@ impl Composer<'_> {
         segments.iter().for_each(|segment| self.writer.write_program_header(segment));
         for (section, (_, offset)) in stored.iter().zip(&offsets) {
             self.writer.pad_until(*offset);
-            self.writer.write(section.bytes);
+            self.writer.write(&section.bytes);
         }
         self.writer.write_null_symbol();
         for (symbol, name) in self.symbols.iter().zip(names) {

@@ -4,6 +4,8 @@
 //! laid out as in a vmlinux (text and read-only data; data; per-CPU data before 6.15; what is freed after boot, bss).
 //! Source: `arch/x86/kernel/vmlinux.lds.S`, `include/asm-generic/vmlinux.lds.h`.
 
+use std::borrow::Cow;
+
 use super::vmlinux::SynthError;
 use crate::{addr::LinkAddr, symbols::SymbolTable};
 
@@ -23,7 +25,7 @@ pub(super) enum Use {
 /// A section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Section {
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     pub(super) start: LinkAddr,
     /// Exclusive.
     pub(super) end: LinkAddr,
@@ -63,7 +65,7 @@ impl Layout {
         let mut sections: Vec<Section> = BOUNDS
             .iter()
             .filter_map(|&(name, start, end, usage, segment)| {
-                Some(Section { name, start: addr(start)?, end: addr(end)?, usage, segment })
+                Some(Section { name: name.into(), start: addr(start)?, end: addr(end)?, usage, segment })
             })
             .filter(|section| section.start >= text && section.start < section.end)
             .collect();
@@ -76,7 +78,7 @@ impl Layout {
         sections.retain(|section| section.start < section.end);
         close_gaps(symbols, &mut sections);
         if let Some((start, end)) = symbols.zero_based_percpu() {
-            let (name, usage) = (".data..percpu", Use::ZeroBasedPercpu);
+            let (name, usage) = (".data..percpu".into(), Use::ZeroBasedPercpu);
             sections.push(Section { name, start, end, usage, segment: 2 });
         }
         sections.sort_by_key(|section| section.segment);

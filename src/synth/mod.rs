@@ -7,6 +7,7 @@ mod dwarf;
 mod elf;
 mod globals;
 mod layout;
+pub mod modules;
 pub mod vmlinux;
 
 #[cfg(test)]

@@ -2,9 +2,16 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::vmlinux::{Input, SynthError, Synthesized, write};
+use super::{
+    modules,
+    vmlinux::{Input, SynthError, Synthesized, write},
+};
 use crate::{
-    addr::LinkAddr,
+    addr::{LinkAddr, VirtAddr},
+    kernel::{
+        module::{Module, Part},
+        module_symbols::LoadedSymbol,
+    },
     symbols::{Listed, Symbol, SymbolKind, SymbolTable, elf::ElfSymbols},
     types::{
         Tag, Type, TypeId, TypeSource,
@@ -162,6 +169,66 @@ fn types_of_a_module_refer_to_the_kernels() {
     let ours = describe(&dwarf, dwarf.find(Tag::Struct, "fat_inode").unwrap(), 8);
     assert_eq!(ours, describe(&own, own.find(Tag::Struct, "fat_inode").unwrap(), 8));
     assert!(ours.contains("comm"), "{ours}");
+}
+
+#[test]
+fn a_file_of_modules_has_their_own_types_and_declares_the_kernels() {
+    let (bytes, ids) = fixture::kernel();
+    let base = Arc::new(Btf::parse("BTF", bytes).unwrap());
+    let mut built = fixture::Builder::split(base.ids().end - 1, base.strings_len());
+    let pointer = built.record("", fixture::info(2, 0, false), ids.task, &[]);
+    built.aggregate("fat_inode", (4, 16, false), &[("task", pointer, 0), ("count", ids.int, 64)]);
+    let own = Btf::parse_split("fat", built.finish(), Arc::clone(&base)).unwrap();
+    let start = VirtAddr::new(0xffff_ffff_c000_0000);
+    let part =
+        |name: &str, offset, size| Part { name: name.to_owned(), start: start.wrapping_add(offset), size };
+    let module = Module {
+        addr: start.wrapping_add(0x2100),
+        name: "fat".to_owned(),
+        base: start,
+        size: 0x3000,
+        state: "live".to_owned(),
+        references: None,
+        parts: vec![part("text", 0, 0x1000), part("rodata", 0x1000, 0x1000), part("data", 0x2000, 0x1000)],
+    };
+    let symbol = |name: &str, addr, letter| LoadedSymbol {
+        name: name.to_owned(),
+        addr,
+        size: 0,
+        letter,
+        module: "fat".to_owned(),
+    };
+    let at = |offset| start.wrapping_add(offset);
+    let symbols = [
+        symbol("fat_exit", at(0x40), 't'),
+        symbol("fat_get", at(0x10), 'T'),
+        symbol("fat_table", at(0x2010), 'd'),
+        symbol("fat_percpu", VirtAddr::new(0x3_0000), 'd'),
+    ];
+    let loaded = modules::Loaded { module: &module, symbols: &symbols, types: Some(&own) };
+    let made = modules::write(&[loaded]).unwrap();
+    let file = Arc::new(Vmlinux::from_bytes("modules", made.bytes).unwrap());
+    let sections: Vec<_> =
+        file.sections().iter().map(|section| (&*section.name, section.addr.raw())).collect();
+    assert_eq!(
+        sections[1..4],
+        [(".text.fat", start.raw()), (".rodata.fat", at(0x1000).raw()), (".data.fat", at(0x2000).raw())]
+    );
+    let table = ElfSymbols::new(Arc::clone(&file)).unwrap();
+    let found =
+        |name| table.lookup(name).map(|symbol| (symbol.addr.raw(), symbol.size, symbol.kind)).unwrap();
+    assert_eq!(found("fat_get"), (at(0x10).raw(), 0x30, SymbolKind::Function));
+    assert_eq!(found("fat_exit"), (at(0x40).raw(), 0xfc0, SymbolKind::Function), "to the end of the section");
+    assert_eq!(found("fat_table").2, SymbolKind::Object);
+    assert_eq!(found("fat_percpu"), (0x3_0000, 0, SymbolKind::Other), "an offset is in no section");
+    let dwarf = Dwarf::new(Arc::clone(&file)).unwrap();
+    let ours = describe(&dwarf, dwarf.find(Tag::Struct, "fat_inode").unwrap(), 1);
+    assert_eq!(ours, describe(&own, own.find(Tag::Struct, "fat_inode").unwrap(), 1));
+    assert!(
+        dwarf.find(Tag::Struct, "task_struct").is_err(),
+        "declared, and defined in the kernel's own file"
+    );
+    assert!(entries(&file).iter().any(|(_, name, _)| name == "task_struct"));
 }
 
 #[test]

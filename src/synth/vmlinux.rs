@@ -8,7 +8,11 @@
 //! asks `qOffsets` for it and sees per-CPU symbols as it does with a real one, drgn and crash add the slide of
 //! VMCOREINFO themselves, and one file serves every boot of a build.
 
-use super::{dwarf, elf, layout::Layout};
+use super::{
+    dwarf,
+    elf::{self, Stored},
+    layout::Layout,
+};
 use crate::{
     addr::LinkAddr,
     symbols::{SymbolKind, SymbolTable},
@@ -97,7 +101,7 @@ pub fn write(input: &Input<'_>) -> Result<Synthesized, SynthError> {
         known.for_each(|symbol| symbol.size = symbol.size.min(banner.len() as u64 + 2));
     }
     let debug = dwarf::write(input, &symbols)?;
-    let bytes = elf::write(input, &layout, &symbols, &debug.sections)?;
+    let bytes = elf::write(Stored::of_kernel(input), &layout, &symbols, debug.sections)?;
     Ok(Synthesized {
         bytes,
         symbols: symbols.len(),
@@ -135,7 +139,7 @@ fn symbols(table: &dyn SymbolTable, layout: &Layout) -> Vec<Symbol> {
 }
 
 /// Gives each symbol without a size the distance to the next; no size reaches out of its section.
-fn measure(symbols: &mut [Symbol], layout: &Layout) {
+pub(super) fn measure(symbols: &mut [Symbol], layout: &Layout) {
     // The symbol after this one: its section, its address, and the next address after that.
     let mut after: Option<(Option<usize>, LinkAddr, LinkAddr)> = None;
     for symbol in symbols.iter_mut().rev() {

@@ -6,7 +6,7 @@ use nettlp_gdb::{
         unwind::FoundBy,
     },
     machine::{Description, Machine},
-    mem::cache::Validity,
+    mem::{PhysMem, PhysWrite, cache::Validity},
     session::{Options, Session, Source},
 };
 
@@ -48,4 +48,56 @@ fn every_sleeping_task_is_where_it_sleeps() {
         assert!(first.is_none_or(|found_by| found_by == FoundBy::Registers), "{first:?}");
         assert!(shown.frames.iter().skip(1).all(|call| call.found_by == FoundBy::FramePointer));
     }
+}
+
+#[test]
+fn the_cpu_that_panicked_is_in_panic() {
+    let machine = Machine::build(&Description::demo().panicked()).unwrap();
+    let session = attach(&machine);
+    let found = bt::read(&session.kernel, Which::Cpus, None).unwrap();
+    let task = found.tasks.iter().find(|task| task.comm == "bash").unwrap();
+    let expected: Vec<&str> =
+        machine.truth().task(task.pid as u32).unwrap().path.iter().rev().skip(1).copied().collect();
+    assert_eq!(functions(task), expected, "{task:?}");
+    assert!(task.recovered.as_ref().unwrap().contains("a return address into panic"), "{task:?}");
+    assert_eq!(task.frames[0].found_by, FoundBy::Scan);
+}
+
+/// Random bytes in every task, stack and list: each backtrace ends, and what was sound before stays so.
+#[test]
+fn random_bytes_in_tasks_and_stacks_end_every_backtrace() {
+    let machine = Machine::build(&Description::demo().panicked()).unwrap();
+    let session = attach(&machine);
+    let memory = machine.memory();
+    let places: Vec<_> = machine
+        .truth()
+        .tasks
+        .iter()
+        .flat_map(|task| [(task.addr, 0x800), (task.stack.wrapping_add(0x3c00), 0x400)])
+        .map(|(addr, len)| (session.kernel.memory.translate(addr).unwrap().phys, len))
+        .collect();
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    let (mut refused, mut incomplete) = (0, 0);
+    for _ in 0..150 {
+        let (start, len) = places[random(places.len() as u64) as usize];
+        let at = start.wrapping_add(random(len / 8) * 8);
+        let mut before = [0; 8];
+        memory.read(at, &mut before).unwrap();
+        memory.write(at, &random(u64::MAX).to_le_bytes()).unwrap();
+        session.refresh();
+        match bt::read(&session.kernel, Which::All, None) {
+            Ok(found) => incomplete += found.tasks.iter().filter(|task| task.incomplete.is_some()).count(),
+            Err(_) => refused += 1,
+        }
+        memory.write(at, &before).unwrap();
+    }
+    session.refresh();
+    let found = bt::read(&session.kernel, Which::All, None).unwrap();
+    assert!(found.torn.is_none() && incomplete > 0, "{refused} refused, {incomplete} incomplete");
 }

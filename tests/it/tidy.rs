@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("machine", &["addr", "mem", "paging", "types", "symbols"]),
     ("kernel", &["addr", "mem", "paging", "symbols", "types"]),
     ("dump", &["addr", "mem", "paging", "kernel"]),
-    ("synth", &["addr", "vmlinux", "symbols", "types"]),
+    ("synth", &["addr", "vmlinux", "symbols", "types", "kernel"]),
     ("render", &["addr", "paging", "kernel"]),
     (
         "session",

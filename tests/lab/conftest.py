@@ -36,12 +36,17 @@ def binary() -> Path:
 
 
 @pytest.fixture(scope="session")
-def archive(tmp_path_factory) -> Path:
+def threads(tmp_path_factory) -> Path:
+    """A threaded program for a guest."""
+    made = tmp_path_factory.mktemp("threads") / "lab-threads"
+    subprocess.run(["cc", "-O", "-static", "-pthread", "-o", made, Path(__file__).with_name("threads.c")], check=True)
+    return made
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory, threads) -> Path:
     """The initramfs, with a threaded program in it."""
-    directory = tmp_path_factory.mktemp("initramfs")
-    threads = directory / "lab-threads"
-    subprocess.run(["cc", "-O", "-static", "-pthread", "-o", threads, Path(__file__).with_name("threads.c")], check=True)
-    return initramfs.build(directory / "initramfs.cpio", (threads,))
+    return initramfs.build(tmp_path_factory.mktemp("initramfs") / "initramfs.cpio", (threads,))
 
 
 @pytest.fixture(scope="session")

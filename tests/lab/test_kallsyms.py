@@ -1,12 +1,13 @@
 """`symbols --list` against the guest's /proc/kallsyms, line by line: the kernel's own symbols, its modules', generated code's."""
 
-import lzma
+import json
 import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from lab import fetch, initramfs
+from lab import initramfs, modules
+from lab.bench import run
 from lab.guest import Guest, Machine, image_arguments
 
 # One that exports to another, one with data, one that is nearly empty; in the order to load them.
@@ -24,16 +25,9 @@ GENERATE = (
 def with_modules(kernel, tmp_path_factory) -> Path:
     """An initramfs with kernel modules and a program that loads a BPF program."""
     directory = tmp_path_factory.mktemp("modules")
-    fetch.unpack(f"linux-image-{kernel.release}", [f"*/{name}.ko*" for name in MODULES], directory)
-    files = []
-    for name in MODULES:
-        [packed] = directory.rglob(f"{name}.ko*")
-        module = directory / f"{name}.ko"
-        module.write_bytes(lzma.decompress(packed.read_bytes()) if packed.suffix == ".xz" else packed.read_bytes())
-        files.append(module)
     holder = directory / "lab-bpf"
     subprocess.run(["cc", "-O", "-static", "-o", holder, Path(__file__).with_name("bpf.c")], check=True)
-    return initramfs.build(directory / "initramfs.cpio", (*files, holder))
+    return initramfs.build(directory / "initramfs.cpio", (*modules.files(kernel, MODULES), holder))
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +43,15 @@ def at_work(kernel, with_modules):
         yield guest, shown
 
 
-def listed(binary, guest, *options: str) -> subprocess.CompletedProcess:
-    command = [binary, "symbols", "--list", *image_arguments(guest.ram_file, guest.ram), *options]
+def listed(binary, ram_file, ram, *options: str) -> subprocess.CompletedProcess:
+    command = [binary, "symbols", "--list", *image_arguments(ram_file, ram), *options]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
 
 
-def test_symbols_equal_the_guests(binary, kernel, at_work, figure):
+@pytest.mark.parametrize("given", [False, True], ids=["nothing", "vmlinux"])
+def test_symbols_equal_the_guests(binary, kernel, at_work, given, figure):
     guest, shown = at_work
-    done = listed(binary, guest, "--vmlinux", str(kernel.vmlinux))
+    done = listed(binary, guest.ram_file, guest.ram, *(["--vmlinux", str(kernel.vmlinux)] if given else []))
     assert done.returncode == 0, done.stderr
     ours = done.stdout.splitlines()
     differences = [pair for pair in zip(ours, shown) if pair[0] != pair[1]]
@@ -67,9 +62,15 @@ def test_symbols_equal_the_guests(binary, kernel, at_work, figure):
     figure(f"symbols equal to /proc/kallsyms: {len(ours)} ({', '.join(f'{n} {s}' for s, n in sources.items())})")
 
 
-def test_without_types_the_kernels_own_are_all_there(binary, at_work):
+def test_without_types_the_kernels_own_are_all_there(binary, at_work, tmp_path):
     guest, shown = at_work
-    done = listed(binary, guest)
+    without = tmp_path / "ram"
+    guest.copy_ram(without)
+    found = json.loads(run(binary, "translate", "__start_BTF", "--json", *image_arguments(without, guest.ram)))
+    with without.open("r+b") as ram:
+        ram.seek(int(found["phys"], 16))
+        ram.write(bytes(8))
+    done = listed(binary, without, guest.ram)
     assert done.returncode == 3
-    assert "types" in done.stderr
+    assert "rebuild-types" in done.stderr
     assert done.stdout.splitlines() == [line for line in shown if "\t" not in line]

@@ -1,19 +1,23 @@
 """Kernel series by series: everything with nothing given but the target's memory, alive and panicked; the guest is the oracle."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 
 import pytest
 import truth
-from lab import debugger, fetch, kernels
-from lab.bench import Bench
-from lab.guest import Guest, Machine
+from lab import debugger, fetch, initramfs, kernels, modules
+from lab.bench import Bench, run
+from lab.guest import Guest, Machine, image_arguments
 from observe import settled
 
 # The system's own kernel, which the rest of the ring looks at more closely, and the other series; both depths of tables.
 SYSTEM = "system"
 SERIES = {series.name: series for series in kernels.MATRIX}
 SCENARIOS = [(SYSTEM, "max,la57=off"), *((name, "max") for name in SERIES), ("5.10", "max,la57=off")]
+
+# One exports to the next; the last keeps per-CPU data.
+MODULES = ("fat", "vfat", "tun")
 
 QUESTIONS = [
     "lx-ps",
@@ -24,6 +28,11 @@ QUESTIONS = [
     'p $lx_per_cpu("runqueues", 1).cpu',
     "x/2i schedule",
     "x/s &linux_banner",
+    "lx-lsmod",
+    "lx-symbols",
+    "info symbol fat_get_cluster",
+    "info symbol fat_get_cluster+9",
+    "x/2i fat_get_cluster",
 ]
 
 
@@ -45,6 +54,11 @@ class State:
 class Matrix:
     release: str
     symbols: dict[str, int]
+    # Of /proc/kallsyms, and of what `symbols --list` prints: lines and their digest.
+    kallsyms: tuple[int, str]
+    listed: tuple[int, str]
+    # /proc/modules: name, bytes, address.
+    modules: set[tuple[str, int, int]]
     states: dict[str, State] = field(default_factory=dict)
 
 
@@ -52,12 +66,33 @@ def lines(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def digest(text: str) -> tuple[int, str]:
+    return text.count("\n"), hashlib.md5(text.encode()).hexdigest()
+
+
+def shown_modules(text: str) -> set[tuple[str, int, int]]:
+    rows = (line.split() for line in text.splitlines())
+    return {(row[0], int(row[1]), int(row[5], 16)) for row in rows}
+
+
 @pytest.fixture(scope="module", params=SCENARIOS, ids=lambda scenario: f"{scenario[0]}-{scenario[1]}")
-def matrix(request, binary, archive, loaded_scripts) -> Matrix:
+def matrix(request, binary, threads, loaded_scripts, tmp_path_factory) -> Matrix:
     name, cpu = request.param
     kernel = fetch.kernel() if name == SYSTEM else kernels.kernel(SERIES[name])
+    archive = initramfs.build(
+        tmp_path_factory.mktemp("matrix") / "initramfs.cpio", (threads, *modules.files(kernel, MODULES))
+    )
     with Guest(Machine(kernel.vmlinuz, archive, cpu=cpu)) as guest:
-        seen = Matrix(kernel.release, truth.symbols(guest, "_text", "init_task"))
+        for module in MODULES:
+            guest.run(f"insmod /bin/{module}.ko")
+        kallsyms = guest.run("cat /proc/kallsyms | tee /tmp/kallsyms | wc -l; md5sum < /tmp/kallsyms; rm /tmp/kallsyms").split()
+        seen = Matrix(
+            kernel.release,
+            truth.symbols(guest, "_text", "init_task"),
+            (int(kallsyms[0]), kallsyms[1]),
+            digest(run(binary, "symbols", "--list", *image_arguments(guest.ram_file, guest.ram))),
+            shown_modules(guest.run("cat /proc/modules")),
+        )
         with (
             Bench(binary, guest.ram_file, guest.ram, None) as alone,
             Bench(binary, guest.ram_file, guest.ram, kernel.vmlinux, addresses=1) as given,
@@ -131,3 +166,20 @@ def test_gdb_shows_the_guests_log(said, what):
 def test_gdb_answers_alike_without_a_vmlinux(said):
     assert said.gdb["nothing"][2:] == said.gdb["vmlinux"][2:]
     assert "Cannot access" not in "".join(said.gdb["nothing"])
+
+
+def test_gdb_knows_the_modules(matrix, said):
+    answers = dict(zip(QUESTIONS, said.gdb["nothing"]))
+    assert {line.split()[1] for line in answers["lx-lsmod"].splitlines()[1:]} == set(MODULES)
+    assert answers["lx-symbols"] == "symbols of 3 modules loaded\n"
+    assert answers["info symbol fat_get_cluster+9"].startswith("fat_get_cluster + 9 in section .text.fat")
+
+
+def test_modules_are_the_guests(matrix, said):
+    assert {(module["name"], module["size"], int(module["base"], 16)) for module in said.modules} == matrix.modules
+    assert {name for name, *_ in matrix.modules} == set(MODULES)
+
+
+def test_symbols_are_the_guests(matrix, figure):
+    assert matrix.listed == matrix.kallsyms
+    figure(f"symbols equal to /proc/kallsyms ({matrix.release}): {matrix.listed[0]}")

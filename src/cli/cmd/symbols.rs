@@ -1,4 +1,5 @@
-//! `symbols`: what the kernel's own memory says of its symbols and types, as a vmlinux or as a list.
+//! `symbols`: what the kernel's own memory says of its symbols and types, as a vmlinux, as a file of its modules' or as
+//! a list.
 
 use std::{
     fs,
@@ -31,6 +32,10 @@ pub(in crate::cli) struct Args {
     /// The vmlinux to make
     #[arg(short, long, value_name = "FILE", required_unless_present = "list")]
     output: Option<PathBuf>,
+
+    /// Make a file of the modules loaded now, to load into gdb beside the vmlinux: add-symbol-file FILE
+    #[arg(long, requires = "output")]
+    modules: bool,
 
     /// Print the symbols as /proc/kallsyms does: address, type, name, module
     #[arg(long, conflicts_with = "output")]
@@ -97,7 +102,7 @@ fn write(args: &Args, path: &Path, quiet: bool) -> anyhow::Result<Outcome> {
     );
     let start = Instant::now();
     let session = args.listing.open(quiet)?;
-    let made = session.synthesize()?;
+    let made = if args.modules { session.synthesize_modules() } else { session.synthesize() }?;
     fs::write(path, &made.bytes).with_context(|| format!("cannot write {}", path.display()))?;
     let summary = Summary {
         file: path,

@@ -1,10 +1,12 @@
-//! `qXfer:exec-file:read` and `vFile`: the kernel's symbols, handed to a GDB that was given no file.
+//! `qXfer:exec-file:read` and `vFile`: the kernel's symbols, handed to a GDB that was given no file, and those of its
+//! modules.
 //!
 //! GDB asks for the name of the executable and opens it through its default sysroot, `target:`, before it asks for
-//! section offsets, so what it reads here is relocated like a `vmlinux` of its own. There is one file, read-only;
-//! no name leads to anything on this machine's disk. Source: GDB manual, "Host I/O Packets".
+//! section offsets, so what it reads here is relocated like a `vmlinux` of its own. The other file, [`MODULES`], is
+//! made anew each time it is opened: `add-symbol-file target:/modules`. Both are read-only; no name leads to anything
+//! on this machine's disk. Source: GDB manual, "Host I/O Packets".
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeMap, sync::Arc};
 
 use gdbstub::{
     common::Pid,
@@ -22,49 +24,78 @@ use gdbstub::{
 };
 
 use super::{GdbTarget, RebaseState};
-use crate::synth::SymbolFile;
+use crate::{gdb::host::MonitorError, synth::SymbolFile};
+
+/// The name of the file with the symbols of modules.
+const MODULES: &[u8] = b"/modules";
 
 /// Most descriptors one client has open; GDB uses one or two.
 const MOST_OPEN: usize = 16;
 /// What `stat` calls a block.
 const BLOCK: u64 = 512;
 
-/// The symbol file and who of this client's descriptors reads it.
+type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// The symbol file, and what each of this client's descriptors reads.
 #[derive(Default)]
 pub(super) struct Files {
     file: Option<SymbolFile>,
-    open: BTreeSet<u32>,
+    open: BTreeMap<u32, Opened>,
+    /// Times the modules were looked at.
+    looks: u32,
+}
+
+/// An open file.
+struct Opened {
+    bytes: Bytes,
+    /// GDB takes a file of another time for another file.
+    modified: u32,
 }
 
 impl Files {
     pub(super) fn new(file: Option<SymbolFile>) -> Self {
-        Self { file, open: BTreeSet::new() }
+        Self { file, ..Self::default() }
     }
 
     pub(super) fn name(&self) -> Option<&str> {
         self.file.as_ref().map(|file| file.path.as_str())
     }
 
-    fn open(&mut self, name: &[u8]) -> Result<u32, HostIoErrno> {
-        if self.name().is_none_or(|own| own.as_bytes() != name) {
-            return Err(HostIoErrno::ENOENT);
-        }
-        let unused = (0..).zip(&self.open).find(|(number, taken)| number != *taken);
+    /// Opens a file; `modules` makes the one of the modules.
+    fn open(
+        &mut self,
+        name: &[u8],
+        modules: impl FnOnce() -> Result<Vec<u8>, MonitorError>,
+    ) -> Result<u32, HostIoErrno> {
+        let unused = (0..).zip(self.open.keys()).find(|(number, taken)| number != *taken);
         let fd = unused.map_or(self.open.len() as u32, |(number, _)| number);
         if self.open.len() >= MOST_OPEN {
             return Err(HostIoErrno::EMFILE);
         }
-        self.open.insert(fd);
+        let opened = match &self.file {
+            Some(file) if file.path.as_bytes() == name => {
+                Opened { bytes: Arc::clone(&file.bytes), modified: 0 }
+            }
+            _ if name == MODULES => {
+                let bytes = modules().map_err(|error| {
+                    log::warn!("there are no symbols of modules to hand out: {error}");
+                    HostIoErrno::ENOENT
+                })?;
+                self.looks += 1;
+                Opened { bytes: Arc::new(bytes), modified: self.looks }
+            }
+            _ => return Err(HostIoErrno::ENOENT),
+        };
+        self.open.insert(fd, opened);
         Ok(fd)
     }
 
-    fn bytes(&self, fd: u32) -> Result<&[u8], HostIoErrno> {
-        let file = self.file.as_ref().filter(|_| self.open.contains(&fd));
-        file.map(|file| (*file.bytes).as_ref()).ok_or(HostIoErrno::EBADF)
+    fn opened(&self, fd: u32) -> Result<&Opened, HostIoErrno> {
+        self.open.get(&fd).ok_or(HostIoErrno::EBADF)
     }
 
     fn read(&self, fd: u32, count: usize, offset: u64, buf: &mut [u8]) -> Result<usize, HostIoErrno> {
-        let bytes = self.bytes(fd)?;
+        let bytes = (*self.opened(fd)?.bytes).as_ref();
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let wanted = bytes.get(start..).unwrap_or_default();
         let len = wanted.len().min(count).min(buf.len());
@@ -117,8 +148,8 @@ impl HostIoOpen for GdbTarget {
         if flags != HostIoOpenFlags::O_RDONLY {
             return Err(HostIoError::Errno(HostIoErrno::EROFS));
         }
-        let fd = self.files.open(name).map_err(HostIoError::Errno)?;
-        if self.files.file.as_ref().is_some_and(|file| file.keeps_percpu) {
+        let fd = self.files.open(name, || self.host.module_symbols()).map_err(HostIoError::Errno)?;
+        if self.files.file.as_ref().is_some_and(|file| file.keeps_percpu && file.path.as_bytes() == name) {
             self.rebase = RebaseState::Off;
         }
         Ok(fd)
@@ -127,7 +158,11 @@ impl HostIoOpen for GdbTarget {
 
 impl HostIoClose for GdbTarget {
     fn close(&mut self, fd: u32) -> HostIoResult<(), Self> {
-        if self.files.open.remove(&fd) { Ok(()) } else { Err(HostIoError::Errno(HostIoErrno::EBADF)) }
+        if self.files.open.remove(&fd).is_some() {
+            Ok(())
+        } else {
+            Err(HostIoError::Errno(HostIoErrno::EBADF))
+        }
     }
 }
 
@@ -139,7 +174,8 @@ impl HostIoPread for GdbTarget {
 
 impl HostIoFstat for GdbTarget {
     fn fstat(&mut self, fd: u32) -> HostIoResult<HostIoStat, Self> {
-        let size = self.files.bytes(fd).map_err(HostIoError::Errno)?.len() as u64;
+        let opened = self.files.opened(fd).map_err(HostIoError::Errno)?;
+        let (size, modified) = ((*opened.bytes).as_ref().len() as u64, opened.modified);
         Ok(HostIoStat {
             st_dev: 0,
             st_ino: 0,
@@ -152,7 +188,7 @@ impl HostIoFstat for GdbTarget {
             st_blksize: BLOCK,
             st_blocks: size.div_ceil(BLOCK),
             st_atime: 0,
-            st_mtime: 0,
+            st_mtime: modified,
             st_ctime: 0,
         })
     }
@@ -171,6 +207,10 @@ mod tests {
 
     use super::*;
 
+    fn no_modules() -> Result<Vec<u8>, MonitorError> {
+        Err(MonitorError::Failed("none".to_owned()))
+    }
+
     fn files() -> Files {
         Files::new(Some(SymbolFile {
             path: "/vmlinux".to_owned(),
@@ -182,21 +222,35 @@ mod tests {
     #[test]
     fn one_name_opens_and_nothing_else() {
         let mut files = files();
-        assert!(matches!(files.open(b"/etc/passwd"), Err(HostIoErrno::ENOENT)));
-        assert!(matches!(files.open(b"/vmlinux/../etc/passwd"), Err(HostIoErrno::ENOENT)));
-        assert!(matches!(Files::default().open(b""), Err(HostIoErrno::ENOENT)));
-        assert!(matches!(files.open(b"/vmlinux"), Ok(0)));
+        assert!(matches!(files.open(b"/etc/passwd", no_modules), Err(HostIoErrno::ENOENT)));
+        assert!(matches!(files.open(b"/vmlinux/../etc/passwd", no_modules), Err(HostIoErrno::ENOENT)));
+        assert!(matches!(Files::default().open(b"", no_modules), Err(HostIoErrno::ENOENT)));
+        assert!(matches!(files.open(b"/vmlinux", no_modules), Ok(0)));
+    }
+
+    #[test]
+    fn modules_are_looked_at_each_time_and_stay_as_they_were_seen() {
+        let mut files = files();
+        assert!(matches!(files.open(MODULES, no_modules), Err(HostIoErrno::ENOENT)));
+        for (fd, seen) in [(0, b"one".as_slice()), (1, b"two")] {
+            assert!(matches!(files.open(MODULES, || Ok(seen.to_vec())), Ok(opened) if opened == fd));
+        }
+        let mut buf = [0; 8];
+        assert!(matches!(files.read(0, 8, 0, &mut buf), Ok(3)));
+        assert_eq!(buf.get(..3).unwrap(), b"one");
+        let modified = |fd| files.opened(fd).ok().unwrap().modified;
+        assert_ne!(modified(0), modified(1));
     }
 
     #[test]
     fn descriptors_are_reused_and_bounded() {
         let mut files = files();
         for expected in 0..MOST_OPEN as u32 {
-            assert!(matches!(files.open(b"/vmlinux"), Ok(fd) if fd == expected));
+            assert!(matches!(files.open(b"/vmlinux", no_modules), Ok(fd) if fd == expected));
         }
-        assert!(matches!(files.open(b"/vmlinux"), Err(HostIoErrno::EMFILE)));
+        assert!(matches!(files.open(b"/vmlinux", no_modules), Err(HostIoErrno::EMFILE)));
         files.open.remove(&3);
-        assert!(matches!(files.open(b"/vmlinux"), Ok(3)));
+        assert!(matches!(files.open(b"/vmlinux", no_modules), Ok(3)));
     }
 
     #[test]
@@ -204,7 +258,7 @@ mod tests {
         let mut files = files();
         let mut buf = [0; 8];
         assert!(matches!(files.read(0, 4, 0, &mut buf), Err(HostIoErrno::EBADF)), "not open");
-        files.open(b"/vmlinux").ok().unwrap();
+        files.open(b"/vmlinux", no_modules).ok().unwrap();
         assert!(matches!(files.read(0, 99, 1, &mut buf), Ok(3)));
         assert_eq!(buf.get(..3).unwrap(), b"ELF");
         assert!(matches!(files.read(0, 99, u64::MAX, &mut buf), Ok(0)));

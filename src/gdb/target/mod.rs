@@ -126,7 +126,7 @@ impl Target for GdbTarget {
     }
 
     fn support_host_io(&mut self) -> Option<HostIoOps<'_, Self>> {
-        self.has_symbol_file().then_some(self)
+        Some(self)
     }
 
     /// Repeated bytes are sent as they are: replies stay readable, and ours to extend.

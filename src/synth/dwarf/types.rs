@@ -1,6 +1,6 @@
 //! Types: one entry for each record that describes one, and for a pointer or an array that only a variable needs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, btree_map::Entry};
 
 use gimli::{
     DwTag, constants as dw,
@@ -16,11 +16,20 @@ use crate::types::{
 /// Attributes and dimensions in a row; damaged types may not loop.
 const MAX_DEPTH: usize = 32;
 
+/// The kernel's types that a module's are built of.
+enum Base<'b> {
+    /// These are the kernel's.
+    None,
+    /// In a unit of their own.
+    Unit(&'b Types<'b>, UnitId),
+    /// In this unit, those that are needed, by id; structs are declared and not defined.
+    Declared(BTreeMap<u64, UnitEntryId>),
+}
+
 /// The entries of a unit by type.
 pub(super) struct Types<'b> {
     btf: &'b Btf,
-    /// The kernel's, for a module's, and the unit they are in.
-    base: Option<(&'b Types<'b>, UnitId)>,
+    base: Base<'b>,
     /// By id, from the first of its own.
     entries: Vec<Option<UnitEntryId>>,
     pointers: HashMap<Option<UnitEntryId>, UnitEntryId>,
@@ -28,17 +37,25 @@ pub(super) struct Types<'b> {
 
 impl<'b> Types<'b> {
     pub(super) fn new(btf: &'b Btf) -> Self {
-        Self { btf, base: None, entries: Vec::new(), pointers: HashMap::new() }
+        Self { btf, base: Base::None, entries: Vec::new(), pointers: HashMap::new() }
     }
 
     /// A module's, whose kernel's are in a unit of their own.
     pub(super) fn of_module(btf: &'b Btf, kernel: &'b Types<'b>, unit: UnitId) -> Self {
-        Self { base: Some((kernel, unit)), ..Self::new(btf) }
+        Self { base: Base::Unit(kernel, unit), ..Self::new(btf) }
+    }
+
+    /// A module's, in a file without the kernel's.
+    pub(super) fn of_module_alone(btf: &'b Btf) -> Self {
+        Self { base: Base::Declared(BTreeMap::new()), ..Self::new(btf) }
     }
 
     /// The first id that has an entry here.
     fn first(&self) -> u64 {
-        if self.base.is_some() { u64::from(self.btf.ids().start) } else { 0 }
+        match self.base {
+            Base::None => 0,
+            Base::Unit(..) | Base::Declared(_) => u64::from(self.btf.ids().start),
+        }
     }
 
     /// Entries made.
@@ -48,6 +65,9 @@ impl<'b> Types<'b> {
 
     /// Writes all types.
     pub(super) fn write(&mut self, maker: &mut Maker<'_>) -> Result<(), TypeError> {
+        if let Base::Declared(_) = self.base {
+            self.declare(maker)?;
+        }
         let root = maker.unit.root();
         let (first, wanted) = (self.first(), self.wanted()?);
         self.entries = vec![None; wanted.len()];
@@ -60,11 +80,52 @@ impl<'b> Types<'b> {
         for (id, entry) in (first..).map(TypeId).zip(self.entries.clone()) {
             if let Some(entry) = entry {
                 let record = self.btf.record(id)?;
-                self.fill(maker, entry, id, &record).map_err(|reason| TypeError::Damaged {
-                    source_name: self.btf.source_name().to_owned(),
-                    place: id.0,
-                    reason: reason.to_owned(),
-                })?;
+                self.fill(maker, entry, id, &record).map_err(|reason| self.damaged(id, reason))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, id: TypeId, reason: &str) -> TypeError {
+        TypeError::Damaged {
+            source_name: self.btf.source_name().to_owned(),
+            place: id.0,
+            reason: reason.to_owned(),
+        }
+    }
+
+    /// Writes those of the kernel's types that the module's lead to, up to structs that have a name.
+    fn declare(&mut self, maker: &mut Maker<'_>) -> Result<(), TypeError> {
+        let (root, first) = (maker.unit.root(), self.first());
+        let mut known = BTreeMap::new();
+        let mut next = Vec::new();
+        for id in self.btf.ids() {
+            let record = self.btf.record(TypeId(u64::from(id)))?;
+            match record.kind {
+                // A function carries its prototype itself.
+                Kind::Function { prototype, .. } => references(&self.btf.record(prototype)?, &mut next),
+                _ => references(&record, &mut next),
+            }
+        }
+        while let Some(id) = next.pop() {
+            let Some(id) = self.plain(id).filter(|id| (1..first).contains(&id.0)) else { continue };
+            let record = self.btf.record(id)?;
+            if let (Entry::Vacant(place), Some(tag)) = (known.entry(id.0), tag(&record)) {
+                place.insert(maker.add(root, tag));
+                if !is_defined_elsewhere(&record) {
+                    references(&record, &mut next);
+                }
+            }
+        }
+        self.base = Base::Declared(known.clone());
+        for (id, entry) in known {
+            let record = self.btf.record(TypeId(id))?;
+            if is_defined_elsewhere(&record) {
+                maker.name(entry, record.name);
+                maker.flag(entry, dw::DW_AT_declaration);
+            } else {
+                let filled = self.fill(maker, entry, TypeId(id), &record);
+                filled.map_err(|reason| self.damaged(TypeId(id), reason))?;
             }
         }
         Ok(())
@@ -88,19 +149,10 @@ impl<'b> Types<'b> {
                 set(id, false);
             }
         }
+        let mut referred = Vec::new();
         for (_, record) in records() {
-            match record?.kind {
-                Kind::Pointer(to) | Kind::Typedef(to) | Kind::Const(to) | Kind::Volatile(to) => set(to, true),
-                Kind::Restrict(to) | Kind::TypeTag(to) => set(to, true),
-                Kind::Array { element, .. } => set(element, true),
-                Kind::Struct { members, .. } => {
-                    members.iter().flatten().for_each(|member| set(member.ty, true))
-                }
-                Kind::Prototype { params, .. } => {
-                    params.iter().flatten().for_each(|param| set(param.ty, true))
-                }
-                _ => {}
-            }
+            references(&record?, &mut referred);
+            referred.drain(..).for_each(|id| set(id, true));
         }
         set(TypeId(0), false);
         Ok(wanted)
@@ -108,15 +160,18 @@ impl<'b> Types<'b> {
 
     /// The entry of a type of its own; `None` is `void`.
     pub(super) fn entry(&self, id: TypeId) -> Option<UnitEntryId> {
-        let at = self.plain(id)?.0.checked_sub(self.first())?;
-        *self.entries.get(usize::try_from(at).ok()?)?
+        let id = self.plain(id)?.0;
+        match (&self.base, id.checked_sub(self.first())) {
+            (Base::Declared(known), None) => known.get(&id).copied(),
+            (_, at) => *self.entries.get(usize::try_from(at?).ok()?)?,
+        }
     }
 
     /// What refers to a type from within the unit; `None` is `void`.
     fn reference(&self, id: TypeId) -> Option<AttributeValue> {
         let id = self.plain(id)?;
         match self.base {
-            Some((base, unit)) if id.0 < self.first() => {
+            Base::Unit(base, unit) if id.0 < self.first() => {
                 Some(AttributeValue::DebugInfoRef(DebugInfoRef::Entry(unit, base.entry(id)?)))
             }
             _ => self.entry(id).map(AttributeValue::UnitRef),
@@ -325,6 +380,28 @@ fn fill_values(
         maker.set(child, dw::DW_AT_const_value, number);
     }
     Ok(())
+}
+
+/// The types a record is made of; a variable's and what a function is are not asked for.
+fn references(record: &Record<'_>, to: &mut Vec<TypeId>) {
+    match record.kind {
+        Kind::Pointer(target) | Kind::Typedef(target) | Kind::Const(target) | Kind::Volatile(target) => {
+            to.push(target);
+        }
+        Kind::Restrict(target) | Kind::TypeTag(target) => to.push(target),
+        Kind::Array { element, .. } => to.push(element),
+        Kind::Struct { members, .. } => to.extend(members.iter().flatten().map(|member| member.ty)),
+        Kind::Prototype { result, params } => {
+            to.push(result);
+            to.extend(params.iter().flatten().map(|param| param.ty));
+        }
+        _ => {}
+    }
+}
+
+/// Whether a module's file may leave the definition to the kernel's own.
+fn is_defined_elsewhere(record: &Record<'_>) -> bool {
+    matches!(record.kind, Kind::Struct { .. }) && !record.name.is_empty()
 }
 
 /// The tag of a type's entry; `None` for what has none.

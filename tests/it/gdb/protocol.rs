@@ -174,7 +174,7 @@ fn the_symbol_file_is_the_only_file() {
 
     let (_server, mut client) = attached(FakeHost::new());
     assert!(!client.ask("qSupported").contains("exec-file"));
-    assert_eq!(client.ask(&open(SYMBOL_FILE)), "");
+    assert_eq!(client.ask(&open(SYMBOL_FILE)), "F-1,02");
 }
 
 #[test]

@@ -1,0 +1,298 @@
+//! A kernel small enough to be corrupted a million times: code with ORC tables, tasks with stacks, one CPU.
+//!
+//! All of it is one stretch of memory that begins with the code, so that a test finds and damages any part of it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Flat, Structs, kernel};
+use crate::{
+    addr::{LinkAddr, PhysRange, VirtAddr},
+    kernel::Kernel,
+    paging::{Translation, VirtError, VirtMem, VirtOp},
+    symbols::{Listed, Relocated, Symbol, SymbolKind, SymbolTable},
+    types::TypeSource,
+};
+
+pub(crate) const TEXT: u64 = 0xffff_ffff_8100_0000;
+/// Bytes of each function.
+const FUNCTION: u64 = 0x100;
+/// Where in a function its only call returns to.
+pub(crate) const RETURN: u64 = 0x40;
+pub(crate) const FUNCTIONS: [&str; 10] = [
+    "entry_SYSCALL_64",
+    "ret_from_fork",
+    "schedule",
+    "vfs_read",
+    "ksys_read",
+    "do_syscall_64",
+    "kthread",
+    "panic",
+    "stop_this_cpu",
+    "asm_sysvec_reboot",
+];
+/// Offsets from the start of the code.
+pub(crate) const LOOKUP: u64 = 0x1000;
+pub(crate) const IPS: u64 = 0x1100;
+pub(crate) const ENTRIES: u64 = 0x1400;
+pub(crate) const VARIABLES: u64 = 0x1800;
+pub(crate) const TASKS: u64 = 0x2000;
+pub(crate) const STACKS: u64 = 0x8000;
+pub(crate) const STACK_LEN: u64 = 0x4000;
+pub(crate) const LEN: u64 = STACKS + 3 * STACK_LEN;
+const PT_REGS: u64 = 168;
+
+/// Which numbers an entry is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// `end`, no `signal`: to 6.2.
+    End,
+    /// `end` and `signal`: 6.3.
+    Signal,
+    /// Types for both ends: from 6.4.
+    Types,
+    /// The same with other registers: from 7.1.
+    Renumbered,
+}
+
+pub(crate) const FORMATS: [Format; 4] = [Format::End, Format::Signal, Format::Types, Format::Renumbered];
+
+/// An entry before it is packed.
+#[derive(Clone, Copy)]
+enum Entry {
+    Call(i16),
+    Regs(i16),
+    End,
+}
+
+impl Format {
+    fn pack(self, entry: Entry) -> [u8; 6] {
+        let new = matches!(self, Self::Types | Self::Renumbered);
+        let rsp = if self == Self::Renumbered { 3_u16 } else { 5 };
+        let (offset, sp_reg, kind, signal, end) = match entry {
+            Entry::Call(offset) => (offset, rsp, if new { 2 } else { 0 }, 0, 0),
+            Entry::Regs(offset) => (offset, rsp, if new { 3 } else { 1 }, 1, 0),
+            Entry::End => (0, 0, u16::from(new), 0, 1),
+        };
+        let flags = match self {
+            Self::End => kind | end << 2,
+            Self::Signal => kind | signal << 2 | end << 3,
+            Self::Types | Self::Renumbered => kind | signal << 3,
+        };
+        let [o0, o1] = offset.to_le_bytes();
+        let [f0, f1] = (sp_reg | flags << 8).to_le_bytes();
+        [o0, o1, 0, 0, f0, f1]
+    }
+
+    fn types(self) -> Structs {
+        let mut members = vec![
+            ("sp_offset", 0, 16, true),
+            ("bp_offset", 16, 16, true),
+            ("sp_reg", 32, 4, false),
+            ("bp_reg", 36, 4, false),
+        ];
+        members.extend(match self {
+            Self::End => vec![("type", 40, 2, false), ("end", 42, 1, false)],
+            Self::Signal => vec![("type", 40, 2, false), ("signal", 42, 1, false), ("end", 43, 1, false)],
+            Self::Types | Self::Renumbered => vec![("type", 40, 3, false), ("signal", 43, 1, false)],
+        });
+        let words = |names: &[&'static str]| -> Vec<(&str, u64, u64)> {
+            names.iter().zip((0..).step_by(8)).map(|(name, at)| (*name, at, 8)).collect()
+        };
+        let frame = words(&["r15", "r14", "r13", "r12", "bx", "bp", "ret_addr"]);
+        let regs = words(&[
+            "r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di",
+            "orig_ax", "ip", "cs", "flags", "sp", "ss",
+        ]);
+        Structs::new()
+            .add_bits("orc_entry", 6, &members)
+            .add("inactive_task_frame", 56, &frame)
+            .add("pt_regs", PT_REGS, &regs)
+            .add(
+                "task_struct",
+                0x40,
+                &[("stack", 8, 8), ("on_cpu", 16, 4), ("thread.sp", 24, 8), ("pid", 32, 4)],
+            )
+            .add("irq_stack", STACK_LEN, &[("stack", 0, 8)])
+    }
+}
+
+/// Symbols by name; those of code have the size of a function.
+pub(crate) struct Names(BTreeMap<String, u64>);
+
+impl SymbolTable for Names {
+    fn table_name(&self) -> &str {
+        "test"
+    }
+
+    fn lookup(&self, name: &str) -> Option<Symbol> {
+        let addr = LinkAddr::new(*self.0.get(name)?);
+        Some(Symbol { name: name.to_owned(), addr, size: 0, kind: SymbolKind::Function })
+    }
+
+    fn containing(&self, addr: LinkAddr) -> Option<Symbol> {
+        let at = addr.raw().checked_sub(TEXT)? / FUNCTION;
+        self.lookup(FUNCTIONS.get(usize::try_from(at).ok()?)?)
+    }
+
+    fn zero_based_percpu(&self) -> Option<(LinkAddr, LinkAddr)> {
+        None
+    }
+
+    fn for_each(&self, _: &mut dyn FnMut(Listed<'_>)) {}
+}
+
+/// The address of a function.
+pub(crate) fn function(name: &str) -> u64 {
+    TEXT + FUNCTIONS.iter().position(|own| *own == name).unwrap() as u64 * FUNCTION
+}
+
+/// Bytes of a function's frame, its return address not among them.
+fn frame_len(name: &str) -> u64 {
+    8 * (1 + FUNCTIONS.iter().position(|own| *own == name).unwrap() as u64 % 4)
+}
+
+/// The memory, and where everything is.
+#[derive(Clone)]
+pub(crate) struct OrcKernel {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) format: Format,
+}
+
+/// How a stack begins, at its end.
+#[derive(Clone, Copy)]
+pub(crate) enum Outside {
+    User,
+    Thread,
+}
+
+impl OrcKernel {
+    pub(crate) fn new(format: Format) -> Self {
+        let mut made = Self { bytes: vec![0; LEN as usize], format };
+        let mut count = 0;
+        for (at, name) in (0..).step_by(FUNCTION as usize).zip(FUNCTIONS) {
+            made.bytes[(at + RETURN - 5) as usize] = 0xe8;
+            let inside = match name {
+                "entry_SYSCALL_64" | "asm_sysvec_reboot" => Entry::Regs(frame_len(name) as i16),
+                "ret_from_fork" => Entry::End,
+                _ => Entry::Call(8 + frame_len(name) as i16),
+            };
+            for (offset, entry) in [(at, Entry::Call(8)), (at + 0x10, inside)] {
+                let place = IPS + 4 * count;
+                let distance = (TEXT + offset).wrapping_sub(TEXT + place) as i64 as i32;
+                made.put(place, &distance.to_le_bytes());
+                made.put(ENTRIES + 6 * count, &format.pack(entry));
+                count += 1;
+            }
+        }
+        for block in 0..=FUNCTIONS.len() as u64 {
+            let first = (block * 2).min(count - 1) as u32;
+            made.put(LOOKUP + 4 * block, &first.to_le_bytes());
+        }
+        made.put(VARIABLES, &u32::MAX.to_le_bytes());
+        made
+    }
+
+    pub(crate) fn put(&mut self, at: u64, bytes: &[u8]) {
+        self.bytes[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+    }
+
+    pub(crate) fn word(&mut self, addr: u64, value: u64) {
+        self.put(addr - TEXT, &value.to_le_bytes());
+    }
+
+    /// Writes a task that sleeps in `path`, outermost first, on stack number `number`.
+    pub(crate) fn sleeper(&mut self, number: u64, outside: Outside, path: &[&str]) -> VirtAddr {
+        let task = TEXT + TASKS + number * 0x100;
+        let sp = self.stack(number, outside, path) - 56;
+        let last = function(path.last().unwrap()) + RETURN;
+        self.word(sp + 48, last);
+        self.word(task + 8, TEXT + STACKS + number * STACK_LEN);
+        self.word(task + 24, sp);
+        VirtAddr::new(task)
+    }
+
+    /// Fills stack number `number` with the calls of `path`; returns where the next one would push.
+    pub(crate) fn stack(&mut self, number: u64, outside: Outside, path: &[&str]) -> u64 {
+        let top = TEXT + STACKS + (number + 1) * STACK_LEN;
+        let mut sp = top - PT_REGS;
+        if matches!(outside, Outside::User) {
+            for (offset, value) in
+                [(80, 7), (128, 0x40_1000), (136, 0x33), (144, 0x246), (152, 0x7ffd_0000), (160, 0x2b)]
+            {
+                self.word(sp + offset, value);
+            }
+        }
+        for (at, name) in path.iter().enumerate() {
+            sp -= frame_len(name);
+            if at + 1 < path.len() {
+                sp -= 8;
+                self.word(sp, function(name) + RETURN);
+            }
+        }
+        sp
+    }
+
+    pub(crate) fn kernel(&self) -> Kernel {
+        self.kernel_of(Arc::new(Flat { start: VirtAddr::new(TEXT), bytes: self.bytes.clone() }))
+    }
+
+    fn kernel_of(&self, memory: Arc<dyn VirtMem>) -> Kernel {
+        let types: Arc<dyn TypeSource> = Arc::new(self.format.types());
+        let count = 2 * FUNCTIONS.len() as u64;
+        let code_end = TEXT + FUNCTIONS.len() as u64 * FUNCTION;
+        let places = [
+            ("_stext", TEXT),
+            ("_etext", code_end),
+            ("orc_lookup", TEXT + LOOKUP),
+            ("orc_lookup_end", TEXT + LOOKUP + 4 * (FUNCTIONS.len() as u64 + 1)),
+            ("__start_orc_unwind_ip", TEXT + IPS),
+            ("__stop_orc_unwind_ip", TEXT + IPS + 4 * count),
+            ("__start_orc_unwind", TEXT + ENTRIES),
+            ("__stop_orc_unwind", TEXT + ENTRIES + 6 * count),
+            ("panic_cpu", TEXT + VARIABLES),
+            ("hardirq_stack_ptr", TEXT + VARIABLES + 8),
+        ];
+        let functions = FUNCTIONS.map(|name| (name, function(name)));
+        let names = places.into_iter().chain(functions).map(|(name, addr)| (name.to_owned(), addr)).collect();
+        let mut made = kernel(memory, types, VirtAddr::new(TEXT + TASKS));
+        made.symbols = Some(Relocated::new(Box::new(Names(names)), 0));
+        made.map.text = VirtAddr::new(TEXT);
+        made.map.image = PhysRange::with_len(made.map.image.start, STACKS).unwrap();
+        made
+    }
+}
+
+/// As [`Flat`], without bytes of its own: for memory that is damaged and mended many times.
+pub(crate) struct Shared(pub(crate) Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl VirtMem for Shared {
+    fn read_batch(&self, ops: &mut [VirtOp<'_>]) {
+        let bytes = self.0.lock().unwrap();
+        for op in ops {
+            let start = op.addr.raw().wrapping_sub(TEXT) as usize;
+            let found = start.checked_add(op.buf.len()).and_then(|end| bytes.get(start..end));
+            op.result = match found {
+                Some(found) => {
+                    op.buf.copy_from_slice(found);
+                    Ok(())
+                }
+                None => {
+                    let fault = crate::paging::VirtFault::NonCanonical;
+                    Err(VirtError { addr: op.addr, len: op.buf.len(), fault })
+                }
+            };
+        }
+    }
+
+    fn translate(&self, addr: VirtAddr) -> Result<Translation, VirtError> {
+        Err(VirtError { addr, len: 0, fault: crate::paging::VirtFault::NonCanonical })
+    }
+}
+
+impl OrcKernel {
+    /// A kernel over memory that the caller goes on changing.
+    pub(crate) fn shared(&self) -> (Kernel, Arc<std::sync::Mutex<Vec<u8>>>) {
+        let bytes = Arc::new(std::sync::Mutex::new(self.bytes.clone()));
+        (self.kernel_of(Arc::new(Shared(Arc::clone(&bytes)))), bytes)
+    }
+}

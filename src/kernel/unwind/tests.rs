@@ -1,0 +1,134 @@
+//! Walks over the stacks of a small kernel, sound and damaged.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::kernel::{
+    registers::SavedRegisters,
+    testing::orc_kernel::{
+        FORMATS, FUNCTIONS, OrcKernel, Outside, RETURN, STACK_LEN, STACKS, TASKS, TEXT, function,
+    },
+};
+
+const READER: &[&str] = &["entry_SYSCALL_64", "do_syscall_64", "ksys_read", "vfs_read", "schedule"];
+const THREAD: &[&str] = &["ret_from_fork", "kthread", "schedule"];
+
+fn start(kernel: &Kernel, task: VirtAddr) -> Option<Start> {
+    let saved = SavedRegisters::resolve(kernel).unwrap();
+    let asleep = saved.of(kernel, &[task]).pop()?.ok()??;
+    let from = VirtAddr::new(asleep.registers.rsp?);
+    let len = asleep.stack.wrapping_add(STACK_LEN).wrapping_offset_from(from);
+    let bytes = kernel.memory.read_vec(from, len.min(STACK_LEN) as usize).ok()?;
+    let stacks = Arc::new(Stacks::new(vec![Stack { kind: StackKind::Task, start: from, bytes }]));
+    Some(Start { registers: asleep.registers, exact: false, found_by: FoundBy::Registers, stacks })
+}
+
+fn walk(kernel: &Kernel, task: VirtAddr) -> Trace {
+    let unwinder = Unwinder::new(kernel).unwrap();
+    unwinder.walk(vec![start(kernel, task).unwrap()]).pop().unwrap()
+}
+
+fn names(trace: &Trace) -> Vec<&'static str> {
+    let name = |frame: &Frame| FUNCTIONS[((frame.lookup().raw() - TEXT) / 0x100) as usize];
+    trace.frames.iter().map(name).collect()
+}
+
+fn reversed<'p>(path: &[&'p str]) -> Vec<&'p str> {
+    path.iter().rev().copied().collect()
+}
+
+#[test]
+fn every_format_leads_to_user_mode() {
+    for format in FORMATS {
+        let mut made = OrcKernel::new(format);
+        let task = made.sleeper(0, Outside::User, READER);
+        let trace = walk(&made.kernel(), task);
+        assert_eq!(names(&trace), reversed(READER), "{format:?}: {:?}", trace.end);
+        let End::User { at, registers } = &trace.end else { panic!("{format:?}: {:?}", trace.end) };
+        assert_eq!(at.raw(), TEXT + STACKS + STACK_LEN - 168);
+        assert_eq!((registers.rip, registers.rax), (Some(0x40_1000), Some(7)));
+        let found: Vec<FoundBy> = trace.frames.iter().map(|frame| frame.found_by).collect();
+        assert_eq!(found[..2], [FoundBy::Registers, FoundBy::Orc]);
+        assert!(trace.frames.iter().all(|frame| !frame.exact));
+    }
+}
+
+#[test]
+fn a_kernel_thread_ends_where_it_began() {
+    for format in FORMATS {
+        let mut made = OrcKernel::new(format);
+        let task = made.sleeper(1, Outside::Thread, THREAD);
+        let trace = walk(&made.kernel(), task);
+        assert_eq!((names(&trace), &trace.end), (reversed(THREAD), &End::Outermost), "{format:?}");
+    }
+}
+
+#[test]
+fn a_table_that_contradicts_itself_is_refused() {
+    let mut made = OrcKernel::new(FORMATS[0]);
+    made.sleeper(0, Outside::User, READER);
+    let entries = crate::kernel::testing::orc_kernel::ENTRIES as usize;
+    made.bytes[entries..entries + 0x100].fill(0xff);
+    let error = Unwinder::new(&made.kernel()).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("of no well-known function"), "{error}");
+}
+
+/// A stack that says so ends with a reason, never with a frame that is none.
+#[test]
+fn a_walk_that_cannot_go_on_says_why() {
+    let return_into = |made: &mut OrcKernel, value: u64| {
+        let task = made.sleeper(0, Outside::User, READER);
+        let schedule = TEXT + TASKS + 24;
+        let sp = u64::from_le_bytes(made.bytes[(schedule - TEXT) as usize..][..8].try_into().unwrap());
+        // The return address of `schedule` is above its switch frame and its own frame of 24 bytes.
+        made.word(sp + 56 + 24, value);
+        walk(&made.kernel(), task)
+    };
+    for (value, said) in
+        [(0, "is not kernel code"), (0x1234, "is not kernel code"), (TEXT + 0x7000, "no table says")]
+    {
+        let mut made = OrcKernel::new(FORMATS[2]);
+        let trace = return_into(&mut made, value);
+        match &trace.end {
+            End::Broken(reason) => assert!(reason.contains(said), "{reason}"),
+            end => panic!("{end:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_stack_is_never_entered_twice() {
+    let mut made = OrcKernel::new(FORMATS[2]);
+    // The interrupt that entered claims to have interrupted code on its own stack, below itself.
+    let top = TEXT + STACKS + STACK_LEN;
+    let regs = top - 168;
+    let sp = regs - 16;
+    for (offset, value) in [(128, function("vfs_read") + RETURN), (136, 0x10), (152, sp - 64), (160, 0x18)] {
+        made.word(regs + offset, value);
+    }
+    let kernel = made.kernel();
+    let stack = Stack {
+        kind: StackKind::Task,
+        start: VirtAddr::new(top - STACK_LEN),
+        bytes: kernel.memory.read_vec(VirtAddr::new(top - STACK_LEN), STACK_LEN as usize).unwrap(),
+    };
+    let registers = Registers {
+        rip: Some(function("asm_sysvec_reboot") + RETURN),
+        rsp: Some(sp),
+        ..Registers::default()
+    };
+    let stacks = Arc::new(Stacks::new(vec![stack]));
+    let unwinder = Unwinder::new(&kernel).unwrap();
+    let trace = unwinder
+        .walk(vec![Start { registers, exact: false, found_by: FoundBy::Scan, stacks }])
+        .pop()
+        .unwrap();
+    assert!(
+        matches!(&trace.end, End::Broken(reason) if reason.contains("does not go up")),
+        "{:?}",
+        trace.end
+    );
+    assert_eq!(trace.frames.len(), 1);
+}
+
+mod damaged;
