@@ -4,6 +4,7 @@
 //! (for how long an answer holds), the fence (what is never asked for), the counts (what crosses the link), then the
 //! adapter or the image.
 
+mod ahead;
 pub mod debug_file;
 pub mod handout;
 pub mod writing;
@@ -26,7 +27,7 @@ use crate::{
     link::{self, Client, LinkError},
     mem::{
         PhysMem,
-        cache::{Below, Cache, Validity},
+        cache::{Below, Cache, Constancy, Validity},
         fence::Fence,
         file::{ImageError, ImageFile, ImageSpec},
         guard::Guard,
@@ -157,6 +158,17 @@ fn symbols_of(file: &Arc<Vmlinux>) -> Result<Option<ElfSymbols>, VmlinuxError> {
     }
 }
 
+/// Lets the kernel's constant memory hold for longer than the rest: its text for a stop (the kernel patches it, for
+/// static keys and tracing), its read-only data for ever.
+fn hold(cache: &Cache<Fenced>, map: &KernelMap) {
+    if let Some(text) = map.text_pages {
+        cache.hold(text, Constancy::Stop);
+    }
+    if let Some(rodata) = map.rodata {
+        cache.hold(rodata, Constancy::ForEver);
+    }
+}
+
 /// The types in the kernel's memory, where its own symbols or else the image has them.
 fn own_types(memory: &Arc<dyn VirtMem>, map: &KernelMap, kallsyms: &Arc<TargetSymbols>) -> btf::InMemory {
     let symbols = map.slide.map(|slide| Relocated::new(Box::new(Arc::clone(kallsyms)), slide));
@@ -200,6 +212,7 @@ pub struct Session {
     pub symbol_file: Option<SymbolFile>,
     lines: Option<DwarfLines>,
     cache: Arc<Cache<Fenced>>,
+    ahead: ahead::Ahead,
     link: Option<Arc<Remote>>,
     rights: Option<writing::Rights>,
     attach: Counts,
@@ -240,6 +253,7 @@ impl Session {
             }
         })?;
 
+        hold(&cache, &map);
         let past = Guard::new(Arc::new(Below(Arc::clone(&cache))), limits);
         past.confine(&guard.permitted());
         let now: Arc<dyn VirtMem> =
@@ -277,6 +291,7 @@ impl Session {
             symbol_file: None,
             lines,
             cache,
+            ahead: ahead::Ahead::new(),
             link,
             rights: None,
             attach,
@@ -303,6 +318,11 @@ impl Session {
             release: kernel.map.release.as_deref(),
             banner: kernel.map.banner.as_deref(),
         })?)
+    }
+
+    /// Told of a debugger's read before it is answered: what it will ask next is fetched with it.
+    pub fn read_ahead(&self, addr: VirtAddr, len: usize) {
+        self.ahead.of_read(&self.kernel, addr, len, self.cache.picture());
     }
 
     /// Makes a symbol file of the modules loaded now, at the addresses they run at. It has their types where the
@@ -376,12 +396,13 @@ impl Session {
     pub fn stats(&self) -> String {
         let (hits, misses) = self.cache.hits_and_misses();
         let mut text = format!(
-            "attach: {}\ntotal: {}\ncache: {hits} lines hit, {misses} fetched",
+            "attach: {}\ntotal: {}\ncache: {hits} sectors of 512 bytes hit, {misses} fetched",
             self.attach,
             self.counts()
         );
         if let Some(link) = &self.link {
-            text.push_str(&format!("\nlink: {}", link.client().stats()));
+            let client = link.client();
+            text.push_str(&format!("\nlink: {}\nlatency: {}", client.stats(), client.latencies()));
         }
         text
     }

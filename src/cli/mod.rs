@@ -128,6 +128,11 @@ Examples:
   nettlp-gdb emulate --image ram@0,len=2G --image ram@4G,offset=2G --latency-us 12 --loss 0.01 --seed 7
   nettlp-gdb emulate --machine thesis-running --requester 02:00.0 --ip 127.0.0.1";
 
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb bench --image host.elf --vmlinux vmlinux
+  nettlp-gdb bench --image ram --latency-us 12 --tags 256 --json";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the host's memory to gdb
@@ -168,6 +173,9 @@ enum Command {
     Emulate(cmd::emulate::Args),
     /// Serve a synthetic machine: nothing else is needed to try gdb on it
     Demo(cmd::demo::Args),
+    /// Measure what reading a host costs here: rates and times as ratios, over an emulated adapter
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(cmd::bench::Args),
     /// Write a target profile, check it, or print it with what it leaves to defaults
     Profile(cmd::profile::Args),
     /// Print a completion script for a shell
@@ -196,6 +204,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Dump(args) => cmd::dump::run(args, cli.quiet),
         Command::Emulate(args) => cmd::emulate::run(args),
         Command::Demo(args) => cmd::demo::run(args),
+        Command::Bench(args) => cmd::bench::run(args),
         Command::Profile(args) => cmd::profile::run(args, cli.quiet),
         Command::Completions(args) => cmd::completions::run(args),
         Command::Man => cmd::man::run(),

@@ -7,6 +7,8 @@
 //! [`server`] sockets and time. Nothing here knows what the memory contains.
 
 mod faults;
+mod intake;
+mod outlet;
 mod ram;
 mod root_complex;
 mod server;

@@ -9,6 +9,7 @@ use std::{
     collections::BinaryHeap,
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,6 +22,8 @@ use mio::{Events, Interest, Poll, Token, Waker, net::UdpSocket};
 use super::{
     Backing, Config, Counters, EmulatorError, Holes, bump,
     faults::{FrameFate, RequestFate, damage},
+    intake::Intake,
+    outlet::Outlet,
     root_complex::RootComplex,
 };
 use crate::link::{
@@ -82,6 +85,7 @@ pub(super) struct Server {
     stop: Arc<AtomicBool>,
     poll: Poll,
     sockets: Vec<UdpSocket>,
+    outlet: Outlet,
     messages: Option<UdpSocket>,
     queue: BinaryHeap<Reverse<Frame>>,
     spare: Vec<Vec<u8>>,
@@ -111,6 +115,7 @@ impl Server {
             sockets.push(bind(&poll, config.ip, rule.port(slot), Token(slot.into()))?);
         }
         let messages = config.message_port.map(|port| bind(&poll, config.ip, port, MESSAGES)).transpose()?;
+        let outlet = Outlet::new(config.max_payload, &sockets);
         let complex = RootComplex { memory, rcb: config.rcb, max_payload: config.max_payload };
         let server = Self {
             config,
@@ -120,6 +125,7 @@ impl Server {
             stop,
             poll,
             sockets,
+            outlet,
             messages,
             queue: BinaryHeap::new(),
             spare: Vec::new(),
@@ -137,7 +143,7 @@ impl Server {
     /// Answers until told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(320);
-        let mut buffer = vec![0; MAX_DATAGRAM];
+        let mut intake = Intake::new();
         while !self.stop.load(Ordering::Acquire) {
             let wait = self.queue.peek().map(|Reverse(frame)| {
                 let left = frame.due.saturating_duration_since(Instant::now()).saturating_sub(SPIN);
@@ -150,26 +156,26 @@ impl Server {
             }
             for event in &events {
                 match event.token() {
-                    MESSAGES => self.answer_messages(&mut buffer),
+                    MESSAGES => self.answer_messages(),
                     WAKE => {}
-                    Token(slot) => self.receive(slot, &mut buffer),
+                    Token(slot) => self.receive(slot, &mut intake),
                 }
             }
             self.send_due();
         }
     }
 
-    fn receive(&mut self, slot: usize, buffer: &mut [u8]) {
+    fn receive(&mut self, slot: usize, intake: &mut Intake) {
         while let (Some(socket), false) = (self.sockets.get(slot), self.stop.load(Ordering::Acquire)) {
-            match socket.recv_from(buffer) {
-                Ok((len, from)) => {
-                    let datagram = buffer.get(..len).unwrap_or_default();
-                    self.request(datagram, from.ip());
-                    self.send_due();
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // An earlier answer found nobody: the client has gone, and hears nothing on hardware either.
-                Err(_) => {}
+            let socket = socket.as_raw_fd();
+            let received = intake.receive(socket, |datagram, from| {
+                self.request(datagram, from);
+                self.send_due();
+            });
+            // An error says that an earlier answer found nobody: the client has gone, and hears nothing on hardware
+            // either.
+            if !received.unwrap_or(true) {
+                return;
             }
         }
     }
@@ -251,19 +257,24 @@ impl Server {
     }
 
     fn send_due(&mut self) {
-        while self.queue.peek().is_some_and(|Reverse(frame)| frame.due <= Instant::now()) {
-            let Some(Reverse(mut frame)) = self.queue.pop() else { return };
+        if self.queue.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while self.queue.peek().is_some_and(|Reverse(frame)| frame.due <= now) {
+            let Some(Reverse(mut frame)) = self.queue.pop() else { break };
             match frame.fate.take() {
-                Some(fate) => self.emit(frame, fate),
+                Some(fate) => self.emit(frame, fate, now),
                 None => self.deliver(frame),
             }
         }
+        self.outlet.flush(&self.sockets);
     }
 
     /// The adapter stamps the frame and hands it to the network.
-    fn emit(&mut self, mut frame: Frame, fate: FrameFate) {
+    fn emit(&mut self, mut frame: Frame, fate: FrameFate, now: Instant) {
         bump(&self.counters.completions);
-        let stamp = self.stamp();
+        let stamp = self.stamp(now);
         if let Some(header) = frame.bytes.first_chunk_mut() {
             *header = stamp.to_bytes();
         }
@@ -290,16 +301,13 @@ impl Server {
 
     fn deliver(&mut self, frame: Frame) {
         let to = SocketAddr::new(frame.to, self.rule.port(frame.tag));
-        if let Some(socket) = self.sockets.get(usize::from(self.rule.slot(frame.tag))) {
-            // A full send buffer or a client that has gone: on the wire, too, the frame would be lost.
-            let _ = socket.send_to(&frame.bytes, to);
-        }
+        self.outlet.send(&self.sockets, self.rule.slot(frame.tag).into(), to, &frame.bytes);
         self.spare.push(frame.bytes);
     }
 
     /// The adapter's sequence number and its 156.25 MHz clock; never twice the same tick.
-    fn stamp(&mut self) -> Stamp {
-        let ticks = (self.epoch.elapsed().as_nanos() * 5 / 32) as u32;
+    fn stamp(&mut self, now: Instant) -> Stamp {
+        let ticks = (now.duration_since(self.epoch).as_nanos() * 5 / 32) as u32;
         let ahead = ticks.wrapping_sub(self.timestamp);
         self.timestamp = if ahead == 0 || ahead > 1 << 31 { self.timestamp.wrapping_add(1) } else { ticks };
         self.timestamp = self.timestamp.max(1);
@@ -308,10 +316,11 @@ impl Server {
         Stamp { sequence, timestamp: self.timestamp }
     }
 
-    fn answer_messages(&self, buffer: &mut [u8]) {
+    fn answer_messages(&self) {
+        let mut buffer = [0; MAX_DATAGRAM];
         let Some(socket) = &self.messages else { return };
         loop {
-            let (len, from) = match socket.recv_from(buffer) {
+            let (len, from) = match socket.recv_from(&mut buffer) {
                 Ok(received) => received,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => continue,

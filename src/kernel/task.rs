@@ -1,11 +1,12 @@
 //! Processes and threads: the list that hangs off `init_task` (`include/linux/sched/signal.h`,
 //! `for_each_process` and `for_each_thread`).
 //!
-//! Each step reads a `task_struct` up to its last wanted member in one go, its list pointer included, so a walk
-//! costs one round trip a process. The thread lists of all processes are walked side by side.
+//! Each step reads the wanted members of a `task_struct` in one go, its list pointer included; what the pid IDR leads to
+//! was read before, side by side ([`ahead`]). The thread lists of all processes are walked side by side too.
 
 use std::collections::{HashMap, HashSet};
 
+mod ahead;
 mod details;
 mod layout;
 mod presence;
@@ -98,6 +99,7 @@ impl Tasks {
             Scope::Processes => None,
             Scope::Threads => Some(self.layout.thread_lists.clone()?),
         };
+        self.read_ahead(kernel, false);
         let first = self.fetch(kernel, &[self.init_task]).pop();
         let step = "reading init_task";
         let first = first.unwrap_or(Ok(Vec::new())).map_err(|source| KernelError::Read { step, source })?;
@@ -199,13 +201,27 @@ impl Tasks {
         (found, torn)
     }
 
+    /// The wanted members of each task, at their places; the bytes between them are not read.
     fn fetch(&self, kernel: &Kernel, addrs: &[VirtAddr]) -> Vec<Result<Vec<u8>, VirtError>> {
+        let spans = &self.layout.spans;
         let mut buffers = vec![vec![0; self.layout.bytes]; addrs.len()];
-        let mut ops: Vec<VirtOp<'_>> =
-            addrs.iter().zip(&mut buffers).map(|(addr, buf)| VirtOp::new(*addr, buf)).collect();
+        let mut ops: Vec<VirtOp<'_>> = Vec::with_capacity(addrs.len() * spans.len());
+        for (addr, buf) in addrs.iter().zip(&mut buffers) {
+            let (mut rest, mut at) = (&mut buf[..], 0);
+            for span in spans {
+                let (_, tail) = std::mem::take(&mut rest).split_at_mut(span.start - at);
+                let (piece, tail) = tail.split_at_mut(span.len());
+                ops.push(VirtOp::new(addr.wrapping_add(span.start as u64), piece));
+                (rest, at) = (tail, span.end);
+            }
+        }
         kernel.memory.read_batch(&mut ops);
         let results: Vec<_> = ops.into_iter().map(|op| op.result).collect();
-        results.into_iter().zip(buffers).map(|(result, buffer)| result.map(|()| buffer)).collect()
+        let whole = |parts: &[Result<(), VirtError>]| {
+            parts.iter().find_map(|part| part.as_ref().err()).cloned().map_or(Ok(()), Err)
+        };
+        let outcomes = results.chunks(spans.len().max(1)).map(whole);
+        outcomes.zip(buffers).map(|(outcome, buffer)| outcome.map(|()| buffer)).collect()
     }
 
     fn parse_all(&self, kernel: &Kernel, raw: &[Raw]) -> Vec<Task> {

@@ -52,6 +52,8 @@ pub(crate) fn map(text: VirtAddr, slide: u64) -> KernelMap {
         vmemmap_base: None,
         sme_mask: 0,
         image: PhysRange::with_len(text_phys, 0x200_0000).unwrap(),
+        text_pages: None,
+        rodata: None,
         banner: None,
         release: None,
         build_id: None,

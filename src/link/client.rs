@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    LinkError, LinkStats, Read, Requester,
+    Latencies, LinkError, LinkStats, Read, Requester,
     engine::{Engine, Settings},
     message,
     nettlp::{PORT_BASE, PORT_MASK, PortRule, Stamp},
@@ -200,6 +200,12 @@ impl Client {
     #[must_use]
     pub fn stats(&self) -> LinkStats {
         self.lock().engine.stats()
+    }
+
+    /// How long its answers took so far.
+    #[must_use]
+    pub fn latencies(&self) -> Latencies {
+        self.lock().engine.latencies().clone()
     }
 
     /// A thread that panicked in a batch has given its requests up; the link is as good as before.

@@ -12,6 +12,7 @@
 //! by default (50 ms). Frames that the network delayed or duplicated are told by their timestamps ([`clock`]).
 
 mod clock;
+mod pace;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -24,10 +25,12 @@ use std::{
 
 use self::{
     clock::Clock,
+    pace::Pace,
     request::{Failure, Request, Verdict},
 };
 use super::{
     LinkError, LinkStats, Read, Requester,
+    latency::Latencies,
     nettlp::{HEADER_LEN, Stamp},
     split::{Piece, Split},
     tlp::{Completion, Defect, Status, Tlp},
@@ -55,6 +58,8 @@ struct Job {
     read: usize,
     piece: Piece,
     attempt: u32,
+    /// Whether it was sent once before without counting as an attempt.
+    hasty: bool,
 }
 
 #[derive(Debug)]
@@ -94,7 +99,9 @@ pub(super) struct Engine {
     in_flight: usize,
     check_at: Option<Instant>,
     clock: Clock,
+    pace: Pace,
     stats: LinkStats,
+    latencies: Latencies,
 }
 
 impl Engine {
@@ -112,12 +119,18 @@ impl Engine {
             in_flight: 0,
             check_at: None,
             clock: Clock::default(),
+            pace: Pace::new(tags),
             stats: LinkStats::default(),
+            latencies: Latencies::default(),
         }
     }
 
     pub(super) fn stats(&self) -> LinkStats {
         LinkStats { lost: self.clock.lost(), ..self.stats }
+    }
+
+    pub(super) fn latencies(&self) -> &Latencies {
+        &self.latencies
     }
 
     pub(super) fn count_writes(&mut self, requests: u64) {
@@ -170,6 +183,9 @@ pub(super) struct Batch<'e, 'r, 'b> {
 impl Batch<'_, '_, '_> {
     /// The next request to send, if there is one and a tag for it. It counts as sent.
     pub(super) fn transmit(&mut self, now: Instant) -> Option<Transmit> {
+        if self.engine.in_flight >= self.engine.pace.window() {
+            return None;
+        }
         let pending = self.engine.pending.take().filter(|job| self.wants(job.read));
         let job = pending.or_else(|| self.next_job())?;
         let engine = &mut *self.engine;
@@ -181,11 +197,15 @@ impl Batch<'_, '_, '_> {
             return None;
         };
         let floor = engine.clock.floor(now);
+        let hasty = (job.attempt == 1 && !job.hasty).then(|| engine.pace.hasty_wait()).flatten();
+        let due = now + engine.settings.timeout.min(hasty.unwrap_or(Duration::MAX));
         let request = Request {
             read: job.read,
             piece: job.piece,
             attempt: job.attempt,
+            hasty: job.hasty,
             sent: now,
+            due,
             received: 0,
             floor,
             saw_stale: false,
@@ -194,10 +214,10 @@ impl Batch<'_, '_, '_> {
         let slot = engine.slots.get_mut(usize::from(tag))?;
         let drain = matches!(slot, Slot::Free { dirty: true }) || floor.is_none();
         *slot = Slot::Busy(request);
-        engine.stats.retries += u64::from(job.attempt > 1);
+        engine.stats.retries += u64::from(job.attempt > 1 || job.hasty);
         engine.in_flight += 1;
         engine.stats.requests += 1;
-        engine.check_at.get_or_insert(now + engine.settings.timeout);
+        engine.check_at = Some(engine.check_at.map_or(due, |at| at.min(due)));
 
         let header = request.header(engine.settings.requester, tag).encode_read();
         let mut bytes = [0; HEADER_LEN + 16];
@@ -225,7 +245,7 @@ impl Batch<'_, '_, '_> {
                 && let Some(piece) = split.next()
             {
                 self.engine.current = Some((read, split));
-                return Some(Job { read, piece, attempt: 1 });
+                return Some(Job { read, piece, attempt: 1, hasty: false });
             }
             let index = self.engine.next_read;
             let read = self.reads.get_mut(index)?;
@@ -307,6 +327,9 @@ impl Batch<'_, '_, '_> {
                     read.arrived(len);
                 }
                 if request.is_complete() {
+                    let took = now.saturating_duration_since(request.sent);
+                    engine.pace.answered(request.sent, took);
+                    engine.latencies.record(took);
                     engine.in_flight -= 1;
                     engine.release(tag, false);
                 }
@@ -323,6 +346,7 @@ impl Batch<'_, '_, '_> {
                     }
                     _ => {
                         engine.stats.malformed += 1;
+                        engine.pace.lost(request.sent, now);
                         engine.retire(tag, request, now, true);
                     }
                 }
@@ -345,46 +369,60 @@ impl Batch<'_, '_, '_> {
         self.attempt_failed(request, failure);
     }
 
-    /// Gives up on requests that were not answered in time.
+    /// Gives up on requests that were not answered in time. Whatever had come by `now` has been received: who drives the
+    /// batch may have been kept from it for long.
     pub(super) fn expire(&mut self, now: Instant) {
         if self.engine.check_at.is_none_or(|at| at > now) {
             return;
         }
         self.engine.check_at = None;
         for tag in 0..=u8::MAX {
-            let request = match self.engine.slots.get(usize::from(tag)) {
-                Some(&Slot::Busy(request)) => request,
+            let engine = &mut *self.engine;
+            let request = match engine.slots.get_mut(usize::from(tag)) {
+                Some(Slot::Busy(request)) => request,
                 Some(_) => continue,
                 None => break,
             };
-            let engine = &mut *self.engine;
-            let due = request.sent + engine.settings.timeout;
-            if due > now {
-                engine.check_at = Some(engine.check_at.map_or(due, |at| at.min(due)));
+            let latest = request.sent + engine.settings.timeout;
+            // It is only overdue if what was asked later has been answered: else it is all of the adapter that is slow.
+            // And without another tag to ask it with there is no hurry.
+            let overtaken = engine.pace.overtook(request.sent) && !engine.free.is_empty();
+            if request.due <= now && now < latest && !overtaken {
+                request.due = latest.min(now + pace::LEAST_WAIT);
+            }
+            let request = *request;
+            if request.due > now {
+                engine.check_at = Some(engine.check_at.map_or(request.due, |at| at.min(request.due)));
                 continue;
             }
             engine.stats.timeouts += 1;
             engine.in_flight -= 1;
+            engine.pace.lost(request.sent, now);
             // Only old frames, and nothing new from any tag: it is the adapter's clock that went back.
             if request.saw_stale && engine.clock.last_seen().is_some_and(|seen| seen < request.sent) {
                 engine.clock.reset();
             }
             engine.retire(tag, request, now, false);
-            self.attempt_failed(request, request.saw_defect.map_or(Failure::Timeout, Failure::Malformed));
+            if now < latest {
+                let Request { read, piece, attempt, .. } = request;
+                engine.retry.push_back(Job { read, piece, attempt, hasty: true });
+            } else {
+                self.attempt_failed(request, request.saw_defect.map_or(Failure::Timeout, Failure::Malformed));
+            }
         }
     }
 
     fn attempt_failed(&mut self, request: Request, failure: Failure) {
-        let Request { read: index, piece, attempt, .. } = request;
+        let Request { read: index, piece, attempt, hasty, .. } = request;
         let Some(read) = self.reads.get_mut(index) else { return };
         let final_answer = matches!(failure, Failure::Refused(_));
         if !final_answer && attempt <= self.engine.settings.retries && !read.failed {
-            self.engine.retry.push_back(Job { read: index, piece, attempt: attempt + 1 });
+            self.engine.retry.push_back(Job { read: index, piece, attempt: attempt + 1, hasty });
             return;
         }
         let (addr, len) = (PhysAddr::new(piece.addr), piece.len);
         read.fail(match failure {
-            Failure::Timeout => LinkError::Timeout { addr, len, attempts: attempt },
+            Failure::Timeout => LinkError::Timeout { addr, len, attempts: attempt + u32::from(hasty) },
             Failure::Malformed(defect) => LinkError::Malformed { addr, len, defect },
             Failure::Poisoned => LinkError::Poisoned { addr, len },
             Failure::Refused(Status::Unsupported) => LinkError::UnsupportedRequest { addr, len },
@@ -402,7 +440,8 @@ impl Batch<'_, '_, '_> {
 
     /// When [`Batch::expire`] and [`Batch::transmit`] have to be called even if no datagram comes.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        if self.engine.pending.is_none() || self.engine.retired == 0 {
+        let window_is_closed = self.engine.in_flight >= self.engine.pace.window();
+        if self.engine.pending.is_none() || self.engine.retired == 0 || window_is_closed {
             return self.engine.check_at;
         }
         let retired = self.engine.slots.iter().filter_map(|slot| match slot {

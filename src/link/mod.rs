@@ -8,6 +8,8 @@
 mod client;
 mod engine;
 mod error;
+mod inbox;
+mod latency;
 pub mod message;
 pub mod nettlp;
 mod read;
@@ -20,6 +22,7 @@ mod udp;
 pub use self::{
     client::{Client, Config, MAX_PAYLOAD},
     error::LinkError,
+    latency::Latencies,
     read::Read,
     requester::{ParseRequesterError, Requester},
     stats::LinkStats,

@@ -17,7 +17,8 @@ use mio::{Events, Interest, Poll, Token, net::UdpSocket};
 use super::{
     LinkError, Read,
     engine::{Batch, Engine, Transmit},
-    nettlp::{MAX_DATAGRAM, PortRule},
+    inbox::Inbox,
+    nettlp::PortRule,
 };
 
 /// Under a flood, look at the clock once in this many datagrams.
@@ -31,7 +32,7 @@ pub(super) struct Ports {
     poll: Poll,
     events: Events,
     sockets: Vec<UdpSocket>,
-    buffer: Box<[u8; MAX_DATAGRAM]>,
+    inbox: Inbox,
 }
 
 impl Ports {
@@ -53,11 +54,11 @@ impl Ports {
             socket
                 .connect(SocketAddr::new(adapter, port))
                 .map_err(|error| LinkError::NoRoute { adapter, kind: error.kind() })?;
+            Inbox::join(&socket);
             poll.registry().register(&mut socket, Token(tag.into()), Interest::READABLE).map_err(system)?;
             sockets.push(socket);
         }
-        let buffer = Box::new([0; MAX_DATAGRAM]);
-        Ok(Self { poll, events: Events::with_capacity(256), sockets, buffer })
+        Ok(Self { poll, events: Events::with_capacity(256), sockets, inbox: Inbox::new() })
     }
 
     /// Serves `reads` to their ends.
@@ -65,26 +66,28 @@ impl Ports {
         let mut batch = engine.batch(reads);
         loop {
             let now = Instant::now();
-            batch.expire(now);
             while let Some(request) = batch.transmit(now) {
                 self.send(&mut batch, &request, now);
             }
             if batch.is_done() {
                 return;
             }
-            let timeout = batch.deadline().map(|at| at.saturating_duration_since(now));
+            let asked = Instant::now();
+            let timeout = batch.deadline().map(|at| at.saturating_duration_since(asked));
             match self.poll.poll(&mut self.events, timeout) {
                 Ok(()) => self.receive(&mut batch),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return batch.abort(error.kind()),
             }
+            // What had come by then has been received, however long this thread was kept from running.
+            batch.expire(asked);
         }
     }
 
     fn send(&mut self, batch: &mut Batch<'_, '_, '_>, request: &Transmit, now: Instant) {
         let Some(socket) = self.sockets.get(usize::from(request.tag)) else { return };
         if request.drain {
-            drain(socket, &mut *self.buffer, |datagram| batch.discard(request.tag, datagram, now));
+            drain(socket, &mut self.inbox, |datagram| batch.discard(request.tag, datagram, now));
         }
         if let Err(error) = send(socket, request.datagram()) {
             batch.socket_failed(request.tag, error.kind());
@@ -100,8 +103,8 @@ impl Ports {
             let Some(socket) = self.sockets.get(index) else { continue };
             let tag = index as u8;
             for count in 1_usize.. {
-                match socket.recv(&mut *self.buffer) {
-                    Ok(len) => batch.receive(tag, self.buffer.get(..len).unwrap_or_default(), now),
+                match self.inbox.receive(socket, |datagram| batch.receive(tag, datagram, now)) {
+                    Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => batch.socket_failed(tag, error.kind()),
                 }
@@ -130,10 +133,10 @@ fn send(socket: &UdpSocket, datagram: &[u8]) -> io::Result<()> {
     }
 }
 
-fn drain(socket: &UdpSocket, buffer: &mut [u8], mut discard: impl FnMut(&[u8])) {
+fn drain(socket: &UdpSocket, inbox: &mut Inbox, mut discard: impl FnMut(&[u8])) {
     for _ in 0..DRAIN_LIMIT {
-        match socket.recv(buffer) {
-            Ok(len) => discard(buffer.get(..len).unwrap_or_default()),
+        match inbox.receive(socket, &mut discard) {
+            Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             // It is about an earlier request, and consumed now.
             Err(_) => {}

@@ -1,48 +1,96 @@
 //! A read cache with a stated validity.
 //!
-//! A line is 512 bytes, what one request carries at the usual MRRS: fetching a whole line costs one round trip
-//! as eight bytes would, and the next member of the same structure is then free. A line never leaves its 4 KiB
-//! page, so widening a read to lines does not reach memory the guard above did not vouch for.
+//! It keeps pages of 4 KiB in sectors of 512 bytes, what one request carries at the usual MRRS: fetching a whole sector
+//! costs one round trip as eight bytes would, and the next member of the same structure is then free. Neighbouring
+//! sectors are fetched as one read, which the link cuts as its MRRS allows. A few sectors take the rest of their pages
+//! along where a round trip is dear, or where the page was read before: a `task_struct` is several sectors long.
+//! Nothing is fetched outside a page that something above asked for; DRAM is decoded in coarser units than that.
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 use super::{PhysMem, ReadOp};
-use crate::addr::PhysAddr;
+use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 
-const LINE: u64 = 512;
+const SECTOR: u64 = 512;
+const SECTORS: usize = (PAGE_SIZE / SECTOR) as usize;
 
 /// Reads longer than this go past the cache: they are bulk data that will not be asked for again.
 const MAX_CACHED_READ: usize = 16 << 10;
 
-/// 32 MiB of lines; when they are full all are dropped, which costs one round trip each, once.
-const MAX_LINES: usize = 64 << 10;
+/// 32 MiB of pages; when they are full all are dropped, which costs one round trip each, once.
+const MAX_PAGES: usize = 8 << 10;
 
-/// How long a line answers for the target.
+/// Fetches of up to so many sectors cost little more than a round trip, and may take their pages along.
+const FEW: usize = 4;
+
+/// A round trip that outweighs the requests for the rest of a page.
+const DEAR: Duration = Duration::from_micros(200);
+
+/// What was read is read again after this many times the pause that ends its validity.
+const MOST_PAUSES: u32 = 10;
+
+/// How long what was read answers for the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Validity {
     /// Until [`Cache::invalidate`].
     Stop,
-    /// For this long, or until [`Cache::invalidate`].
-    For(Duration),
+    /// Until nothing was asked for this long, ten times as long at most, or until [`Cache::invalidate`]: one command of
+    /// a debugger sees one picture, the next a new one.
+    Pause(Duration),
 }
 
-struct Line {
-    bytes: [u8; LINE as usize],
-    read_at: Instant,
+/// For how long memory holds that changes less often than the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Constancy {
+    /// Until [`Cache::invalidate`], whatever the [`Validity`].
+    Stop,
+    /// As long as the target runs.
+    ForEver,
+}
+
+struct Page {
+    bytes: [u8; PAGE_SIZE as usize],
+    /// When each sector was asked for; `None` of one that is not there.
+    read_at: [Option<Instant>; SECTORS],
+    /// Its other sectors could not all be read: they are not asked for on the way again.
+    alone: bool,
+}
+
+impl Page {
+    fn empty() -> Box<Self> {
+        Box::new(Self { bytes: [0; PAGE_SIZE as usize], read_at: [None; SECTORS], alone: false })
+    }
+}
+
+struct State {
+    pages: HashMap<PhysAddr, Box<Page>>,
+    /// What was read before does not count any more.
+    since: Instant,
+    used: Instant,
+    /// How long fetches of few sectors take, smoothed.
+    round_trip: Duration,
+}
+
+/// A stretch of sectors of one page that is read at once.
+struct Run {
+    sectors: Range<usize>,
+    asked_for: bool,
 }
 
 /// Caches reads of `M`.
 pub struct Cache<M> {
     inner: M,
     validity: Validity,
-    lines: Mutex<HashMap<PhysAddr, Box<Line>>>,
+    state: Mutex<State>,
+    constant: RwLock<Vec<(PhysRange, Constancy)>>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -50,8 +98,10 @@ pub struct Cache<M> {
 impl<M: PhysMem> Cache<M> {
     /// An empty cache over `inner`.
     pub fn new(inner: M, validity: Validity) -> Self {
+        let now = Instant::now();
+        let state = State { pages: HashMap::new(), since: now, used: now, round_trip: Duration::ZERO };
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { inner, validity, lines: Mutex::default(), hits, misses }
+        Self { inner, validity, state: Mutex::new(state), constant: RwLock::default(), hits, misses }
     }
 
     /// The layer below.
@@ -59,70 +109,158 @@ impl<M: PhysMem> Cache<M> {
         &self.inner
     }
 
-    /// Forgets everything read so far.
+    /// Forgets everything read so far that does not hold for ever.
     pub fn invalidate(&self) {
-        self.lines().clear();
+        let constant = self.constant.read().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        state.since = Instant::now();
+        state.pages.retain(|addr, _| {
+            constant.iter().any(|(range, constancy)| {
+                *constancy == Constancy::ForEver && range.contains(*addr, PAGE_SIZE)
+            })
+        });
     }
 
-    /// Lines answered from the cache, and lines fetched.
+    /// Lets what is read of `range` hold for longer than the rest. Only whole pages of it do.
+    pub fn hold(&self, range: PhysRange, constancy: Constancy) {
+        self.constant.write().unwrap_or_else(PoisonError::into_inner).push((range, constancy));
+    }
+
+    /// Since when what is in the cache holds: another moment, another picture of the target.
+    pub fn picture(&self) -> Instant {
+        self.touch(Instant::now());
+        self.state().since
+    }
+
+    /// Sectors answered from the cache, and sectors fetched.
     pub fn hits_and_misses(&self) -> (u64, u64) {
         (self.hits.load(Relaxed), self.misses.load(Relaxed))
     }
 
-    fn lines(&self) -> MutexGuard<'_, HashMap<PhysAddr, Box<Line>>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_valid(&self, line: &Line, now: Instant) -> bool {
+    fn is_constant(&self, page: PhysAddr) -> bool {
+        let constant = self.constant.read().unwrap_or_else(PoisonError::into_inner);
+        constant.iter().any(|(range, _)| range.contains(page, PAGE_SIZE))
+    }
+
+    fn is_valid(&self, since: Instant, read_at: Option<Instant>, page: PhysAddr, now: Instant) -> bool {
+        let Some(read_at) = read_at else { return false };
         match self.validity {
             Validity::Stop => true,
-            Validity::For(time) => now.saturating_duration_since(line.read_at) < time,
+            Validity::Pause(pause) => {
+                read_at >= since && now.saturating_duration_since(read_at) < pause * MOST_PAUSES
+                    || self.is_constant(page)
+            }
         }
     }
 
-    /// Fetches the lines that `ops` need and the cache lacks, all in one batch. Lines that cannot be read whole
-    /// (the end of RAM) stay absent.
-    fn fill(&self, ops: &[ReadOp<'_>], now: Instant) {
-        let mut wanted: Vec<PhysAddr> = ops.iter().filter(|op| cacheable(op)).flat_map(lines_of).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let total = wanted.len();
+    /// Notes that something is asked for: after a pause, what was read before is out of date.
+    fn touch(&self, now: Instant) {
+        let mut state = self.state();
+        if let Validity::Pause(pause) = self.validity
+            && now.saturating_duration_since(state.used) >= pause
         {
-            let lines = self.lines();
-            wanted.retain(|addr| !lines.get(addr).is_some_and(|line| self.is_valid(line, now)));
+            state.since = now;
         }
-        self.hits.fetch_add((total - wanted.len()) as u64, Relaxed);
-        self.misses.fetch_add(wanted.len() as u64, Relaxed);
-        if wanted.is_empty() {
+        state.used = now;
+    }
+
+    /// Fetches the sectors that `wanted` names (ascending addresses) and the cache lacks, all in one batch. Those that
+    /// cannot be read whole (the end of RAM) stay absent.
+    fn fill(&self, wanted: &[PhysAddr], now: Instant) {
+        let mut pages = self.take_out(wanted, now);
+        let missing: usize = pages.iter().map(|(_, _, runs)| asked_for(runs)).sum();
+        self.hits.fetch_add((wanted.len() - missing) as u64, Relaxed);
+        self.misses.fetch_add(missing as u64, Relaxed);
+        if pages.is_empty() {
             return;
         }
-        let mut fetched: Vec<Box<Line>> =
-            wanted.iter().map(|_| Box::new(Line { bytes: [0; LINE as usize], read_at: now })).collect();
-        let mut reads: Vec<ReadOp<'_>> =
-            wanted.iter().zip(&mut fetched).map(|(addr, line)| ReadOp::new(*addr, &mut line.bytes)).collect();
+        let mut reads: Vec<ReadOp<'_>> = Vec::with_capacity(pages.len());
+        for (addr, page, runs) in &mut pages {
+            let (mut rest, mut at) = (&mut page.bytes[..], 0);
+            for Run { sectors, .. } in runs.iter() {
+                let (from, to) = (sectors.start * SECTOR as usize, sectors.end * SECTOR as usize);
+                let (_, tail) = std::mem::take(&mut rest).split_at_mut(from - at);
+                let (buf, tail) = tail.split_at_mut(to - from);
+                reads.push(ReadOp::new(addr.wrapping_add(from as u64), buf));
+                (rest, at) = (tail, to);
+            }
+        }
         self.inner.read_batch(&mut reads);
-        let outcomes: Vec<bool> = reads.iter().map(|op| op.result.is_ok()).collect();
-        let mut lines = self.lines();
-        if lines.len() + fetched.len() > MAX_LINES {
-            lines.clear();
+        let outcomes: Vec<bool> = reads.into_iter().map(|op| op.result.is_ok()).collect();
+        let mut outcomes = outcomes.into_iter();
+        let took = now.elapsed();
+        let mut state = self.state();
+        if missing <= FEW {
+            state.round_trip = (state.round_trip * 7 + took) / 8;
         }
-        for ((addr, line), read) in wanted.into_iter().zip(fetched).zip(outcomes) {
-            match read {
-                true => lines.insert(addr, line),
-                false => lines.remove(&addr),
-            };
+        state.used = state.used.max(now + took);
+        if state.pages.len() + pages.len() > MAX_PAGES {
+            state.pages.clear();
         }
+        for (addr, mut page, runs) in pages {
+            for (Run { sectors, asked_for }, read) in runs.into_iter().zip(&mut outcomes) {
+                page.alone |= !read && !asked_for;
+                for read_at in page.read_at.get_mut(sectors).unwrap_or_default() {
+                    *read_at = read.then_some(now);
+                }
+            }
+            state.pages.insert(addr, page);
+        }
+    }
+
+    /// Takes the pages out of the cache of which something has to be fetched, each with what that is.
+    fn take_out(&self, wanted: &[PhysAddr], now: Instant) -> Vec<(PhysAddr, Box<Page>, Vec<Run>)> {
+        let mut state = self.state();
+        let since = state.since;
+        let mut lacking: Vec<(PhysAddr, [bool; SECTORS])> = Vec::new();
+        let mut count = 0;
+        for sectors in wanted.chunk_by(|one, other| page_of(*one) == page_of(*other)) {
+            let Some(addr) = sectors.first().map(|sector| page_of(*sector)) else { continue };
+            let page = state.pages.get(&addr);
+            let mut lacks = [false; SECTORS];
+            for sector in sectors {
+                let index = (sector.offset_in(PAGE_SIZE) / SECTOR) as usize;
+                let read_at = page.and_then(|page| *page.read_at.get(index)?);
+                if let (false, Some(lacks)) = (self.is_valid(since, read_at, addr, now), lacks.get_mut(index))
+                {
+                    *lacks = true;
+                    count += 1;
+                }
+            }
+            if lacks.contains(&true) {
+                lacking.push((addr, lacks));
+            }
+        }
+        let dear = state.round_trip >= DEAR;
+        let plan = lacking.into_iter().map(|(addr, lacks)| {
+            let page = state.pages.remove(&addr).unwrap_or_else(Page::empty);
+            let valid = page.read_at.map(|read_at| self.is_valid(since, read_at, addr, now));
+            let whole = count <= FEW && !page.alone && (dear || valid.contains(&true));
+            let runs = runs(&lacks, &valid, whole);
+            (addr, page, runs)
+        });
+        plan.collect()
     }
 
     fn serve(&self, op: &mut ReadOp<'_>, now: Instant) -> bool {
-        let lines = self.lines();
+        let state = self.state();
         let mut done = 0;
-        for addr in lines_of(op) {
-            let Some(line) = lines.get(&addr).filter(|line| self.is_valid(line, now)) else { return false };
-            let from = op.addr.wrapping_add(done as u64).wrapping_offset_from(addr) as usize;
-            let len = (LINE as usize - from).min(op.buf.len() - done);
+        for addr in sectors_of(op.addr, op.buf.len() as u64) {
+            let (page, index) = (page_of(addr), (addr.offset_in(PAGE_SIZE) / SECTOR) as usize);
+            let Some(found) = state.pages.get(&page) else { return false };
+            let read_at = found.read_at.get(index).copied().flatten();
+            if !self.is_valid(state.since, read_at, page, now) {
+                return false;
+            }
+            let at = op.addr.wrapping_add(done as u64);
+            let from = at.offset_in(PAGE_SIZE) as usize;
+            let len = ((SECTOR - at.offset_in(SECTOR)) as usize).min(op.buf.len() - done);
             let (Some(to), Some(bytes)) =
-                (op.buf.get_mut(done..done + len), line.bytes.get(from..from + len))
+                (op.buf.get_mut(done..done + len), found.bytes.get(from..from + len))
             else {
                 return false;
             };
@@ -134,21 +272,56 @@ impl<M: PhysMem> Cache<M> {
     }
 }
 
-fn cacheable(op: &ReadOp<'_>) -> bool {
-    op.buf.len() <= MAX_CACHED_READ && op.addr.checked_add(op.buf.len() as u64 + LINE).is_some()
+fn asked_for(runs: &[Run]) -> usize {
+    runs.iter().filter(|run| run.asked_for).map(|run| run.sectors.len()).sum()
 }
 
-fn lines_of(op: &ReadOp<'_>) -> impl Iterator<Item = PhysAddr> + use<> {
-    let (start, end) = (op.addr.align_down(LINE).raw(), op.addr.raw().saturating_add(op.buf.len() as u64));
-    (start..end).step_by(LINE as usize).map(PhysAddr::new)
+/// The sectors to be fetched: those that are `lacking`, and if the page is wanted `whole` the others that are not
+/// `valid`. What nobody asked for is read by itself, so that its failure spoils nothing.
+fn runs(lacking: &[bool; SECTORS], valid: &[bool; SECTORS], whole: bool) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (index, (lacking, valid)) in lacking.iter().zip(valid).enumerate() {
+        if !lacking && (*valid || !whole) {
+            continue;
+        }
+        match runs.last_mut() {
+            Some(run) if run.sectors.end == index && run.asked_for == *lacking => run.sectors.end += 1,
+            _ => runs.push(Run { sectors: index..index + 1, asked_for: *lacking }),
+        }
+    }
+    runs
+}
+
+fn page_of(addr: PhysAddr) -> PhysAddr {
+    addr.align_down(PAGE_SIZE)
+}
+
+fn cacheable(addr: PhysAddr, len: u64) -> bool {
+    len <= MAX_CACHED_READ as u64 && addr.checked_add(len + PAGE_SIZE).is_some()
+}
+
+fn sectors_of(addr: PhysAddr, len: u64) -> impl Iterator<Item = PhysAddr> + use<> {
+    let (start, end) = (addr.align_down(SECTOR).raw(), addr.raw().saturating_add(len));
+    (start..end).step_by(SECTOR as usize).map(PhysAddr::new)
+}
+
+/// The sectors of what of `places` (address and length) is cached at all, ascending.
+fn sectors(places: impl Iterator<Item = (PhysAddr, u64)>) -> Vec<PhysAddr> {
+    let places = places.filter(|(addr, len)| cacheable(*addr, *len));
+    let mut sectors: Vec<PhysAddr> = places.flat_map(|(addr, len)| sectors_of(addr, len)).collect();
+    sectors.sort_unstable();
+    sectors.dedup();
+    sectors
 }
 
 impl<M: PhysMem> PhysMem for Cache<M> {
     fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
         let now = Instant::now();
-        self.fill(ops, now);
+        self.touch(now);
+        self.fill(&sectors(ops.iter().map(|op| (op.addr, op.buf.len() as u64))), now);
+        let cached = |op: &mut ReadOp<'_>| cacheable(op.addr, op.buf.len() as u64) && self.serve(op, now);
         let mut missed: Vec<&mut ReadOp<'_>> =
-            ops.iter_mut().filter_map(|op| (!cacheable(op) || !self.serve(op, now)).then_some(op)).collect();
+            ops.iter_mut().filter_map(|op| (!cached(op)).then_some(op)).collect();
         if missed.is_empty() {
             return;
         }
@@ -159,6 +332,12 @@ impl<M: PhysMem> PhysMem for Cache<M> {
         for (op, result) in missed.into_iter().zip(results) {
             op.result = result;
         }
+    }
+
+    fn prefetch(&self, ranges: &[PhysRange]) {
+        let now = Instant::now();
+        self.touch(now);
+        self.fill(&sectors(ranges.iter().map(|range| (range.start, range.len()))), now);
     }
 }
 
@@ -177,15 +356,16 @@ mod tests {
     use crate::mem::{PhysWrite, sparse::Sparse, stats::Stats};
 
     #[test]
-    fn one_fetch_per_line_until_invalidated() {
-        let cache = Cache::new(Stats::new(Sparse::new(["0-0x1100".parse().unwrap()]), LINE), Validity::Stop);
+    fn one_fetch_per_sector_until_invalidated() {
+        let cache =
+            Cache::new(Stats::new(Sparse::new(["0-0x1100".parse().unwrap()]), SECTOR), Validity::Stop);
         let read = |addr: u64, len: usize| {
             let mut bytes = vec![0; len];
             cache.read(PhysAddr::new(addr), &mut bytes).map(|()| bytes)
         };
         let ram = || cache.inner().inner();
         ram().write(PhysAddr::new(0x1f8), &[1; 16]).unwrap();
-        assert_eq!(read(0x1fc, 8).unwrap(), [1; 8], "a read over two lines");
+        assert_eq!(read(0x1fc, 8).unwrap(), [1; 8], "a read over two sectors");
         assert_eq!(read(0x10, 1).unwrap(), [0]);
         assert_eq!(cache.inner().counts().requests, 2);
         ram().write(PhysAddr::new(0x1f8), &[2; 16]).unwrap();
@@ -193,9 +373,71 @@ mod tests {
         cache.invalidate();
         assert_eq!(read(0x1f8, 1).unwrap(), [2]);
 
-        assert_eq!(read(0x10f8, 8).unwrap(), [0; 8], "the line is cut by the end of RAM, the read is not");
+        assert_eq!(read(0x10f8, 8).unwrap(), [0; 8], "the sector is cut by the end of RAM, the read is not");
         let error = read(0x10fc, 8).unwrap_err();
-        assert_eq!((error.addr.raw(), error.len), (0x10fc, 8), "the error is of the read, not of the line");
+        assert_eq!((error.addr.raw(), error.len), (0x10fc, 8), "the error is of the read, not of the sector");
         assert!(read(u64::MAX - 3, 4).is_err());
+    }
+
+    type Counted = Cache<Stats<Sparse>>;
+
+    fn over(ram: &str, validity: Validity) -> Counted {
+        Cache::new(Stats::new(Sparse::new([ram.parse().unwrap()]), SECTOR), validity)
+    }
+
+    fn ask(cache: &Counted, addr: u64, now: Instant) -> u64 {
+        let before = cache.inner().counts().requests;
+        cache.touch(now);
+        cache.fill(&sectors([(PhysAddr::new(addr), 8)].into_iter()), now);
+        cache.inner().counts().requests - before
+    }
+
+    #[test]
+    fn a_page_read_twice_is_fetched_whole_and_only_once_if_that_fails() {
+        let cache = over("0-0x1a00", Validity::Stop);
+        let now = Instant::now();
+        assert_eq!(ask(&cache, 0x0, now), 1, "who reads one word may want no more");
+        assert_eq!(ask(&cache, 0x208, now), 7);
+        assert_eq!(ask(&cache, 0xff8, now), 0);
+        assert_eq!(
+            (ask(&cache, 0x1000, now), ask(&cache, 0x1200, now)),
+            (1, 7),
+            "some of them are not there"
+        );
+        assert_eq!(
+            (ask(&cache, 0x1400, now), ask(&cache, 0x1600, now)),
+            (1, 1),
+            "and are not asked for again"
+        );
+        assert_eq!(ask(&cache, 0x1000, now), 0);
+        cache.state().round_trip = DEAR;
+        cache.invalidate();
+        assert_eq!((ask(&cache, 0x400, now), ask(&cache, 0x0, now)), (8, 0), "a round trip is dear");
+    }
+
+    #[test]
+    fn a_pause_ends_what_was_read_and_so_does_age() {
+        let pause = Duration::from_secs(100);
+        let cache = over("0-1M", Validity::Pause(pause));
+        let start = Instant::now();
+        let at = |tenths: u32| start + pause * tenths / 10;
+        assert_eq!((ask(&cache, 0, at(0)), ask(&cache, 0, at(9)), ask(&cache, 0, at(18))), (1, 0, 0));
+        assert_eq!((ask(&cache, 0, at(29)), ask(&cache, 0, at(30))), (1, 0), "a pause");
+        let asked: u64 = (30..140).step_by(5).map(|tenths| ask(&cache, 0, at(tenths))).sum();
+        assert_eq!(asked, 1, "without a pause, after ten times as long");
+    }
+
+    #[test]
+    fn what_is_constant_holds_longer_than_the_rest() {
+        let pause = Duration::from_secs(1);
+        let cache = over("0-1M", Validity::Pause(pause));
+        cache.hold("0x1000-0x2800".parse().unwrap(), Constancy::Stop);
+        cache.hold("0x8000-0x9000".parse().unwrap(), Constancy::ForEver);
+        let start = Instant::now();
+        let round = |now| [0x0, 0x1000, 0x2000, 0x8000].map(|addr| ask(&cache, addr, now));
+        assert_eq!(round(start), [1, 1, 1, 1]);
+        assert_eq!(round(start + pause * 2), [1, 0, 1, 0], "only whole pages are constant");
+        cache.invalidate();
+        assert_eq!(round(start + pause * 2), [1, 1, 1, 0]);
     }
 }

@@ -90,6 +90,15 @@ impl PhysMem for Guard {
             self.beyond_limits(addr, len).or_else(|| unknown(addr, len)).map(Fault::Refused)
         });
     }
+
+    fn prefetch(&self, ranges: &[PhysRange]) {
+        let permitted = self.permitted();
+        let allowed = |range: &PhysRange| {
+            self.beyond_limits(range.start, range.len()).is_none()
+                && covered(&permitted, range.start, range.len())
+        };
+        self.inner.prefetch(&ranges.iter().copied().filter(allowed).collect::<Vec<_>>());
+    }
 }
 
 struct LedByTables(Arc<Guard>);

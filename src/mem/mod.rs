@@ -90,6 +90,12 @@ pub trait PhysMem: Send + Sync {
     /// Attempts every operation and sets each `result`; one failure does not stop the others.
     fn read_batch(&self, ops: &mut [ReadOp<'_>]);
 
+    /// Says that `ranges` will be read soon: a cache fetches what it lacks of them, all in one batch. What cannot be read
+    /// is left to the read itself.
+    fn prefetch(&self, ranges: &[PhysRange]) {
+        let _ = ranges;
+    }
+
     /// Reads `buf.len()` bytes from `addr`.
     ///
     /// # Errors
@@ -115,6 +121,10 @@ pub trait PhysMem: Send + Sync {
 impl<M: PhysMem + ?Sized> PhysMem for Arc<M> {
     fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
         (**self).read_batch(ops);
+    }
+
+    fn prefetch(&self, ranges: &[PhysRange]) {
+        (**self).prefetch(ranges);
     }
 }
 

@@ -3,8 +3,9 @@
 //! Input: a [`crate::mem::PhysMem`], the root and depth somebody else found. Output: translations and batched reads by
 //! virtual address. This layer knows nothing of Linux but what the processor knows.
 
+mod paths;
 pub mod runs;
-pub mod space;
+mod space;
 
 pub use space::AddressSpace;
 

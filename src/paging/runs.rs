@@ -10,7 +10,7 @@ use super::{
     space::{ADDRESS, LARGEST_LEAF, NO_EXECUTE, PAGE, PRESENT, WRITABLE, coverage},
 };
 use crate::{
-    addr::{PhysAddr, VirtAddr},
+    addr::{PhysAddr, PhysRange, VirtAddr},
     mem::{PhysMem, ReadOp},
 };
 
@@ -34,6 +34,12 @@ impl Run {
     #[must_use]
     pub fn last(&self) -> VirtAddr {
         self.virt.wrapping_add(self.len - 1)
+    }
+
+    /// Its physical addresses.
+    #[must_use]
+    pub fn pages(&self) -> Option<PhysRange> {
+        PhysRange::with_len(self.phys, self.len)
     }
 
     fn continues(&self, before: &Self) -> bool {

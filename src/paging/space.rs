@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Levels, Translation, VirtError, VirtFault, VirtMem, VirtOp};
+use super::{
+    Levels, Translation, VirtError, VirtFault, VirtMem, VirtOp,
+    paths::{Path, Paths},
+};
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     mem::{PhysMem, ReadOp},
@@ -24,18 +27,23 @@ pub(super) const fn coverage(level: u32) -> u64 {
     PAGE_SIZE << (9 * (level - 1))
 }
 
+/// Batches of more pages are not guessed at: they are bulk data, or new.
+const MOST_GUESSED: usize = 256;
+
 /// Page tables over physical memory.
 pub struct AddressSpace {
     mem: Arc<dyn PhysMem>,
     root: PhysAddr,
     levels: Levels,
     encryption_mask: u64,
+    paths: Paths,
 }
 
 /// A walk under way: the page asked for, and what is known of it.
 struct Walk {
     page: VirtAddr,
     table: PhysAddr,
+    path: Path,
     flags: u64,
     outcome: Option<Result<Translation, VirtFault>>,
 }
@@ -51,7 +59,7 @@ impl AddressSpace {
     /// entries (`sme_me_mask`), 0 without.
     #[must_use]
     pub fn new(mem: Arc<dyn PhysMem>, root: PhysAddr, levels: Levels, encryption_mask: u64) -> Self {
-        let mut space = Self { mem, root, levels, encryption_mask };
+        let mut space = Self { mem, root, levels, encryption_mask, paths: Paths::default() };
         space.root = space.table(root);
         space
     }
@@ -88,12 +96,18 @@ impl AddressSpace {
             .map(|&(table, page)| Walk {
                 page,
                 table,
+                path: Path::default(),
                 flags: PRESENT | WRITABLE | USER,
                 outcome: (!self.is_canonical(page)).then_some(Err(VirtFault::NonCanonical)),
             })
             .collect();
         for level in (1..=self.levels.count()).rev() {
             self.descend(&mut walks, level);
+        }
+        for (walk, (root, page)) in walks.iter().zip(pages) {
+            if let Some(Ok(found)) = &walk.outcome {
+                self.paths.note(*root, *page, walk.path, found.phys);
+            }
         }
         let unfinished = || Err(VirtFault::NotAttempted);
         walks.into_iter().map(|walk| walk.outcome.unwrap_or_else(unfinished)).collect()
@@ -124,6 +138,7 @@ impl AddressSpace {
     }
 
     fn step(&self, walk: &mut Walk, level: u32, entry_addr: PhysAddr, entry: u64) {
+        walk.path.pass(level, entry_addr);
         if entry & PRESENT == 0 {
             walk.outcome = Some(Err(VirtFault::NotPresent { level, entry_addr, entry }));
             return;
@@ -200,6 +215,16 @@ impl AddressSpace {
                 pieces(op.addr, op.buf.len()).map(move |(at, _)| (root, at.align_down(PAGE_SIZE)))
             })
             .collect();
+        if ops.iter().all(|op| op.buf.len() as u64 <= PAGE_SIZE) && pages.len() <= MOST_GUESSED {
+            let mut ranges = Vec::new();
+            for (index, op) in ops.iter().enumerate().filter(|(_, op)| !wraps(op)) {
+                pieces(op.addr, op.buf.len())
+                    .for_each(|(at, len)| self.paths.guess(root(index), at, len, &mut ranges));
+            }
+            if !ranges.is_empty() {
+                self.mem.prefetch(&ranges);
+            }
+        }
         pages.sort_unstable();
         pages.dedup();
         let translations = self.walk(&pages);

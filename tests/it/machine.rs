@@ -40,7 +40,7 @@ fn attach(machine: &Machine, source: Source, ram: &[PhysRange]) -> Session {
         ram: ram.to_vec(),
         forbidden: Vec::new(),
         force: false,
-        validity: Validity::For(Duration::from_secs(60)),
+        validity: Validity::Pause(Duration::from_secs(60)),
     };
     Session::open(options, &|_| ()).unwrap()
 }

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(super) mod bench;
 pub(super) mod bt;
 pub(super) mod completions;
 pub(super) mod demo;

@@ -37,7 +37,8 @@ pub(in crate::cli) struct Args {
     #[arg(long)]
     once: bool,
 
-    /// Milliseconds for which memory that was read is not read again
+    /// Memory that was read is read again once gdb has asked for nothing during N milliseconds, or after ten times as
+    /// long: one command sees one picture of the host
     #[arg(long, value_name = "N", default_value_t = 100)]
     cache_ms: u64,
 
@@ -101,7 +102,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         ServeError::Remote { .. } => UsageError(error.to_string()).into(),
         error => anyhow::Error::from(error),
     })?;
-    let validity = Validity::For(Duration::from_millis(args.cache_ms));
+    let validity = Validity::Pause(Duration::from_millis(args.cache_ms));
     let places = Places { debug: args.debug_dir.clone(), cache: handout::cache_directory() };
     let origin = match args.symbols {
         Symbols::Auto => Origin::Auto,

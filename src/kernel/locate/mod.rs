@@ -45,7 +45,7 @@ use crate::{
         cache::{Cache, Validity},
         guard::Guard,
     },
-    paging::Levels,
+    paging::{Levels, runs::Run},
     symbols::SymbolTable,
     types::TypeSource,
 };
@@ -305,6 +305,8 @@ fn finish(
         vmemmap_base: bases.vmemmap,
         sme_mask: sighting.encryption_mask,
         image: image.phys_range().ok_or(LocateError::NotFound { attempts: Vec::new() })?,
+        text_pages: image.runs.first().and_then(Run::pages),
+        rodata: image.rodata().as_ref().and_then(Run::pages),
         banner: identity.banner.map(|banner| banner.text),
         release,
         build_id: identity.build_id.map(|found| found.id),

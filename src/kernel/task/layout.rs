@@ -1,6 +1,8 @@
 //! Where the members of `task_struct` are. What a kernel, or a layout written down by hand, does not have is absent;
 //! damaged type information is an error whatever the member.
 
+use std::ops::Range;
+
 use crate::{
     addr::VirtAddr,
     types::{Field, FieldInfo, TypeError, TypeSource, field::Scalar},
@@ -10,6 +12,8 @@ use crate::{
 pub(super) struct Layout {
     /// Bytes from the start of a task that hold all of these.
     pub(super) bytes: usize,
+    /// Where in these bytes the members are, ascending; none is worth a read of its own between two of them.
+    pub(super) spans: Vec<Range<usize>>,
     pub(super) pid: Field<i32>,
     pub(super) state: Field<u64>,
     pub(super) parent: Field<VirtAddr>,
@@ -40,11 +44,11 @@ impl Layout {
     /// # Errors
     /// [`TypeError`] naming the member without which there is nothing to show of a task.
     pub(super) fn resolve(types: &dyn TypeSource) -> Result<Self, TypeError> {
-        let mut members = Members { types, end: 0 };
         let comm = types.field("task_struct", "comm")?;
-        members.end = comm.offset.saturating_add(comm.size);
+        let mut members = Members { types, places: vec![(comm.offset, comm.size)] };
         let mut layout = Self {
             bytes: 0,
+            spans: Vec::new(),
             pid: members.find(&["pid"])?,
             // Named `__state` since 2f064a59a11f (5.14).
             state: members.find(&["__state", "state"])?,
@@ -59,15 +63,35 @@ impl Layout {
             thread_lists: members.thread_lists(),
         };
         let size = types.struct_size("task_struct")?;
-        layout.bytes = usize::try_from(members.end.min(size)).unwrap_or(0);
+        layout.spans = spans(members.places, size);
+        layout.bytes = layout.spans.last().map_or(0, |span| span.end);
         Ok(layout)
     }
 }
 
-/// Resolves members and remembers where the last of them ends.
+/// Members that are less than a read apart are read together.
+const APART: usize = 512;
+
+/// The stretches of a structure of `size` bytes that hold the members at `places` (offset and size).
+fn spans(mut places: Vec<(u64, u64)>, size: u64) -> Vec<Range<usize>> {
+    places.sort_unstable();
+    let mut spans: Vec<Range<usize>> = Vec::new();
+    for (offset, len) in places {
+        let byte = |at: u64| usize::try_from(at.min(size)).unwrap_or(0);
+        let (start, end) = (byte(offset), byte(offset.saturating_add(len)));
+        match spans.last_mut() {
+            Some(last) if start < last.end.saturating_add(APART) => last.end = last.end.max(end),
+            _ => spans.push(start..end),
+        }
+    }
+    spans
+}
+
+/// Resolves members and remembers where they are.
 struct Members<'t> {
     types: &'t dyn TypeSource,
-    end: u64,
+    /// Offset and size.
+    places: Vec<(u64, u64)>,
 }
 
 impl Members<'_> {
@@ -76,7 +100,7 @@ impl Members<'_> {
         for name in names {
             match present(Field::resolve(self.types, "task_struct", name))? {
                 Some(field) => {
-                    self.end = self.end.max(field.offset().saturating_add(T::SIZE));
+                    self.places.push((field.offset(), T::SIZE));
                     return Ok(field);
                 }
                 None => continue,

@@ -51,8 +51,12 @@ pub(super) struct Request {
     pub(super) piece: Piece,
     /// Requests sent for this piece, this one included.
     pub(super) attempt: u32,
+    /// Whether it was sent once more than `attempt` says: the first time was not waited for to the end.
+    pub(super) hasty: bool,
     /// When it was sent.
     pub(super) sent: Instant,
+    /// When it is taken for lost.
+    pub(super) due: Instant,
     /// Bytes received so far, of whole double words.
     pub(super) received: usize,
     /// Only newer frames can answer it.

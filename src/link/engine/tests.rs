@@ -195,6 +195,102 @@ fn a_timeout_retries_with_another_tag() {
     assert_eq!((engine.stats().retries, engine.stats().timeouts), (1, 1));
 }
 
+/// An engine that has seen answers after 20 microseconds.
+fn used_to_quick_answers(tags: u16, retries: u32, now: Instant) -> Engine {
+    let mut engine = engine(tags, retries);
+    for _ in 0..20 {
+        let mut buf = [0; 8];
+        let mut reads = [Read::new(PhysAddr::new(0x1000), &mut buf)];
+        let mut batch = engine.batch(&mut reads);
+        let sent = batch.transmit(now).unwrap();
+        batch.receive(sent.tag, &answer(&request_of(&sent), 64, 0)[0], now + Duration::from_micros(20));
+    }
+    engine
+}
+
+#[test]
+fn where_answers_are_quick_one_that_was_overtaken_is_asked_for_again_soon_and_once() {
+    let start = Instant::now();
+    let mut engine = used_to_quick_answers(4, 1, start);
+    let (mut lost, mut other) = ([0; 8], [0; 8]);
+    let mut reads = [0x1000, 0x2000].map(PhysAddr::new).into_iter().zip([&mut lost, &mut other]);
+    let mut reads: [Read<'_>; 2] =
+        std::array::from_fn(|_| reads.next().map(|(addr, buf)| Read::new(addr, buf)).unwrap());
+    let mut batch = engine.batch(&mut reads);
+    let first = batch.transmit(start).unwrap();
+    let later = batch.transmit(start + Duration::from_micros(1)).unwrap();
+    let soon = batch.deadline().unwrap();
+    assert!(soon < start + TIMEOUT / 4);
+    batch.expire(soon);
+    assert!(batch.transmit(soon).is_none(), "nothing is answered: it may be the adapter that is slow");
+    batch.receive(later.tag, &answer(&request_of(&later), 64, 400)[0], soon);
+    assert!(batch.deadline().unwrap() < start + TIMEOUT / 4);
+    let soon = start + TIMEOUT / 4;
+    batch.expire(soon);
+    let second = batch.transmit(soon).unwrap();
+    assert_eq!(request_of(&second).addr, request_of(&first).addr);
+    assert_ne!(first.tag, second.tag);
+    // The answer to the first comes after all: its tag is free again, but only the second can be answered.
+    batch.receive(first.tag, &answer(&request_of(&first), 64, 500)[0], soon);
+    assert!(!batch.is_done());
+    assert_eq!(batch.deadline(), Some(soon + TIMEOUT), "from now on every wait is the whole one");
+    batch.expire(soon + TIMEOUT);
+    let third = batch.transmit(soon + TIMEOUT).unwrap();
+    batch.expire(soon + 2 * TIMEOUT);
+    assert!(batch.transmit(soon + 2 * TIMEOUT).is_none() && batch.is_done());
+    drop(batch);
+    assert_eq!(
+        reads[0].result,
+        Err(LinkError::Timeout { addr: PhysAddr::new(0x1000), len: 8, attempts: 3 }),
+        "two attempts as allowed, and the hasty one"
+    );
+    assert!(third.tag != second.tag && engine.stats().retries == 2);
+}
+
+#[test]
+fn without_a_tag_to_spare_a_request_is_waited_for_to_the_end() {
+    let start = Instant::now();
+    let mut engine = used_to_quick_answers(1, 1, start);
+    let mut buf = [0; 8];
+    let mut reads = [Read::new(PhysAddr::new(0x1000), &mut buf)];
+    let mut batch = engine.batch(&mut reads);
+    let sent = batch.transmit(start).unwrap();
+    while let Some(at) = batch.deadline().filter(|at| *at < start + TIMEOUT) {
+        batch.expire(at);
+    }
+    assert!(batch.awaits(sent.tag));
+    batch.receive(sent.tag, &answer(&request_of(&sent), 64, 0)[0], start + TIMEOUT / 2);
+    drop(batch);
+    assert!(reads[0].result == Ok(()) && is_right(&reads[0]));
+    assert_eq!(engine.stats().timeouts, 0);
+}
+
+#[test]
+fn the_window_opens_with_answers_and_closes_with_losses() {
+    let mut engine = engine(256, 3);
+    let mut buf = vec![0; 512 * 2000];
+    let mut reads = [Read::new(PhysAddr::new(0x10_0000), &mut buf)];
+    let mut batch = engine.batch(&mut reads);
+    let mut now = Instant::now();
+    let mut under_way = Vec::new();
+    for lose in [false, false, false, false, true, false] {
+        now += Duration::from_micros(20);
+        let sent: Vec<Transmit> = std::iter::from_fn(|| batch.transmit(now)).collect();
+        under_way.push(sent.len());
+        for sent in sent.iter().skip(usize::from(lose)) {
+            for frame in answer(&request_of(sent), 256, 0) {
+                batch.receive(sent.tag, &frame, now + Duration::from_micros(20));
+            }
+        }
+        if lose {
+            now += TIMEOUT;
+            batch.expire(now);
+        }
+    }
+    drop(batch);
+    assert_eq!(under_way, [16, 32, 64, 128, 256, 128]);
+}
+
 /// A read of 8 bytes that nobody answers; returns its request.
 fn unanswered(engine: &mut Engine, now: Instant) -> MemRequest {
     let mut buf = [0; 8];
@@ -381,7 +477,7 @@ proptest! {
     /// Completions cut at any multiples of the RCB, tags answered in any order.
     #[test]
     fn any_legal_cut_reassembles(
-        addr in 0_u64..0x2_0000_0000, len in 1_usize..6000, tags in 1_u16..20,
+        addr in 0_u64..0x2_0000_0000, len in 1_usize..6000, tags in 1_u16..=256,
         cuts in prop::collection::vec(1_usize..9, 1..9), order in any::<u64>(),
     ) {
         let mut engine = engine(tags, 0);

@@ -141,3 +141,32 @@ proptest! {
         prop_assert_eq!(&read[..], &expected[start..start + len]);
     }
 }
+
+#[test]
+fn a_walk_that_was_made_before_is_one_batch_and_still_believes_the_tables_alone() {
+    use crate::mem::{
+        cache::{Cache, Validity},
+        stats::Stats,
+    };
+    for levels in [Levels::Four, Levels::Five] {
+        let mut tables = Tables::new(levels);
+        let (virt, old, new) = (0xffff_8000_1234_5000_u64 | 0xff00 << 48, 0x10_0000, 0x20_0000);
+        tables.map(virt, old, 1, WRITABLE);
+        tables.mem.write(PhysAddr::new(old + 0x10), &[1; 8]).unwrap();
+        tables.mem.write(PhysAddr::new(new + 0x10), &[2; 8]).unwrap();
+        let cache = Arc::new(Cache::new(Stats::new(Arc::clone(&tables.mem), 512), Validity::Stop));
+        let space = AddressSpace::new(cache.clone(), ROOT, levels, 0);
+        let read = || {
+            cache.invalidate();
+            let before = cache.inner().counts().batches;
+            let word = space.read_u64(VirtAddr::new(virt + 0x10)).unwrap();
+            (word & 0xff, cache.inner().counts().batches - before)
+        };
+        let depth = u64::from(levels.count());
+        assert_eq!(read(), (1, depth + 1));
+        assert_eq!(read(), (1, 1));
+        tables.map(virt, new, 1, WRITABLE);
+        assert_eq!(read(), (2, 2), "the guess, and the data where they are now");
+        assert_eq!(read(), (2, 1));
+    }
+}

@@ -198,7 +198,7 @@ fn survive(seed: u64, tags: u16, chaos: Chaos) -> (usize, usize) {
 
 #[test]
 fn a_calm_world_answers_everything() {
-    for tags in [1, 4, 16] {
+    for tags in [1, 4, 16, 256] {
         assert_eq!(survive(1, tags, CALM), (96, 0));
         assert_eq!(survive(1, tags, Chaos { stamped: false, ..CALM }), (96, 0));
     }
@@ -208,7 +208,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn with_stamps(seed: u64, tags in 1_u16..20) {
+    fn with_stamps(seed: u64, tags in prop_oneof![1_u16..20, 1_u16..=256]) {
         let chaos = Chaos {
             loss: 3, dup: 20, reorder: 5, network_late: 5, late: 5, flip: 5, holes: true, ..CALM
         };
@@ -217,14 +217,14 @@ proptest! {
     }
 
     #[test]
-    fn without_stamps(seed: u64, tags in 1_u16..20) {
+    fn without_stamps(seed: u64, tags in prop_oneof![1_u16..20, 1_u16..=256]) {
         let chaos = Chaos { stamped: false, loss: 3, reorder: 5, late: 5, flip: 5, holes: true, ..CALM };
         let (good, _) = survive(seed, tags, chaos);
         prop_assert!(good > 0);
     }
 
     #[test]
-    fn with_damaged_stamps(seed: u64, tags in 1_u16..20) {
+    fn with_damaged_stamps(seed: u64, tags in prop_oneof![1_u16..20, 1_u16..=256]) {
         let (good, _) = survive(seed, tags, Chaos { flip_stamp: 5, flip: 5, loss: 2, ..CALM });
         prop_assert!(good > 0);
     }
