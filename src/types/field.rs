@@ -299,13 +299,6 @@ impl<T: Scalar> Field<T> {
         self.info.offset
     }
 
-    /// The member's value in bytes that begin with the member itself; `None` when they are too few.
-    #[must_use]
-    pub fn get_alone(&self, member: &[u8]) -> Option<T> {
-        let info = FieldInfo { offset: 0, ..self.info.clone() };
-        Self { info, signed: self.signed, value: PhantomData }.get(member)
-    }
-
     /// The member's value in the bytes of a whole struct; `None` when they end before it.
     #[must_use]
     pub fn get(&self, structure: &[u8]) -> Option<T> {
