@@ -78,6 +78,10 @@ class Bench:
     def server_log(self) -> str:
         return (self.logs / "serve.log").read_text(errors="replace")
 
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of one nettlp-gdb command about the target."""
+        return [str(self.binary), *arguments, *self.target(self._command_ip)]
+
     def run(self, *arguments: str, seconds: float = 120) -> str:
         """What one nettlp-gdb command prints about the target; raises if it fails."""
         return run(self.binary, *arguments, *self.target(self._command_ip), seconds=seconds)

@@ -11,8 +11,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 
-def build(output: Path, programs: tuple[Path, ...] = ()) -> Path:
-    """Writes the archive to `output`; `programs` are added to /bin."""
+def build(output: Path, programs: tuple[Path, ...] = (), config: Path | None = None) -> Path:
+    """Writes the archive to `output`; `programs` are added to /bin, a kernel's `config` to /boot."""
     busybox = shutil.which("busybox") or "/bin/busybox"
     with tempfile.TemporaryDirectory(prefix="nettlp-gdb-initramfs-") as temporary:
         root = Path(temporary)
@@ -27,6 +27,9 @@ def build(output: Path, programs: tuple[Path, ...] = ()) -> Path:
         _install(HERE / "truth.sh", binaries / "lab-truth")
         for program in programs:
             _install(program, binaries / program.name)
+        if config:
+            (root / "boot").mkdir()
+            shutil.copy(config, root / "boot" / config.name)
         names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
         with output.open("wb") as archive:
             subprocess.run(
