@@ -26,12 +26,11 @@ class Bench:
 
     def __init__(
         self, binary: Path, ram_file: Path, ram: list[Segment], vmlinux: Path | None, port: int | None = None,
-        options: tuple[str, ...] = (), addresses: int = 0, latency_us: int = 0,
+        options: tuple[str, ...] = (), addresses: int = 0,
     ):
         self.binary = binary
         self.vmlinux = vmlinux
         self.options = options
-        self.latency_us = latency_us
         self.port = port or process.free_port()
         self.adapter_ip, self._server_ip, self._command_ip = loopback_addresses(addresses)
         self._images = image_arguments(ram_file, ram)
@@ -60,7 +59,6 @@ class Bench:
 
     def start_adapter(self) -> None:
         command = [str(self.binary), "emulate", *self._images, "--ip", self.adapter_ip, "--requester", REQUESTER]
-        command += ["--latency-us", str(self.latency_us)]
         log = self.logs / "emulate.log"
         self.adapter = process.start(command, log)
         process.wait_bound(self.adapter, log, "udp", (self.adapter_ip, FIRST_TLP_PORT), 30)
