@@ -186,6 +186,15 @@ class Guest:
         time.sleep(1)
         return bytes(self._console.text[start:]).decode(errors="replace")
 
+    def send(self, command: str) -> None:
+        """Gives the guest's shell a command that may not return."""
+        self._shell_socket.sendall(f"{command}\n".encode())
+
+    def await_console(self, text: str, start: int, seconds: float) -> None:
+        """Returns when the kernel's console has shown `text`, at `start` or behind it."""
+        if self._console.wait_for(text.encode(), start, seconds) < 0:
+            raise GuestError(f"no {text!r} after {seconds:.0f} s; the console ends:\n{self._tail()}")
+
     def console(self) -> str:
         """Everything the kernel's console has shown."""
         return bytes(self._console.text).decode(errors="replace")

@@ -69,7 +69,7 @@ pub struct Call {
 /// How user mode was left.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct UserMode {
-    /// `syscall`, `interrupt`, `exception`, or `entry` where its name says nothing.
+    /// `syscall`, `interrupt`, `exception`, `NMI`, or `entry` where the name of the entry code says nothing.
     pub left_by: &'static str,
     /// The registers there.
     pub registers: Registers,
@@ -352,10 +352,11 @@ fn entered_by(name: &str) -> &'static str {
         ("asm_int80", "syscall"),
         ("ret_from_fork", "syscall"),
         ("asm_fred", "entry"),
+        ("asm_exc_nmi", "NMI"),
         ("asm_exc_", "exception"),
         ("error_entry", "exception"),
         ("paranoid", "exception"),
-        ("end_repeat_nmi", "interrupt"),
+        ("end_repeat_nmi", "NMI"),
         ("asm_sysvec_", "interrupt"),
         ("asm_common_interrupt", "interrupt"),
         ("asm_spurious", "interrupt"),

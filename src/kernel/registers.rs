@@ -9,7 +9,7 @@ use super::{Kernel, KernelError, batch};
 use crate::{
     addr::VirtAddr,
     paging::VirtError,
-    types::{Field, TypeError, TypeSource, field::Scalar},
+    types::{Field, FieldInfo, TypeError, TypeSource, field::Scalar},
 };
 
 /// `THREAD_SIZE` of a kernel whose types do not say it (`arch/x86/include/asm/page_64_types.h`, without KASAN).
@@ -99,7 +99,7 @@ pub struct SavedRegisters {
     sp: Field<VirtAddr>,
     stack: Field<VirtAddr>,
     /// Absent on a uniprocessor kernel.
-    on_cpu: Option<Field<u32>>,
+    on_cpu: Option<FieldInfo>,
     stack_len: u64,
     frame: SwitchFrame,
 }
@@ -125,7 +125,7 @@ impl SavedRegisters {
         let types = kernel.types("registers of sleeping tasks")?;
         let sp = Field::resolve(types, "task_struct", "thread.sp")?;
         let stack = Field::resolve(types, "task_struct", "stack")?;
-        let on_cpu: Option<Field<u32>> = Field::resolve(types, "task_struct", "on_cpu").ok();
+        let on_cpu = types.field("task_struct", "on_cpu").ok().filter(|info| info.size <= 8);
         Ok(Self { sp, stack, on_cpu, stack_len: stack_len(types), frame: SwitchFrame::resolve(types)? })
     }
 
@@ -142,9 +142,10 @@ impl SavedRegisters {
     /// address is not in the kernel's image: the task woke up between the reads, or its memory is damaged.
     pub fn of(&self, kernel: &Kernel, tasks: &[VirtAddr]) -> Vec<Result<Option<Asleep>, KernelError>> {
         // The members alone: they lie kilobytes apart, and there may be ten thousand tasks.
-        let on_cpu = self.on_cpu.as_ref().map_or(self.stack.offset(), Field::offset);
-        let members = [(self.sp.offset(), 8), (self.stack.offset(), 8), (on_cpu, 4)];
-        let wanted = |task: &VirtAddr| members.map(|(offset, len)| (task.wrapping_add(offset), len));
+        // `on_cpu` was an int, and is a byte among others in 7.2.
+        let on_cpu = self.on_cpu.as_ref().map_or((self.stack.offset(), 8), |info| (info.offset, info.size));
+        let members = [(self.sp.offset(), 8), (self.stack.offset(), 8), on_cpu];
+        let wanted = |task: &VirtAddr| members.map(|(offset, len)| (task.wrapping_add(offset), len as usize));
         let ranges: Vec<(VirtAddr, usize)> = tasks.iter().flat_map(wanted).collect();
         let mut words = batch::fetch_ranges(kernel, &ranges).into_iter();
         let mut places = Vec::with_capacity(tasks.len());
@@ -288,7 +289,7 @@ mod tests {
         let frame: Vec<(&str, u64, u64)> =
             frame.into_iter().zip((0..).step_by(8)).map(|(n, o)| (n, o, 8)).collect();
         let types = Structs::new()
-            .add("task_struct", 0x40, &[("stack", 8, 8), ("on_cpu", 16, 4), ("thread.sp", 24, 8)])
+            .add("task_struct", 0x40, &[("stack", 8, 8), ("on_cpu", 16, 1), ("thread.sp", 24, 8)])
             .add("inactive_task_frame", 56, &frame);
         let memory = Arc::new(Flat { start: VirtAddr::new(TASK), bytes });
         let mut kernel = kernel(memory, Arc::new(types), VirtAddr::new(TASK));
@@ -317,6 +318,13 @@ mod tests {
         };
         assert_eq!(registers, expected);
         assert_eq!(stack, VirtAddr::new(STACK));
+    }
+
+    /// The byte behind it is another member's.
+    #[test]
+    fn only_on_cpu_itself_says_that_a_task_runs() {
+        assert!(saved(&[ASLEEP, &[(TASK + 16, 0xffff_ff00)]].concat(), TEXT).unwrap().is_some());
+        assert!(saved(&[ASLEEP, &[(TASK + 16, 0xffff_ff01)]].concat(), TEXT).unwrap().is_none());
     }
 
     #[test]

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import subprocess
 from dataclasses import dataclass, field
 
+import backtraces
+import oracle
 import pytest
 import truth
 from lab import debugger, fetch, initramfs, kernels, modules
@@ -60,6 +63,12 @@ class Matrix:
     # /proc/modules: name, bytes, address.
     modules: set[tuple[str, int, int]]
     states: dict[str, State] = field(default_factory=dict)
+    # Of the guest stopped alive: every task's backtrace, and drgn's of those that sleep.
+    alive: list[dict] = field(default_factory=list)
+    drgn: dict[int, list[str]] = field(default_factory=dict)
+    # Of the panicked guest, by what was given: what each CPU was doing; and what the console said of it.
+    dead: dict[str, list[dict]] = field(default_factory=dict)
+    console: str = ""
 
 
 def lines(text: str) -> list[dict]:
@@ -111,10 +120,26 @@ def matrix(request, binary, threads, loaded_scripts, tmp_path_factory) -> Matrix
 
             tasks, log, said = settled(guest, answers)
             seen.states["alive"] = State(tasks, log, *said)
+            note = oracle.vmcoreinfo(guest)
+            guest.stop()
+            seen.alive = every_backtrace(alone)
+            asleep = {task["pid"] for task in seen.alive if not task["on_cpu"] and task["pid"] != 0}
+            seen.drgn = backtraces.drgns(oracle.program(guest, note, kernel.vmlinux), asleep)
+            guest.resume()
             tasks, log = truth.listed(truth.tasks(guest)), truth.kernel_log(guest)
-            log += truth.console_log(guest.panic())
+            seen.console = guest.panic()
+            log += truth.console_log(seen.console)
             seen.states["panicked"] = State(tasks, log, *answers())
+            seen.dead = {what: lines(bench.run("bt", "--json")) for what, bench in benches.items()}
     return seen
+
+
+def every_backtrace(bench: Bench) -> list[dict]:
+    """Of a host that is alive what runs has none, which is a partial result."""
+    command = bench.command("bt", "--all", "--json")
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3, done.stderr
+    return lines(done.stdout)
 
 
 @pytest.fixture(params=["alive", "panicked"])
@@ -183,3 +208,39 @@ def test_modules_are_the_guests(matrix, said):
 def test_symbols_are_the_guests(matrix, figure):
     assert matrix.listed == matrix.kallsyms
     figure(f"symbols equal to /proc/kallsyms ({matrix.release}): {matrix.listed[0]}")
+
+
+def test_backtraces_of_sleeping_tasks_are_drgns(matrix, figure):
+    own = {task["pid"]: task for task in matrix.alive if task["pid"] in matrix.drgn}
+    assert own.keys() == matrix.drgn.keys()
+    different = {pid: (backtraces.ours(own[pid]), trace) for pid, trace in matrix.drgn.items() if backtraces.ours(own[pid]) != trace}
+    frames = sum(len(trace) for trace in matrix.drgn.values())
+    figure(f"bt equal to drgn ({matrix.release}): {len(own)} sleeping tasks, {frames} frames")
+    assert different == {}
+    assert all(task["incomplete"] is None for task in own.values())
+
+
+def test_nothing_is_said_of_what_runs_on_a_live_host(matrix):
+    running = [task for task in matrix.alive if task["on_cpu"]]
+    assert len(running) == 2
+    assert [(task["frames"], "is running it" in task["incomplete"]) for task in running] == [([], True)] * 2
+
+
+@both
+def test_the_cpu_that_panicked_is_where_the_console_says(matrix, what):
+    (dead,) = [task for task in matrix.dead[what] if "panic" in [call["function"] for call in task["frames"]]]
+    shown = backtraces.from_panic(backtraces.console(matrix.console))
+    assert len(shown) > 5
+    assert backtraces.from_panic(backtraces.ours(dead))[:-1] == shown
+    assert "found by scan" in dead["recovered"] and dead["incomplete"] is None
+    assert dead["user"]["left_by"] == "syscall" and dead["user"]["registers"]["orig_rax"] == "0x1"
+
+
+@both
+def test_the_other_cpu_was_stopped(matrix, what):
+    (stopped,) = [task for task in matrix.dead[what] if "panic" not in [call["function"] for call in task["frames"]]]
+    names = backtraces.ours(stopped)
+    assert names[0] == "stop_this_cpu" and "asm_sysvec_reboot" in names, stopped
+    assert "found by scan" in stopped["recovered"] and stopped["incomplete"] is None
+    interrupted = [call["found_by"] for call in stopped["frames"]].index("pt_regs")
+    assert names[interrupted - 1] == "asm_sysvec_reboot" and stopped["frames"][interrupted]["registers"]["rip"]

@@ -97,6 +97,15 @@ const FIRST: Numbers =
 const SECOND: Numbers =
     [B(Rax), B(Rdx), B(Rsp), B(Rbp), B(Rdi), B(R10), B(R13), PreviousStack, B(RspIndirect), B(RbpIndirect)];
 
+/// A function that was just called.
+pub(super) const ENTERED: Rule = Rule::Frame {
+    kind: FrameKind::Call,
+    signal: false,
+    base: Rsp,
+    offset: 8,
+    frame_pointer: FramePointer::Unchanged,
+};
+
 /// Where the members of `struct orc_entry` are.
 pub(super) struct Layout {
     len: usize,
@@ -139,14 +148,7 @@ impl Layout {
         let mut votes = [0_usize; 2];
         for entry in entries {
             for (vote, numbers) in votes.iter_mut().zip([&FIRST, &SECOND]) {
-                let entered = Rule::Frame {
-                    kind: FrameKind::Call,
-                    signal: false,
-                    base: Rsp,
-                    offset: 8,
-                    frame_pointer: FramePointer::Unchanged,
-                };
-                if self.rule(numbers, &entry) == Some(entered) {
+                if self.rule(numbers, &entry) == Some(ENTERED) {
                     *vote += 1;
                 }
             }
