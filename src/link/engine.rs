@@ -8,7 +8,7 @@
 //! When no answer comes in time, or a damaged one, the request is sent again under another tag and the old tag
 //! is retired: frames for it may still come, and must not be taken for the answer to a later request. It
 //! returns when the late answer has come in full (where timestamps prove that nothing can follow it), else
-//! after ten timeouts, which at the default is 20 times the longest completion timeout PCI Express prescribes
+//! after ten timeouts and a second at least, which is 20 times the longest completion timeout PCI Express prescribes
 //! by default (50 ms). Frames that the network delayed or duplicated are told by their timestamps ([`clock`]).
 
 mod clock;
@@ -39,6 +39,8 @@ use crate::addr::PhysAddr;
 
 /// Timeouts for which a tag stays unused when frames for it may still come.
 const RETIRE: u32 = 10;
+/// And how long at least, whatever the timeout: how late a completer answers does not depend on how long we wait.
+const LEAST_RETIREMENT: Duration = Duration::from_secs(1);
 
 /// How the engine asks.
 #[derive(Debug, Clone, Copy)]
@@ -152,7 +154,7 @@ impl Engine {
 
     /// Takes the tag of a busy slot out of use for a while.
     fn retire(&mut self, tag: u8, request: Request, now: Instant, broken: bool) {
-        let until = now + self.settings.timeout * RETIRE;
+        let until = now + (self.settings.timeout * RETIRE).max(LEAST_RETIREMENT);
         if let Some(slot) = self.slots.get_mut(usize::from(tag)) {
             self.retired += 1;
             *slot = Slot::Retired { request, until, broken };

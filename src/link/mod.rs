@@ -13,6 +13,7 @@ mod latency;
 pub mod message;
 pub mod nettlp;
 mod read;
+pub mod replay;
 mod requester;
 pub mod split;
 mod stats;

@@ -10,6 +10,7 @@
 mod audit;
 mod bt;
 mod cli;
+mod corpus;
 mod dump;
 mod forbidden;
 mod gdb;

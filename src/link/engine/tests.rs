@@ -324,6 +324,24 @@ fn a_tag_is_not_used_while_its_answer_may_come() {
     assert!(reads[0].result == Ok(()) && is_right(&reads[0]));
 }
 
+/// With a timeout of 1 ms, a completion that a root complex may still send after 50 ms met its tag in use again.
+#[test]
+fn a_short_timeout_does_not_shorten_retirement() {
+    let timeout = Duration::from_millis(1);
+    let mut engine = Engine::new(Settings { requester: ADAPTER, tags: 1, mrrs: 512, timeout, retries: 0 });
+    let start = Instant::now();
+    let old = unanswered(&mut engine, start);
+    let mut buf = [0; 8];
+    let mut reads = [Read::new(PhysAddr::new(0x2000), &mut buf)];
+    let mut batch = engine.batch(&mut reads);
+    let now = start + Duration::from_millis(900);
+    assert!(batch.transmit(now).is_none(), "its tag still waits");
+    batch.receive(0, &answer(&old, 64, 0)[0], now);
+    assert!(!batch.is_done() && batch.deadline() >= Some(start + LEAST_RETIREMENT));
+    drop(batch);
+    assert!(reads[0].result.is_err());
+}
+
 #[test]
 fn a_stamped_late_answer_frees_its_tag() {
     let mut engine = engine(1, 0);
