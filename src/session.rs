@@ -164,7 +164,8 @@ fn hold(cache: &Cache<Fenced>, map: &KernelMap) {
     if let Some(text) = map.text_pages {
         cache.hold(text, Constancy::Stop);
     }
-    if let Some(rodata) = map.rodata {
+    // The linker begins it there; what begins elsewhere may be a page that was given to the allocator.
+    if let Some(rodata) = map.rodata.filter(|range| range.start.offset_in(2 << 20) == 0) {
         cache.hold(rodata, Constancy::ForEver);
     }
 }
