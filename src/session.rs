@@ -9,7 +9,10 @@ pub mod debug_file;
 pub mod handout;
 pub mod writing;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use crate::{
     addr::{PhysRange, VirtAddr},
@@ -19,6 +22,7 @@ use crate::{
         kallsyms::TargetSymbols,
         locate::{self, Given, Hints, LocateError, Progress},
         module, module_symbols,
+        registers::Registers,
     },
     link::{self, Client, LinkError},
     mem::{
@@ -162,7 +166,8 @@ fn hold(cache: &Cache<Fenced>, map: &KernelMap) {
     if let Some(text) = map.text_pages {
         cache.hold(text, Constancy::Stop);
     }
-    if let Some(rodata) = map.rodata {
+    // The linker begins it there; what begins elsewhere may be a page that was given to the allocator.
+    if let Some(rodata) = map.rodata.filter(|range| range.start.offset_in(2 << 20) == 0) {
         cache.hold(rodata, Constancy::ForEver);
     }
 }
@@ -183,6 +188,15 @@ fn given(known: &profile::Kernel) -> Given {
     }
 }
 
+/// Registers that the stacks of a dead machine's CPUs tell.
+#[derive(Debug, Clone)]
+pub struct OnStacks {
+    /// The tasks that the CPUs ran: while these are the same, so are the stacks.
+    pub tasks: Vec<VirtAddr>,
+    /// Of each CPU, and whether it stood exactly there.
+    pub registers: Vec<Option<(Registers, bool)>>,
+}
+
 /// A target that was attached to.
 pub struct Session {
     /// The kernel found there.
@@ -195,6 +209,8 @@ pub struct Session {
     pub phys: Arc<dyn PhysMem>,
     /// The kernel's virtual memory past the cache, for what must be seen as it is at this moment.
     pub now: Arc<dyn VirtMem>,
+    /// What was found on the stacks of a dead machine's CPUs, which change no more.
+    pub on_stacks: Mutex<Option<OnStacks>>,
     /// What a GDB is handed that comes without a file.
     pub symbol_file: Option<SymbolFile>,
     lines: Option<DwarfLines>,
@@ -274,6 +290,7 @@ impl Session {
             own_types,
             phys,
             now,
+            on_stacks: Mutex::default(),
             symbol_file: None,
             lines,
             cache,

@@ -18,7 +18,9 @@ use nettlp_gdb::{
     addr::{PhysAddr, PhysRange, VirtAddr},
     gdb::{Host, Options, Patience, connection::Connection, event_loop},
     kernel::{
-        bt, dmesg, kconfig,
+        bt, dmesg,
+        halted::Halted,
+        kconfig,
         locate::vmcoreinfo::{self, VmcoreInfo},
         module, percpu,
         task::{Scope, Tasks, details},
@@ -425,7 +427,7 @@ fn look_at_everything(session: &Session) {
         dmesg::read(kernel).map(|records| records.iter().map(|record| record.lines().count()).sum::<usize>());
     let _ = module::list(kernel);
     let _ = percpu::cpus(kernel);
-    let _ = percpu::panicked(kernel);
+    let _ = Halted::find(kernel).map(|halted| halted.panicked());
     let _ = bt::read(kernel, bt::Which::All, None);
     session.threads(&nettlp_gdb::gdb::shown::Shown::All);
 }

@@ -35,6 +35,7 @@ pub fn of(error: &VirtError) -> u8 {
 pub fn of_kernel(error: &KernelError) -> u8 {
     match error {
         KernelError::KernelOnly { .. } => EPERM,
+        KernelError::NoTask { .. } => ESRCH,
         KernelError::Read { source, .. } => of(source),
         KernelError::NoUserSpace { .. } | KernelError::Absent(_) | KernelError::Inconsistent { .. } => EFAULT,
         _ => EIO,

@@ -114,7 +114,10 @@ impl Session {
 
     fn event(&mut self, event: Event) -> Result<(), SessionError> {
         match event {
-            Event::Packet(body) => self.packet(&body)?,
+            Event::Packet(body) => {
+                self.acknowledge()?;
+                self.packet(&body)?;
+            }
             Event::Ack => self.last.clear(),
             Event::Nack => self.connection.write(&self.last)?,
             Event::Interrupt if self.stub.mode() == Mode::Running => {
@@ -126,6 +129,7 @@ impl Session {
             Event::Damaged if self.acks => self.connection.write(b"-")?,
             Event::Damaged => log::debug!("a packet with a wrong checksum was ignored"),
             Event::TooLong => {
+                self.acknowledge()?;
                 let text = format!("the packet is longer than the {} bytes announced", packet::PACKET_SIZE);
                 self.send(packet::frame(&packet::error_text(&text)))?;
             }
@@ -180,15 +184,18 @@ impl Session {
         Ok(())
     }
 
-    /// Acknowledges the packet being handled and sends the reply to it.
+    /// Says that a packet has arrived, before anything is read for it: a client that waits for this sends it again.
+    fn acknowledge(&mut self) -> Result<(), SessionError> {
+        if self.acks {
+            self.connection.write(b"+")?;
+        }
+        Ok(())
+    }
+
     fn send(&mut self, reply: Vec<u8>) -> Result<(), SessionError> {
         log::trace!("-> {}", reply.escape_ascii());
-        if self.acks {
-            self.connection.write(&[b"+", reply.as_slice()].concat())?;
-            self.last = reply;
-        } else {
-            self.connection.write(&reply)?;
-        }
+        self.connection.write(&reply)?;
+        self.last = if self.acks { reply } else { Vec::new() };
         Ok(())
     }
 }

@@ -76,6 +76,22 @@ impl<'k> Halted<'k> {
         self.panicked
     }
 
+    /// The registers that `cpu` of a dead machine had somewhere in `task`, which it runs, and whether it stood there: a
+    /// return address on its stack is where it would have come back to.
+    ///
+    /// # Errors
+    /// The reason why nothing can be said.
+    pub fn registers(
+        &self,
+        unwinder: &Unwinder<'_>,
+        cpu: &Cpu,
+        task: &Task,
+        stack_len: u64,
+    ) -> Result<(Registers, bool), String> {
+        let (start, _) = self.start(unwinder, cpu, task, stack_len)?;
+        Ok((start.registers, start.found_by == FoundBy::Registers))
+    }
+
     /// Where to begin unwinding the task that `cpu` runs, and how that was found.
     ///
     /// # Errors

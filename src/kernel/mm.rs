@@ -4,7 +4,7 @@
 //! [`super::vma`] lists its mappings, [`super::user`] reads its memory. With page-table isolation `pgd` is the kernel's
 //! half of a pair and maps user space too; the processor's own user half lies 4 KiB above and is not needed.
 
-use super::{Kernel, KernelError, structure::Structure};
+use super::{Kernel, KernelError, batch, structure::Structure};
 use crate::{
     addr::VirtAddr,
     types::{Field, TypeError, TypeSource},
@@ -52,13 +52,25 @@ pub enum Areas {
 /// The address space of the task at `task`; `pid` is its number, for messages.
 ///
 /// # Errors
-/// [`KernelError::NoUserSpace`] of a kernel thread and of a process that has ended; [`KernelError`] naming the read that
+/// [`KernelError::NoTask`] when another task is there meanwhile; [`KernelError::NoUserSpace`] of a kernel thread and of a process that has ended; [`KernelError`] naming the read that
 /// failed or the member that is missing.
 pub fn of(kernel: &Kernel, task: VirtAddr, pid: i32) -> Result<Mm, KernelError> {
     let types = kernel.types("an address space")?;
-    let offset = types.field("task_struct", "mm")?.offset;
-    let pointer = kernel.memory.read_ptr(task.wrapping_add(offset));
-    let mm = pointer.map_err(|source| KernelError::Read { step: "reading task_struct.mm", source })?;
+    let (step, word) =
+        ("reading task_struct.mm", |bytes: &[u8]| bytes.first_chunk().map(|word| u64::from_le_bytes(*word)));
+    let [at_mm, at_pid] =
+        [types.field("task_struct", "mm")?.offset, types.field("task_struct", "pid")?.offset];
+    let places = [at_mm, at_pid].map(|offset| task.wrapping_add(offset));
+    let mut words = [None; 2];
+    for (slot, bytes) in words.iter_mut().zip(batch::fetch(kernel, &places, 8)) {
+        *slot = word(&bytes.map_err(|source| KernelError::Read { step, source })?);
+    }
+    let [mm, number] = words.map(Option::unwrap_or_default);
+    // The structure of a task that has exited becomes another's.
+    if number as u32 as i32 != pid {
+        return Err(KernelError::NoTask { pid });
+    }
+    let mm = VirtAddr::new(mm);
     if mm == VirtAddr::default() {
         return Err(KernelError::NoUserSpace { pid });
     }

@@ -73,18 +73,6 @@ pub fn idle_tasks(kernel: &Kernel, cpus: &[Cpu]) -> Result<Vec<VirtAddr>, Kernel
     Ok(tasks.into_iter().map(VirtAddr::new).collect())
 }
 
-/// The CPU that called `panic`, if one has: `panic_cpu` (`kernel/panic.c`), which is -1 until then.
-///
-/// # Errors
-/// [`KernelError`] when the symbol is missing or cannot be read.
-pub fn panicked(kernel: &Kernel) -> Result<Option<u32>, KernelError> {
-    let addr = kernel.symbols("the CPU that panicked")?.addr("panic_cpu")?;
-    let step = "reading panic_cpu";
-    let word = kernel.memory.read_vec(addr, 4).map_err(|source| KernelError::Read { step, source })?;
-    let cpu = word.first_chunk().map(|word| i32::from_le_bytes(*word));
-    Ok(cpu.and_then(|cpu| u32::try_from(cpu).ok()))
-}
-
 fn mask(kernel: &Kernel, name: &str) -> Result<Vec<u8>, KernelError> {
     let symbols = kernel.symbols("the list of CPUs")?;
     let addr = symbols.addr(name)?;

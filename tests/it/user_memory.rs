@@ -132,6 +132,8 @@ fn a_page_that_is_not_there_says_why() {
         assert!(found.user && found.writable && found.page_size == 4096);
         let error = mm_of(kernel, 2).unwrap_err().to_string();
         assert_eq!(error, "pid 2 has no address space: it is a kernel thread, or has ended");
+        let reused = mm::of(kernel, machine.truth().task(1).unwrap().addr, 2).unwrap_err();
+        assert!(matches!(reused, KernelError::NoTask { pid: 2 }), "{reused}");
         let error = pid::find(kernel, 4_000_000).unwrap_err().to_string();
         assert_eq!(error, "there is no task with pid 4000000: `ps --threads` lists them");
     }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     cli::{Outcome, UsageError, out, target::Target},
-    gdb::{self, Listen, ServeError, Server, Shown, View},
+    gdb::{self, Host as _, Listen, ServeError, Server, Shown, View},
     mem::cache::Validity,
     session::{
         debug_file::DEBUG_DIRECTORY,
@@ -112,6 +112,8 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     };
     let mut session = args.target.open_with_symbols(validity, origin, &places, quiet || args.stdio)?;
     let writable = args.allow_write.then(|| args.target.allow_writes(&mut session)).transpose()?;
+    // GDB waits two seconds for its first answer; what takes longest is known then.
+    let _ = session.threads(&Shown::Cpus);
     if let Some(address) = server.tcp_address() {
         let vmlinux = args.target.vmlinux().map_or_else(String::new, |path| format!("{} ", path.display()));
         out::notice(&format!("serving; attach with: gdb {vmlinux}-ex 'target remote {address}'"));

@@ -1,16 +1,20 @@
 //! Registers as far as memory tells them, under GDB's names.
 
+use std::sync::PoisonError;
+
 use crate::{
     addr::VirtAddr,
     gdb::{Gone, Register, Registers, TaskId},
     kernel::{
         Kernel,
+        halted::Halted,
         percpu::Cpu,
         registers::{Registers as Known, SavedRegisters},
-        task::Tasks,
+        task::{Task, Tasks},
+        unwind::Unwinder,
     },
     paging::{Levels, VirtOp},
-    session::Session,
+    session::{OnStacks, Session},
 };
 
 /// Protected mode, write protection in kernel mode, paging: without these bits no kernel of 64 bits runs.
@@ -95,8 +99,49 @@ pub(super) fn of_tasks(session: &Session, tasks: &[TaskId]) -> Vec<Result<Regist
     .collect()
 }
 
+/// What the stacks of the CPUs of a dead machine tell of their registers, and whether exactly; of a CPU of which they
+/// tell nothing, the reason is in the log. The search takes long and finds the same each time: it is made once.
+pub(super) fn of_halted(
+    session: &Session,
+    halted: &Halted<'_>,
+    cpus: &[Cpu],
+    tasks: &[Result<Task, String>],
+) -> Vec<Option<(Known, bool)>> {
+    let currents: Vec<VirtAddr> = cpus.iter().map(|cpu| cpu.current).collect();
+    let mut known = session.on_stacks.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*known {
+        Some(found) if found.tasks == currents => found.registers.clone(),
+        _ => {
+            let registers = search(&session.kernel, halted, cpus, tasks);
+            *known = Some(OnStacks { tasks: currents, registers: registers.clone() });
+            registers
+        }
+    }
+}
+
+fn search(
+    kernel: &Kernel,
+    halted: &Halted<'_>,
+    cpus: &[Cpu],
+    tasks: &[Result<Task, String>],
+) -> Vec<Option<(Known, bool)>> {
+    let readers = Unwinder::new(kernel).and_then(|unwinder| Ok((unwinder, SavedRegisters::resolve(kernel)?)));
+    let (unwinder, saved) = match readers {
+        Ok(readers) => readers,
+        Err(error) => {
+            log::warn!("the stacks of the CPUs cannot be searched: {error}");
+            return vec![None; cpus.len()];
+        }
+    };
+    let of = |(cpu, task): (&Cpu, &Result<Task, String>)| {
+        let found = halted.registers(&unwinder, cpu, task.as_ref().ok()?, saved.stack_len());
+        found.inspect_err(|reason| log::info!("{reason}")).ok()
+    };
+    cpus.iter().zip(tasks).map(of).collect()
+}
+
 /// Makes known what `known` knows.
-fn take(registers: &mut Registers, known: &Known) {
+pub(super) fn take(registers: &mut Registers, known: &Known) {
     let values = [
         (Register::Rax, known.rax),
         (Register::Rbx, known.rbx),

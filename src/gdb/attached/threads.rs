@@ -8,6 +8,7 @@ use crate::{
     gdb::{Register, Shown, TaskId, Thread, tid},
     kernel::{
         Kernel, KernelError,
+        halted::Halted,
         percpu::{self, Cpu},
         task::{Scope, Task, TaskList, Tasks},
     },
@@ -54,22 +55,31 @@ fn of_cpus(session: &Session, cpus: &[Cpu]) -> Vec<Thread> {
         }
         Err(error) => vec![Err(error.to_string()); cpus.len()],
     };
-    let panicked = percpu::panicked(kernel).unwrap_or_else(|error| {
+    let halted = Halted::find(kernel).inspect_err(|error| {
         log::debug!("whether a CPU panicked is not known: {error}");
-        None
     });
+    let panicked = halted.as_ref().ok().and_then(Halted::panicked);
+    let on_stacks = match &halted {
+        Ok(halted) if panicked.is_some() => registers::of_halted(session, halted, cpus, &tasks),
+        _ => vec![None; cpus.len()],
+    };
     let cr4 = registers::cr4(kernel, cpus);
-    let threads = cpus.iter().zip(tasks).zip(cr4);
-    threads.map(|((cpu, task), cr4)| of_cpu(kernel, cpu, task, cr4, panicked == Some(cpu.number))).collect()
+    let mut threads = Vec::with_capacity(cpus.len());
+    for (((cpu, task), cr4), on_stack) in cpus.iter().zip(tasks).zip(cr4).zip(on_stacks) {
+        let mut thread = of_cpu(kernel, cpu, task, cr4);
+        if panicked == Some(cpu.number) {
+            thread.detail.push_str(", panicked here");
+        }
+        if let Some((known, exact)) = on_stack {
+            registers::take(&mut thread.registers, &known);
+            thread.detail.push_str(if exact { ", registers saved" } else { ", found on its stack" });
+        }
+        threads.push(thread);
+    }
+    threads
 }
 
-fn of_cpu(
-    kernel: &Kernel,
-    cpu: &Cpu,
-    task: Result<Task, String>,
-    cr4: Option<u64>,
-    panicked: bool,
-) -> Thread {
+fn of_cpu(kernel: &Kernel, cpu: &Cpu, task: Result<Task, String>, cr4: Option<u64>) -> Thread {
     let mut registers = registers::of_any_cpu(kernel);
     if let Some(cr4) = cr4 {
         registers.set(Register::Cr4, cr4);
@@ -77,13 +87,12 @@ fn of_cpu(
     // While a CPU is in the kernel, GS points at its per-CPU area.
     registers.set(Register::GsBase, cpu.offset);
     let online = if cpu.online { "" } else { ", offline" };
-    let panicked = if panicked { ", panicked here" } else { "" };
     let id = task.as_ref().ok().map(|task| TaskId { addr: task.addr, pid: task.pid });
     let (name, detail) = match task {
         Ok(Task { comm, pid, state, .. }) => {
-            (comm, format!("CPU {}{online}, pid {pid}, {state}{panicked}", cpu.number))
+            (comm, format!("CPU {}{online}, pid {pid}, {state}", cpu.number))
         }
-        Err(error) => (format!("CPU {}", cpu.number), format!("its task is not known: {error}{panicked}")),
+        Err(error) => (format!("CPU {}", cpu.number), format!("its task is not known: {error}")),
     };
     Thread {
         tid: tid::of_cpu(cpu.number),

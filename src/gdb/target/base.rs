@@ -80,7 +80,8 @@ fn is_lower_half(addr: VirtAddr) -> bool {
 
 impl MultiThreadBase for GdbTarget {
     fn read_registers(&mut self, regs: &mut Registers, tid: Tid) -> TargetResult<(), Self> {
-        match self.threads.registers(&*self.host, tid) {
+        let (threads, host) = self.threads();
+        match threads.registers(host, tid) {
             Ok(known) => {
                 regs.clone_from(known);
                 Ok(())
@@ -98,7 +99,9 @@ impl MultiThreadBase for GdbTarget {
 
     fn read_addrs(&mut self, start_addr: u64, data: &mut [u8], tid: Tid) -> TargetResult<usize, Self> {
         let addr = VirtAddr::new(start_addr);
-        let task = self.threads.get(tid).and_then(|thread| thread.task).filter(|_| is_lower_half(addr));
+        // Only addresses of a process need to know whose.
+        let task =
+            if is_lower_half(addr) { self.threads().0.get(tid).and_then(|thread| thread.task) } else { None };
         let outcome = match task {
             Some(task) => self
                 .host
@@ -122,12 +125,14 @@ impl MultiThreadBase for GdbTarget {
     }
 
     fn list_active_threads(&mut self, thread_is_active: &mut dyn FnMut(Tid)) -> Result<(), Self::Error> {
-        self.threads.there(&*self.host).for_each(|thread| thread_is_active(thread.tid));
+        let (threads, host) = self.threads();
+        threads.there(host).for_each(|thread| thread_is_active(thread.tid));
         Ok(())
     }
 
     fn is_thread_alive(&mut self, tid: Tid) -> Result<bool, Self::Error> {
-        Ok(self.threads.registers(&*self.host, tid).is_ok())
+        let (threads, host) = self.threads();
+        Ok(threads.registers(host, tid).is_ok())
     }
 
     fn support_resume(&mut self) -> Option<MultiThreadResumeOps<'_, Self>> {
@@ -141,7 +146,8 @@ impl MultiThreadBase for GdbTarget {
 
 impl gdbstub::target::ext::thread_extra_info::ThreadExtraInfo for GdbTarget {
     fn thread_extra_info(&self, tid: Tid, buf: &mut [u8]) -> Result<usize, Self::Error> {
-        let detail = self.threads.get(tid).map_or("", |thread| &thread.detail);
+        let detail =
+            self.threads.as_ref().and_then(|threads| threads.get(tid)).map_or("", |thread| &thread.detail);
         let copied = buf.iter_mut().zip(detail.as_bytes()).map(|(to, from)| *to = *from).count();
         Ok(copied)
     }

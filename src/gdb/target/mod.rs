@@ -35,7 +35,8 @@ use super::{View, host::Host, shown::Shown};
 /// A machine, shown to one client.
 pub struct GdbTarget {
     host: Arc<dyn Host>,
-    threads: Threads,
+    /// `None` until they are asked for.
+    threads: Option<Threads>,
     breakpoints: Breakpoints,
     watches: Watches,
     watch_interval: Duration,
@@ -65,13 +66,12 @@ impl GdbTarget {
     pub fn new(host: Arc<dyn Host>, view: View) -> Self {
         let View { percpu_rebase, threads: shown, watch_interval } = view;
         let rebase = if percpu_rebase { RebaseState::NotAsked } else { RebaseState::Off };
-        let threads = Threads::take(&*host, &shown);
         let files = Files::new(host.symbol_file());
         let (breakpoints, watches) = (Breakpoints::default(), Watches::default());
         let resume = Resume::default();
         Self {
             host,
-            threads,
+            threads: None,
             breakpoints,
             watches,
             watch_interval,
@@ -97,7 +97,14 @@ impl GdbTarget {
     /// Forgets what is known of the target and looks again.
     pub fn refresh(&mut self) {
         self.host.refresh();
-        self.threads = Threads::take(&*self.host, &self.shown);
+        self.threads = None;
+    }
+
+    /// The threads, and the host to ask about them. They are looked at when first needed: GDB waits two seconds for
+    /// its first replies, and sends its packets again when they do not come.
+    fn threads(&mut self) -> (&mut Threads, &dyn Host) {
+        let host = &*self.host;
+        (self.threads.get_or_insert_with(|| Threads::take(host, &self.shown)), host)
     }
 }
 

@@ -38,7 +38,7 @@ impl GdbTarget {
             }
             "refresh" => {
                 self.refresh();
-                let _ = writeln!(out, "{} threads", self.threads.iter().count());
+                let _ = writeln!(out, "{} threads", self.threads().0.iter().count());
             }
             other => self.host.monitor(other, out)?,
         }

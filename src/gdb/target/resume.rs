@@ -141,9 +141,10 @@ impl GdbTarget {
     fn stop(&mut self, reason: Reason, message: String, selected: Option<Tid>) -> Stop {
         let named = std::mem::take(&mut self.resume).tid;
         self.refresh();
-        let is_there = |tid: &Tid| self.threads.get(*tid).is_some();
+        let (threads, _) = self.threads();
+        let is_there = |tid: &Tid| threads.get(*tid).is_some();
         let tid = named.filter(is_there).or_else(|| selected.filter(is_there));
-        Stop { tid: tid.unwrap_or_else(|| self.threads.first()), reason, message }
+        Stop { tid: tid.unwrap_or_else(|| threads.first()), reason, message }
     }
 }
 

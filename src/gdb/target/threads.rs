@@ -122,7 +122,8 @@ impl GdbTarget {
     #[must_use]
     pub fn threads_xml(&mut self) -> String {
         let mut xml = String::from("<?xml version=\"1.0\"?>\n<threads>\n");
-        for Thread { tid, name, detail, cpu, .. } in self.threads.there(&*self.host) {
+        let (threads, host) = self.threads();
+        for Thread { tid, name, detail, cpu, .. } in threads.there(host) {
             let _ = write!(xml, "<thread id=\"{tid:x}\"");
             if let Some(cpu) = cpu {
                 let _ = write!(xml, " core=\"{cpu}\"");

@@ -45,6 +45,8 @@ pub(super) struct FakeHost {
     pub(super) refreshes: Arc<AtomicU64>,
     /// Bytes that the machine has written since, for who does not look at a cache.
     pub(super) written: Arc<Mutex<BTreeMap<u64, u8>>>,
+    /// Held by who wants the list of threads to take its time.
+    pub(super) looking: Arc<Mutex<()>>,
     /// Whether pid 1 is still there.
     pub(super) init_lives: Arc<AtomicBool>,
     symbol_file: Option<SymbolFile>,
@@ -71,6 +73,7 @@ impl FakeHost {
             slide_known: true,
             refreshes: Arc::default(),
             written: Arc::default(),
+            looking: Arc::default(),
             init_lives: Arc::new(AtomicBool::new(true)),
             symbol_file: None,
         }
@@ -132,6 +135,7 @@ impl Host for FakeHost {
     }
 
     fn threads(&self, shown: &Shown) -> Vec<Thread> {
+        let _turn = self.looking.lock().unwrap();
         let thread = |cpu: u32| {
             let mut registers = Registers::default();
             registers.set(Register::Cr3, 0x1234_5000);

@@ -41,6 +41,21 @@ fn a_second_client_is_told() {
 }
 
 #[test]
+fn a_slow_look_at_the_threads_holds_up_no_greeting() {
+    let host = FakeHost::new();
+    let looking = host.looking.clone();
+    let server = fake::serve(host);
+    let held = looking.lock().unwrap();
+    let mut client = Client::connect(server.address);
+    assert!(client.ask("qSupported").starts_with("PacketSize"));
+    assert_eq!(client.ask("vMustReplyEmpty"), "");
+    client.raw(&frame(b"?"));
+    assert_eq!(client.event(), Some(nettlp_gdb::gdb::packet::Event::Ack), "before there is an answer");
+    drop(held);
+    assert_eq!(client.reply().unwrap(), "T05thread:989680;");
+}
+
+#[test]
 fn a_client_may_detach_and_attach_again_on_one_connection() {
     let server = fake::serve(FakeHost::new());
     let mut client = Client::connect(server.address);

@@ -210,7 +210,7 @@ fn a_panicked_machine() {
         debug(&machine, &["info threads", "monitor dmesg 5", "monitor ps", "monitor translate linux_banner"]);
     let mut expected = vec![
         "(CPU 0, offline, pid ".to_owned(),
-        "\"bash\" (CPU 1, pid 871, R, panicked here)".to_owned(),
+        "\"bash\" (CPU 1, pid 871, R, panicked here, found on its stack)".to_owned(),
         "Kernel panic - not syncing".to_owned(),
     ];
     let processes = machine.truth().tasks.iter().filter(|task| task.pid == task.tgid);
