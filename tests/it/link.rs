@@ -151,7 +151,8 @@ fn all_256_tags() {
         (link.tags, link.port_mask, emulator.port_mask) = (256, 0xff, 0xff);
     });
     check_read(&client, BASE, LEN);
-    assert_eq!(emulator.stats().reads, (LEN / 512) as u64);
+    // One that the machine was too busy to answer is asked again.
+    assert_eq!(emulator.stats().reads, (LEN / 512) as u64 + client.stats().retries);
 }
 
 /// The writes an adapter of ours receives, put into `memory` by what each header enables: the emulator is lenient, and

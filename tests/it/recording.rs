@@ -176,10 +176,14 @@ pub(crate) struct Serving(Child, pub(crate) SocketAddr);
 impl Serving {
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.args(["--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim_end().trim_end_matches('\'').rsplit(' ').next().unwrap();
-        let address = address.parse().unwrap_or_else(|_| panic!("no address in: {line}"));
+        let (mut said, mut address) = (String::new(), None);
+        let mut lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
+        while address.is_none() {
+            let line = lines.next().unwrap_or_else(|| panic!("no address in: {said}")).unwrap();
+            address = line.trim_end_matches('\'').rsplit(' ').next().and_then(|word| word.parse().ok());
+            said.push_str(&line);
+        }
+        let address = address.unwrap();
         Self(child, address)
     }
 }
