@@ -233,6 +233,7 @@ impl Session {
         let counted = Stats::new(memory, request_bytes);
         let fenced = Fence::new(counted, options.ram.clone(), options.forbidden);
         let cache = Arc::new(Cache::new(fenced, options.validity));
+        cache.read_ahead(false);
         let below: Arc<dyn PhysMem> = cache.clone();
         let limits = [options.ram, ranges].into_iter().find(|ranges| !ranges.is_empty());
         let guard = Arc::new(Guard::new(below, limits.clone()));
@@ -257,6 +258,7 @@ impl Session {
         })?;
 
         hold(&cache, &map);
+        cache.read_ahead(true);
         let past = Guard::new(Arc::new(Below(Arc::clone(&cache))), limits);
         past.confine(&guard.permitted());
         let now: Arc<dyn VirtMem> =

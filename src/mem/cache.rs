@@ -11,7 +11,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -91,6 +91,7 @@ pub struct Cache<M> {
     validity: Validity,
     state: Mutex<State>,
     constant: RwLock<Vec<(PhysRange, Constancy)>>,
+    read_ahead: AtomicBool,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -101,7 +102,16 @@ impl<M: PhysMem> Cache<M> {
         let now = Instant::now();
         let state = State { pages: HashMap::new(), since: now, used: now, round_trip: Duration::ZERO };
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { inner, validity, state: Mutex::new(state), constant: RwLock::default(), hits, misses }
+        let read_ahead = AtomicBool::new(true);
+        Self {
+            inner,
+            validity,
+            state: Mutex::new(state),
+            constant: RwLock::default(),
+            read_ahead,
+            hits,
+            misses,
+        }
     }
 
     /// The layer below.
@@ -124,6 +134,12 @@ impl<M: PhysMem> Cache<M> {
     /// Lets what is read of `range` hold for longer than the rest. Only whole pages of it do.
     pub fn hold(&self, range: PhysRange, constancy: Constancy) {
         self.constant.write().unwrap_or_else(PoisonError::into_inner).push((range, constancy));
+    }
+
+    /// Whether a few sectors may take the rest of their pages along. A search, which looks at one word of each of many
+    /// pages, is better off without.
+    pub fn read_ahead(&self, on: bool) {
+        self.read_ahead.store(on, Relaxed);
     }
 
     /// Since when what is in the cache holds: another moment, another picture of the target.
@@ -235,11 +251,11 @@ impl<M: PhysMem> Cache<M> {
                 lacking.push((addr, lacks));
             }
         }
-        let dear = state.round_trip >= DEAR;
+        let (ahead, dear) = (self.read_ahead.load(Relaxed), state.round_trip >= DEAR);
         let plan = lacking.into_iter().map(|(addr, lacks)| {
             let page = state.pages.remove(&addr).unwrap_or_else(Page::empty);
             let valid = page.read_at.map(|read_at| self.is_valid(since, read_at, addr, now));
-            let whole = count <= FEW && !page.alone && (dear || valid.contains(&true));
+            let whole = ahead && count <= FEW && !page.alone && (dear || valid.contains(&true));
             let runs = runs(&lacks, &valid, whole);
             (addr, page, runs)
         });

@@ -84,27 +84,14 @@ impl Session {
         if options.vmlinux.is_some() || origin == Origin::None {
             return Ok(session);
         }
-        let reopened = |path: PathBuf, symbol_file: SymbolFile| {
-            let options = Options { vmlinux: Some(path), ..options.clone() };
-            let mut session = Self::open(options, progress)?;
-            session.symbol_file = Some(symbol_file);
-            Ok(session)
-        };
         let map = &session.kernel.map;
-        if origin != Origin::Memory {
-            match debug_file(map, &places.debug) {
-                Some((path, symbol_file)) => {
-                    log::info!("symbols and types come from {}, found by build id", path.display());
-                    return reopened(path, symbol_file);
-                }
-                None if origin == Origin::BuildId => return Err(no_debug_file(map, &places.debug)),
-                None => {}
-            }
-        }
         let kept = places.cache.as_ref().and_then(|cache| Some(cache.join(key(map)?)));
-        if let Some((path, bytes)) = kept.as_ref().and_then(|path| Some((path, load(path, map)?))) {
-            log::info!("symbols and types come from {}, made when this boot was first seen", path.display());
-            return reopened(path.clone(), from_memory(map, bytes));
+        if let Some((path, symbol_file)) = found(map, origin, places, kept.as_deref())? {
+            // Two readers cannot have the same ports.
+            drop(session);
+            let mut session = Self::open(Options { vmlinux: Some(path), ..options }, progress)?;
+            session.symbol_file = Some(symbol_file);
+            return Ok(session);
         }
         match session.synthesize() {
             Ok(made) => {
@@ -123,6 +110,28 @@ impl Session {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// A file on this machine that has the kernel's symbols, and what GDB is handed: the full debug file, or what was `kept`.
+fn found(
+    map: &KernelMap,
+    origin: Origin,
+    places: &Places,
+    kept: Option<&Path>,
+) -> Result<Option<(PathBuf, SymbolFile)>, HandoutError> {
+    if origin != Origin::Memory {
+        match debug_file(map, &places.debug) {
+            Some((path, symbol_file)) => {
+                log::info!("symbols and types come from {}, found by build id", path.display());
+                return Ok(Some((path, symbol_file)));
+            }
+            None if origin == Origin::BuildId => return Err(no_debug_file(map, &places.debug)),
+            None => {}
+        }
+    }
+    let Some((path, bytes)) = kept.and_then(|path| Some((path, load(path, map)?))) else { return Ok(None) };
+    log::info!("symbols and types come from {}, made when this boot was first seen", path.display());
+    Ok(Some((path.to_owned(), from_memory(map, bytes))))
 }
 
 /// The full debug file of that kernel, and what leads GDB to it.

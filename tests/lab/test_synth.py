@@ -8,7 +8,7 @@ import time
 import drgn
 import pytest
 from drgn.helpers.linux.pid import for_each_task
-from lab import debugger
+from lab import debugger, modules
 from lab.bench import Bench, run
 from lab.guest import image_arguments
 from test_btf import layouts
@@ -87,12 +87,12 @@ def pahole(path, struct: str = "task_struct", *options) -> list[str]:
     return [line for line in lines if line and "forced alignments" not in line and line[0] != "}"]
 
 
-def test_types_of_modules_are_those_of_their_files(at_work, with_modules, binary, tmp_path):  # noqa: F811
+def test_types_of_modules_are_those_of_their_files(at_work, kernel, binary, tmp_path):  # noqa: F811
     guest, _ = at_work
     made = tmp_path / "vmlinux"
     run(binary, "symbols", "-o", str(made), *image_arguments(guest.ram_file, guest.ram))
     for module, struct in ("tun", "tun_struct"), ("tun", "tun_file"), ("fat", "msdos_sb_info"), ("fat", "fatent_operations"):
-        file = with_modules.with_name(f"{module}.ko")
+        [file] = modules.files(kernel, (module,))
         ours, theirs = pahole(made, struct), pahole(file, struct, "-F", "btf", "--btf_base", made)
         assert len(ours) > 5 and ours == theirs
 

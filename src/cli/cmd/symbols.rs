@@ -13,13 +13,9 @@ use serde::Serialize;
 use crate::{
     addr::Hex,
     cli::{Outcome, out, target::Listing},
-    kernel::{
-        KernelError,
-        module_symbols::{self, LoadedSymbol},
-    },
+    kernel::module_symbols::{self, LoadedSymbol},
     render::{self, SymbolRow},
     symbols::kallsyms::KernelSymbol,
-    types::TypeError,
 };
 
 /// The file has the kernel's symbols, all its types and the prototypes of its functions, as gdb, drgn and pahole read
@@ -63,13 +59,10 @@ fn list(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let table = session.kallsyms.table()?;
     let (modules, outcome) = match module_symbols::list(&session.kernel) {
         Ok(modules) => (modules, Outcome::Done),
-        Err(
-            error @ (KernelError::NeedsVmlinux { .. } | KernelError::Type(TypeError::Unavailable { .. })),
-        ) => {
+        Err(error) => {
             out::notice(&format!("nettlp-gdb: the kernel's own symbols only: {error}"));
             (Vec::new(), Outcome::Partial)
         }
-        Err(error) => return Err(error.into()),
     };
     let rows = table.in_table_order().map(own).chain(modules.iter().map(loaded));
     let rows: Vec<SymbolRow<'_>> = rows.collect();

@@ -174,7 +174,9 @@ impl Target<'_> {
 /// [`LocateError`]: nothing found (with what was tried), another build's vmlinux, or a dead link.
 pub fn locate(guard: &Arc<Guard>, hints: &Hints<'_>) -> Result<KernelMap, LocateError> {
     let led = guard.led_by_tables();
-    let tables: Arc<dyn PhysMem> = Arc::new(Cache::new(Arc::clone(&led), Validity::Stop));
+    let tables = Cache::new(Arc::clone(&led), Validity::Stop);
+    tables.read_ahead(false);
+    let tables: Arc<dyn PhysMem> = Arc::new(tables);
     let target = Target { guard, led, tables, hints, damaged: RefCell::default() };
     let mut attempts = Vec::new();
 
