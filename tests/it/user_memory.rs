@@ -251,7 +251,7 @@ fn gdb_reads_the_selected_threads_memory() {
     let machine = small();
     let directory = tempfile::tempdir().unwrap();
     options(&machine, machine.memory(), &directory);
-    let bench = Bench::new(&machine, 61, directory, Vec::new());
+    let bench = Bench::new(&machine, 201, directory, Vec::new());
     let serving = Serving::start(bench.command(&["serve", "--cache-ms", "0"]));
     let mut client = Client::connect(serving.1);
     let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -298,7 +298,7 @@ fn kernel_only_keeps_user_space_unread() {
     });
     let pages: Vec<PhysAddr> = heaps.into_iter().chain(stacks).collect();
 
-    let bench = Bench::new(&machine, 64, directory, Vec::new());
+    let bench = Bench::new(&machine, 203, directory, Vec::new());
     let profile = fs::read_to_string(&bench.profile).unwrap();
     let profile = profile.replace("[memory]", "[memory]\npolicy = 'kernel-only'");
     fs::write(&bench.profile, profile).unwrap();
