@@ -24,7 +24,10 @@ def test_attaching_reads_little_whatever_the_size(at_rest, binary, kernel, figur
         with Bench(binary, rest.ram_file, rest.ram, kernel.vmlinux) as bench:
             [stats] = debugger.ask(kernel.vmlinux, bench.port, ["monitor stats"])
         figure(f"attach, {gib} GiB guest: {stats.strip()}")
-        spent.append(counts(stats))
+        spent.append(counts(stats, "attach"))
+        # And with the list of all tasks, which gdb is shown when it connects.
+        _, size = counts(stats, "total")
+        assert 0 < size <= MOST_BYTES
     for requests, size in spent:
         assert 0 < requests <= MOST_REQUESTS
         assert 0 < size <= MOST_BYTES
@@ -76,9 +79,9 @@ def how(info: dict) -> str:
     return method
 
 
-def counts(stats: str) -> tuple[int, int]:
-    """Requests and bytes of finding the kernel. What follows, the list of all tasks for gdb, grows with their number."""
-    found = re.search(r"^attach: (\d+) requests, (\d+) bytes", stats, re.MULTILINE)
+def counts(stats: str, what: str) -> tuple[int, int]:
+    """Requests and bytes of finding the kernel (attach), or of everything up to now (total)."""
+    found = re.search(rf"^{what}: (\d+) requests, (\d+) bytes", stats, re.MULTILINE)
     assert found, stats
     return int(found[1]), int(found[2])
 
