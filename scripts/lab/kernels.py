@@ -35,6 +35,18 @@ MATRIX = [
 ]
 
 
+# The system's own kernel (`lab.fetch`) and the matrix': what the ring calls them.
+SYSTEM = "system"
+NAMES = (SYSTEM, *(series.name for series in MATRIX))
+
+
+def named(name: str) -> fetch.Kernel:
+    """The kernel of that name, from the cache or downloaded into it."""
+    if name == SYSTEM:
+        return fetch.kernel()
+    return kernel(next(series for series in MATRIX if series.name == name))
+
+
 def kernel(series: Series) -> fetch.Kernel:
     """The series' kernel, from the cache or downloaded into it; when apt cannot be asked, the newest in the cache."""
     try:

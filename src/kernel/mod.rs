@@ -33,7 +33,7 @@ pub mod registers;
 mod structure;
 pub mod task;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod timekeeper;
 pub mod unwind;
 pub mod user;

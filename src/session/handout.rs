@@ -9,7 +9,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -85,7 +85,7 @@ impl Session {
             return Ok(session);
         }
         let map = &session.kernel.map;
-        let kept = places.cache.as_ref().and_then(|cache| Some(cache.join(key(map)?)));
+        let kept = places.cache.as_ref().and_then(|cache| Some(cache.join(key(map, &own_program()?)?)));
         if let Some((path, symbol_file)) = found(map, origin, places, kept.as_deref())? {
             // Two readers cannot have the same ports.
             drop(session);
@@ -178,11 +178,17 @@ fn name(map: &KernelMap) -> String {
 
 /// The file's name in the cache: the build, by where it was put at random the boot, and who made it; `None` when one is
 /// unknown.
-fn key(map: &KernelMap) -> Option<String> {
+fn key(map: &KernelMap, maker: &fs::Metadata) -> Option<String> {
     let build_id = map.build_id.as_deref().filter(|id| !id.is_empty())?;
     let (slide, base) = (map.slide?, map.page_offset?.raw());
-    let version = env!("CARGO_PKG_VERSION");
-    Some(format!("{}-{slide:x}-{:x}-{base:x}-{version}.elf", hex(build_id), map.phys_base))
+    // A program that was built again may make another file of the same kernel, whatever its version says.
+    let maker = format!("{:x}.{:x}", maker.mtime(), maker.mtime_nsec());
+    Some(format!("{}-{slide:x}-{:x}-{base:x}-{maker}.elf", hex(build_id), map.phys_base))
+}
+
+/// This program's own file, even where it was replaced or removed meanwhile.
+fn own_program() -> Option<fs::Metadata> {
+    fs::metadata("/proc/self/exe").ok()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -234,7 +240,31 @@ pub fn cache_directory() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
+    use crate::{addr::VirtAddr, kernel::testing};
+
+    #[test]
+    fn a_program_that_was_built_again_makes_its_own_files() {
+        let known = KernelMap {
+            build_id: Some(vec![1; 20]),
+            page_offset: Some(VirtAddr::new(0xffff_8880_0000_0000)),
+            ..testing::map(VirtAddr::new(0xffff_ffff_8100_0000), 0)
+        };
+        let place = tempfile::tempdir().unwrap();
+        let program = place.path().join("program");
+        let built = |at: u64| {
+            let file = fs::File::create(&program).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_nanos(at)).unwrap();
+            key(&known, &file.metadata().unwrap()).unwrap()
+        };
+        assert_eq!(built(1_000_000_001), built(1_000_000_001));
+        assert_ne!(built(1_000_000_001), built(1_000_000_002));
+        assert!(own_program().is_some());
+        let own = own_program().unwrap();
+        assert_eq!(key(&KernelMap { build_id: None, ..known.clone() }, &own), None);
+    }
 
     #[test]
     fn the_cache_is_private_and_bounded() {

@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 import truth  # noqa: E402
-from lab import fetch, initramfs, scripts_gdb  # noqa: E402
+from lab import fetch, initramfs, kernels, scripts_gdb  # noqa: E402
 from lab.bench import Bench  # noqa: E402
 from lab.demo import SCRIPTS, built_binary  # noqa: E402
 from lab.guest import GIB, Guest, Machine, Segment  # noqa: E402
@@ -27,6 +27,11 @@ SCENARIOS = {
 @pytest.fixture(scope="session")
 def kernel() -> fetch.Kernel:
     return fetch.kernel()
+
+
+@pytest.fixture(scope="session", params=kernels.NAMES)
+def each_kernel(request) -> fetch.Kernel:
+    return kernels.named(request.param)
 
 
 @pytest.fixture(scope="session")

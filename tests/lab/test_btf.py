@@ -1,4 +1,5 @@
-"""BTF, the types a kernel carries in its own memory: every named struct, union and enum, against the DWARF of the same kernel."""
+"""BTF, the types a kernel carries in its own memory: every named struct, union and enum, against the DWARF of the same kernel, for
+each kernel of the ring."""
 
 import subprocess
 from collections import defaultdict
@@ -6,9 +7,10 @@ from collections import defaultdict
 from test_types import examples  # noqa: F401
 
 
-def test_layouts_equal_dwarfs(examples, kernel, figure):  # noqa: F811
-    btf = layouts(examples, "*", "--btf", kernel.vmlinux)
-    dwarf = layouts(examples, "\n".join(btf), kernel.vmlinux)
+def test_layouts_equal_dwarfs(examples, each_kernel, figure):  # noqa: F811
+    vmlinux = each_kernel.vmlinux
+    btf = layouts(examples, "*", "--btf", vmlinux)
+    dwarf = layouts(examples, "\n".join(btf), vmlinux)
     assert len(btf) > 5000
     assert btf.keys() == dwarf.keys()
     absent = [name for name in btf if dwarf[name][0][0].endswith("\tabsent")]
@@ -20,7 +22,7 @@ def test_layouts_equal_dwarfs(examples, kernel, figure):  # noqa: F811
     unique = [name for name in present if len(btf[name]) == 1]
     members = sum(len(dwarf[name][0]) - 1 for name in present)
     figure(
-        f"BTF equal to DWARF ({kernel.release}): {len(present)} types, {members} members and enumerators; "
+        f"BTF equal to DWARF ({each_kernel.release}): {len(present)} types, {members} members and enumerators; "
         f"{len(present) - len(unique)} names are ambiguous, {len(absent)} are local to a function"
     )
 

@@ -1,6 +1,6 @@
-"""`symbols -o`: the vmlinux made of the target's own memory, beside the distribution's, for every tool that is to read it."""
+"""`symbols -o`: the vmlinux made of the target's own memory, beside the distribution's, in gdb and drgn, question by question.
+That every kernel's file is sound is for `test_matrix.py`."""
 
-import json
 import re
 import subprocess
 import time
@@ -11,11 +11,7 @@ from drgn.helpers.linux.pid import for_each_task
 from lab import debugger, modules
 from lab.bench import Bench, run
 from lab.guest import image_arguments
-from test_btf import layouts
 from test_kallsyms import at_work, with_modules  # noqa: F401
-from test_types import examples  # noqa: F401
-
-MOST_BYTES = 40 << 20
 
 # What gdb has to answer alike with either file.
 QUESTIONS = [
@@ -48,34 +44,10 @@ QUESTIONS = [
 
 
 @pytest.fixture(scope="module")
-def made(at_rest, binary, tmp_path_factory, figure):
-    """The file, and what making it said."""
+def made(at_rest, binary, tmp_path_factory):
     rest, path = at_rest(), tmp_path_factory.mktemp("synth") / "vmlinux"
-    said = json.loads(run(binary, "symbols", "-o", str(path), "--json", *image_arguments(rest.ram_file, rest.ram)))
-    figure(f"a vmlinux from memory: {said}")
-    assert said["bytes"] == path.stat().st_size <= MOST_BYTES
+    run(binary, "symbols", "-o", str(path), *image_arguments(rest.ram_file, rest.ram))
     return path
-
-
-def test_types_go_through_dwarf_unchanged(made, examples, kernel):  # noqa: F811
-    btf = layouts(examples, "*", "--btf", kernel.vmlinux)
-    assert layouts(examples, "*", "--btf", made) == btf
-    names = "\n".join(btf)
-    assert layouts(examples, names, made) == layouts(examples, names, "--btf", made)
-
-
-def test_tools_find_nothing_wrong(made):
-    # As a file of debug information, whose sections have no bytes of their own.
-    checked = subprocess.run(["eu-elflint", "--debuginfo", made], capture_output=True, text=True)
-    assert (checked.returncode, checked.stdout) == (0, "No errors\n")
-    for option in ("-aW", "-wi", "-wa"):
-        assert subprocess.run(["readelf", option, made], capture_output=True, text=True, check=True).stderr == ""
-
-
-def test_pahole_sees_the_same_struct(made, kernel):
-    ours, theirs = (pahole(path) for path in (made, kernel.vmlinux))
-    assert len(ours) > 200
-    assert ours == theirs
 
 
 def pahole(path, struct: str = "task_struct", *options) -> list[str]:
@@ -84,6 +56,8 @@ def pahole(path, struct: str = "task_struct", *options) -> list[str]:
     # BTF says where a member is, not how that was asked for. Columns follow the longest member.
     plain = re.sub(r" __attribute__\(\(__aligned__\(\d+\)\)\)", "", output)
     lines = [re.sub(r"\s+", " ", line).strip() for line in plain.splitlines()]
+    # So are the fields pahole invents to force that: they have no name and no place.
+    lines = [line for line in lines if not re.fullmatch(r"/\* Force padding: \*/|[\w *]+ :\d+;", line)]
     return [line for line in lines if line and "forced alignments" not in line and line[0] != "}"]
 
 

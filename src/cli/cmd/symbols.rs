@@ -2,7 +2,8 @@
 //! a list.
 
 use std::{
-    fs,
+    error::Error,
+    fs, iter,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -13,7 +14,12 @@ use serde::Serialize;
 use crate::{
     addr::Hex,
     cli::{Outcome, out, target::Listing},
-    kernel::module_symbols::{self, LoadedSymbol},
+    kernel::{
+        KernelError,
+        module_symbols::{self, LoadedSymbol},
+    },
+    link::LinkError,
+    mem::Fault,
     render::{self, SymbolRow},
     symbols::kallsyms::KernelSymbol,
 };
@@ -59,6 +65,7 @@ fn list(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let table = session.kallsyms.table()?;
     let (modules, outcome) = match module_symbols::list(&session.kernel) {
         Ok(modules) => (modules, Outcome::Done),
+        Err(error) if is_of_the_link(&error) => return Err(error.into()),
         Err(error) => {
             out::notice(&format!("nettlp-gdb: the kernel's own symbols only: {error}"));
             (Vec::new(), Outcome::Partial)
@@ -73,6 +80,16 @@ fn list(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     }
     args.listing.report(&session);
     Ok(outcome)
+}
+
+/// Whether the target gave no answer at all, so that nothing is known of its modules.
+fn is_of_the_link(error: &KernelError) -> bool {
+    let mut causes = iter::successors(Some(error as &(dyn Error + 'static)), |cause| (*cause).source());
+    causes.any(|cause| {
+        use LinkError::{NoAdapter, NoRoute, Socket, Timeout};
+        let Some(Fault::Link(error)) = cause.downcast_ref() else { return false };
+        matches!(error, Timeout { .. } | NoAdapter { .. } | NoRoute { .. } | Socket { .. })
+    })
 }
 
 /// What making a file says in the end; in JSON as it is.
@@ -118,4 +135,33 @@ fn write(args: &Args, path: &Path, quiet: bool) -> anyhow::Result<Outcome> {
     }
     args.listing.report(&session);
     Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        addr::{PhysAddr, VirtAddr},
+        mem::MemError,
+        paging::{VirtError, VirtFault},
+    };
+
+    #[test]
+    fn a_link_that_is_dead_is_told_from_damaged_memory() {
+        let (phys, addr, len) = (PhysAddr::new(0x1000), VirtAddr::new(0x2000), 8);
+        let failed = |fault| {
+            let source = MemError { addr: phys, len, fault };
+            KernelError::Read {
+                step: "reading",
+                source: VirtError { addr, len, fault: VirtFault::Data(source) },
+            }
+        };
+        let timeout = LinkError::Timeout { addr: phys, len, attempts: 5 };
+        assert!(is_of_the_link(&failed(Fault::Link(timeout.clone()))));
+        let source = MemError { addr: phys, len, fault: Fault::Link(timeout) };
+        let table = VirtError { addr, len, fault: VirtFault::Table { level: 1, source } };
+        assert!(is_of_the_link(&KernelError::Read { step: "reading", source: table }));
+        assert!(!is_of_the_link(&failed(Fault::Link(LinkError::UnsupportedRequest { addr: phys, len }))));
+        assert!(!is_of_the_link(&failed(Fault::Hole)));
+    }
 }
