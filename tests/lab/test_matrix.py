@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +43,7 @@ QUESTIONS = [
 ]
 # What changes from one look to the next is asked once nothing runs any more.
 AT_REST = ('p $lx_per_cpu("runqueues", 0).nr_running',)
-STRUCTS = ("task_struct", "mm_struct", "module", "rq", "net_device", "inode")
+STRUCTS = ("task_struct", "module", "rq", "net_device", "inode")
 
 
 @dataclass
@@ -81,6 +82,9 @@ class Matrix:
     made_of: dict = field(default_factory=dict)
     drgn_tasks: dict[str, set[tuple]] = field(default_factory=dict)
     vmlinux: Path | None = None
+    # The file of its configuration, where its package has one; and what was recovered from memory with nothing given.
+    config: Path | None = None
+    recovered: subprocess.CompletedProcess | None = None
 
 
 def lines(text: str) -> list[dict]:
@@ -100,8 +104,9 @@ def shown_modules(text: str) -> set[tuple[str, int, int]]:
 def matrix(request, binary, threads, loaded_scripts, tmp_path_factory) -> Matrix:
     name, cpu = request.param
     kernel = kernels.named(name)
+    config = kernel.config if kernel.config.is_file() else None
     archive = initramfs.build(
-        tmp_path_factory.mktemp("matrix") / "initramfs.cpio", (threads, *modules.files(kernel, MODULES))
+        tmp_path_factory.mktemp("matrix") / "initramfs.cpio", (threads, *modules.files(kernel, MODULES)), config
     )
     with Guest(Machine(kernel.vmlinuz, archive, cpu=cpu)) as guest:
         for module in MODULES:
@@ -143,6 +148,11 @@ def matrix(request, binary, threads, loaded_scripts, tmp_path_factory) -> Matrix
             seen.made_of = json.loads(run(
                 binary, "symbols", "-o", str(seen.made), "--json", *image_arguments(guest.ram_file, guest.ram)
             ))
+            seen.config = config
+            seen.recovered = subprocess.run(
+                [binary, "kconfig", *image_arguments(guest.ram_file, guest.ram)],
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
+            )
             seen.drgn_tasks = {
                 "nothing": oracle.tasks(oracle.program(guest, note, seen.made)), "vmlinux": oracle.tasks(program)
             }
@@ -230,6 +240,21 @@ def test_modules_are_the_guests(matrix, said):
 def test_symbols_are_the_guests(matrix, figure):
     assert matrix.listed == matrix.kallsyms
     figure(f"symbols equal to /proc/kallsyms ({matrix.release}): {matrix.listed[0]}")
+
+
+def test_the_configuration_is_recovered_where_the_guest_has_one(matrix, figure):
+    done = matrix.recovered
+    if matrix.config is None:
+        assert (done.returncode, done.stdout) == (1, "") and "no configuration of the running kernel" in done.stderr
+        return
+    found, expected = (options(text) for text in (done.stdout, matrix.config.read_text()))
+    figure(f"kconfig ({matrix.release}): {len(found & expected)} of {len(expected)} options, {len(found - expected)} wrong")
+    assert done.returncode in (0, 3), done.stderr
+    assert found <= expected and len(found) > len(expected) * 0.99
+
+
+def options(text: str) -> set[str]:
+    return {line for line in text.splitlines() if re.match(r"CONFIG_|# CONFIG_", line)}
 
 
 def test_the_file_made_from_memory_is_sound(matrix, figure):
