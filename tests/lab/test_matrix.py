@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import re
 import subprocess
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import backtraces
 import oracle
@@ -16,17 +14,10 @@ from lab.bench import Bench, run
 from lab.guest import Guest, Machine, image_arguments
 from observe import settled
 from processes import HIDING_PLACES, Observed, descriptors, observe
-from test_btf import layouts
-from test_synth import pahole
-from test_types import examples  # noqa: F401
 
 # The system's own kernel, which the rest of the ring looks at more closely, and the other series; both depths of tables.
 # On one of them with page tables of its own for user mode.
-SCENARIOS = [
-    (kernels.SYSTEM, "max,la57=off"),
-    *((series.name, "max") for series in kernels.MATRIX),
-    ("5.10", "max,la57=off", "pti=on"),
-]
+SCENARIOS = [(kernels.SYSTEM, "max,la57=off"), *((series.name, "max") for series in kernels.MATRIX), ("5.10", "max,la57=off", "pti=on")]
 
 # A disk to swap to; one that exports to the next; the last keeps per-CPU data.
 MODULES = ("brd", "fat", "vfat", "tun")
@@ -38,8 +29,7 @@ QUESTIONS = [
     "p init_task.comm",
     "info symbol schedule",
     'p $lx_per_cpu("runqueues", 1).cpu',
-    "x/5i schedule",
-    "ptype struct mm_struct",
+    "x/2i schedule",
     "x/s &linux_banner",
     "lx-lsmod",
     "lx-symbols",
@@ -47,9 +37,6 @@ QUESTIONS = [
     "info symbol fat_get_cluster+9",
     "x/2i fat_get_cluster",
 ]
-# What changes from one look to the next is asked once nothing runs any more.
-AT_REST = ('p $lx_per_cpu("runqueues", 0).nr_running',)
-STRUCTS = ("task_struct", "module", "rq", "net_device", "inode")
 
 
 @dataclass
@@ -85,15 +72,6 @@ class Matrix:
     # Of the panicked guest, by what was given: what each CPU was doing; and what the console said of it.
     dead: dict[str, list[dict]] = field(default_factory=dict)
     console: str = ""
-    # Of the guest stopped alive: the vmlinux made of its memory, what making it said, and its tasks by drgn with that file
-    # alone and with the distribution's.
-    made: Path | None = None
-    made_of: dict = field(default_factory=dict)
-    drgn_tasks: dict[str, set[tuple]] = field(default_factory=dict)
-    vmlinux: Path | None = None
-    # The file of its configuration, where its package has one; and what was recovered from memory with nothing given.
-    config: Path | None = None
-    recovered: subprocess.CompletedProcess | None = None
 
 
 def lines(text: str) -> list[dict]:
@@ -113,9 +91,8 @@ def shown_modules(text: str) -> set[tuple[str, int, int]]:
 def matrix(request, binary, threads, pages, loaded_scripts, tmp_path_factory) -> Matrix:
     name, cpu, *options = request.param
     kernel = kernels.named(name)
-    config = kernel.config if kernel.config.is_file() else None
     archive = initramfs.build(
-        tmp_path_factory.mktemp("matrix") / "initramfs.cpio", (threads, pages, *modules.files(kernel, MODULES)), config
+        tmp_path_factory.mktemp("matrix") / "initramfs.cpio", (threads, pages, *modules.files(kernel, MODULES))
     )
     with Guest(Machine(kernel.vmlinuz, archive, cpu=cpu, append=("vsyscall=xonly", *options))) as guest:
         for module in MODULES:
@@ -128,8 +105,6 @@ def matrix(request, binary, threads, pages, loaded_scripts, tmp_path_factory) ->
             (int(kallsyms[0]), kallsyms[1]),
             digest(run(binary, "symbols", "--list", *image_arguments(guest.ram_file, guest.ram))),
             shown_modules(guest.run("cat /proc/modules")),
-            vmlinux=kernel.vmlinux,
-            made=tmp_path_factory.mktemp("matrix") / "vmlinux",
         )
         with (
             Bench(binary, guest.ram_file, guest.ram, None) as alone,
@@ -137,10 +112,10 @@ def matrix(request, binary, threads, pages, loaded_scripts, tmp_path_factory) ->
         ):
             benches = {"nothing": alone, "vmlinux": given}
 
-            def answers(more: tuple[str, ...] = ()) -> tuple:
+            def answers() -> tuple:
                 ours = loaded_scripts["ours"]
                 gdb = {
-                    what: debugger.ask(bench.vmlinux, bench.port, [*QUESTIONS, *more], scripts=ours)
+                    what: debugger.ask(bench.vmlinux, bench.port, QUESTIONS, scripts=ours)
                     for what, bench in benches.items()
                 }
                 ps = {what: lines(bench.run("ps", "--threads", "--json")) for what, bench in benches.items()}
@@ -155,23 +130,12 @@ def matrix(request, binary, threads, pages, loaded_scripts, tmp_path_factory) ->
             asleep = {task["pid"] for task in seen.alive if not task["on_cpu"] and task["pid"] != 0}
             program = oracle.program(guest, note, kernel.vmlinux)
             seen.drgn = backtraces.drgns(program, asleep)
-            seen.made_of = json.loads(run(
-                binary, "symbols", "-o", str(seen.made), "--json", *image_arguments(guest.ram_file, guest.ram)
-            ))
-            seen.config = config
-            seen.recovered = subprocess.run(
-                [binary, "kconfig", *image_arguments(guest.ram_file, guest.ram)],
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
-            )
-            seen.drgn_tasks = {
-                "nothing": oracle.tasks(oracle.program(guest, note, seen.made)), "vmlinux": oracle.tasks(program)
-            }
             guest.resume()
             seen.processes = observe(guest, alone, loaded_scripts["ours"], program)
             tasks, log = truth.listed(truth.tasks(guest)), truth.kernel_log(guest)
             seen.console = guest.panic()
             log += truth.console_log(seen.console)
-            seen.states["panicked"] = State(tasks, log, *answers(AT_REST))
+            seen.states["panicked"] = State(tasks, log, *answers())
             seen.dead = {what: lines(bench.run("bt", "--json")) for what, bench in benches.items()}
     return seen
 
@@ -232,8 +196,7 @@ def test_gdb_shows_the_guests_log(said, what):
 
 def test_gdb_answers_alike_without_a_vmlinux(said):
     assert said.gdb["nothing"][2:] == said.gdb["vmlinux"][2:]
-    together = "".join(said.gdb["nothing"])
-    assert not [bad for bad in ("Cannot access", "unknown type", "Error", "No symbol") if bad in together]
+    assert "Cannot access" not in "".join(said.gdb["nothing"])
 
 
 def test_gdb_knows_the_modules(matrix, said):
@@ -251,49 +214,6 @@ def test_modules_are_the_guests(matrix, said):
 def test_symbols_are_the_guests(matrix, figure):
     assert matrix.listed == matrix.kallsyms
     figure(f"symbols equal to /proc/kallsyms ({matrix.release}): {matrix.listed[0]}")
-
-
-def test_the_configuration_is_recovered_where_the_guest_has_one(matrix, figure):
-    done = matrix.recovered
-    if matrix.config is None:
-        assert (done.returncode, done.stdout) == (1, "") and "no configuration of the running kernel" in done.stderr
-        return
-    found, expected = (set_options(text) for text in (done.stdout, matrix.config.read_text()))
-    figure(f"kconfig ({matrix.release}): {len(found & expected)} of {len(expected)} options, {len(found - expected)} wrong")
-    assert done.returncode in (0, 3), done.stderr
-    assert found <= expected and len(found) > len(expected) * 0.99
-
-
-def set_options(text: str) -> set[str]:
-    return {line for line in text.splitlines() if re.match(r"CONFIG_|# CONFIG_", line)}
-
-
-def test_the_file_made_from_memory_is_sound(matrix, figure):
-    figure(f"a vmlinux from memory ({matrix.release}): {matrix.made_of}")
-    assert matrix.made_of["bytes"] == matrix.made.stat().st_size <= 40 << 20
-    # As a file of debug information, whose sections have no bytes of their own.
-    checked = subprocess.run(["eu-elflint", "--debuginfo", matrix.made], capture_output=True, text=True)
-    assert (checked.returncode, checked.stdout) == (0, "No errors\n")
-    for option in ("-aW", "-wi", "-wa"):
-        assert subprocess.run(["readelf", option, matrix.made], capture_output=True, text=True, check=True).stderr == ""
-
-
-@pytest.mark.parametrize("struct", STRUCTS)
-def test_pahole_sees_the_same_struct(matrix, struct):
-    ours, theirs = (pahole(path, struct) for path in (matrix.made, matrix.vmlinux))
-    assert len(ours) > 20 and ours == theirs
-
-
-def test_types_go_through_dwarf_unchanged(matrix, examples):  # noqa: F811
-    btf = layouts(examples, "*", "--btf", matrix.vmlinux)
-    assert layouts(examples, "*", "--btf", matrix.made) == btf
-    names = "\n".join(btf)
-    assert layouts(examples, names, matrix.made) == layouts(examples, names, "--btf", matrix.made)
-
-
-def test_drgn_lists_the_tasks_by_that_file_alone(matrix):
-    assert len(matrix.drgn_tasks["nothing"]) > 20
-    assert matrix.drgn_tasks["nothing"] == matrix.drgn_tasks["vmlinux"]
 
 
 def test_backtraces_of_sleeping_tasks_are_drgns(matrix, figure):

@@ -1,17 +1,26 @@
-"""`symbols -o`: the vmlinux made of the target's own memory, beside the distribution's, in gdb and drgn, question by question.
-That every kernel's file is sound is for `test_matrix.py`."""
+"""`symbols -o`: the vmlinux made of the target's own memory, beside the distribution's, for every tool that is to read it; every
+kernel's file in those that read the whole, the system's own in gdb and drgn, question by question."""
 
+import json
 import re
 import subprocess
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import drgn
+import oracle
 import pytest
 from drgn.helpers.linux.pid import for_each_task
-from lab import debugger, modules
+from lab import debugger, fetch, initramfs, modules
 from lab.bench import Bench, run
-from lab.guest import image_arguments
+from lab.guest import Guest, Machine, image_arguments
+from test_btf import layouts
 from test_kallsyms import at_work, with_modules  # noqa: F401
+from test_types import examples  # noqa: F401
+
+MOST_BYTES = 40 << 20
+STRUCTS = ("task_struct", "module", "rq", "net_device", "inode")
 
 # What gdb has to answer alike with either file.
 QUESTIONS = [
@@ -41,6 +50,83 @@ QUESTIONS = [
     "lx-mounts",
     "lx-lsmod",
 ]
+
+
+@dataclass
+class Made:
+    """Of one kernel's guest at rest, with nothing given: the file and what making it said, the configuration that was
+    recovered, and what drgn lists with that file alone and with the distribution's."""
+
+    kernel: fetch.Kernel
+    path: Path
+    said: dict
+    recovered: subprocess.CompletedProcess
+    tasks: dict[str, set[tuple]]
+
+
+@pytest.fixture(scope="module")
+def each_made(each_kernel, binary, tmp_path_factory) -> Made:
+    directory = tmp_path_factory.mktemp("made")
+    path, config = directory / "vmlinux", each_kernel.config
+    archive = initramfs.build(directory / "initramfs.cpio", config=config if config.is_file() else None)
+    with Guest(Machine(each_kernel.vmlinuz, archive)) as guest:
+        note = oracle.vmcoreinfo(guest)
+        guest.stop()
+        image = image_arguments(guest.ram_file, guest.ram)
+        said = json.loads(run(binary, "symbols", "-o", str(path), "--json", *image))
+        recovered = subprocess.run(
+            [binary, "kconfig", *image], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+        )
+        tasks = {
+            what: oracle.tasks(oracle.program(guest, note, file))
+            for what, file in (("memory", path), ("vmlinux", each_kernel.vmlinux))
+        }
+    return Made(each_kernel, path, said, recovered, tasks)
+
+
+def test_tools_find_nothing_wrong(each_made, figure):
+    figure(f"a vmlinux from memory ({each_made.kernel.release}): {each_made.said}")
+    assert each_made.said["bytes"] == each_made.path.stat().st_size <= MOST_BYTES
+    # As a file of debug information, whose sections have no bytes of their own.
+    checked = subprocess.run(["eu-elflint", "--debuginfo", each_made.path], capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout) == (0, "No errors\n")
+    for option in ("-aW", "-wi", "-wa"):
+        assert subprocess.run(["readelf", option, each_made.path], capture_output=True, text=True, check=True).stderr == ""
+
+
+def test_types_go_through_dwarf_unchanged(each_made, examples):  # noqa: F811
+    btf = layouts(examples, "*", "--btf", each_made.kernel.vmlinux)
+    assert layouts(examples, "*", "--btf", each_made.path) == btf
+    names = "\n".join(btf)
+    assert layouts(examples, names, each_made.path) == layouts(examples, names, "--btf", each_made.path)
+
+
+@pytest.mark.parametrize("struct", STRUCTS)
+def test_pahole_sees_the_same_struct(each_made, struct):
+    ours, theirs = (pahole(path, struct) for path in (each_made.path, each_made.kernel.vmlinux))
+    assert len(ours) > 20 and ours == theirs
+
+
+def test_drgn_lists_the_tasks_of_every_kernel(each_made):
+    assert len(each_made.tasks["memory"]) > 20
+    assert each_made.tasks["memory"] == each_made.tasks["vmlinux"]
+
+
+def test_the_configuration_is_recovered_with_nothing_given(each_made, figure):
+    done, config = each_made.recovered, each_made.kernel.config
+    if not config.is_file():
+        assert (done.returncode, done.stdout) == (1, "") and "no configuration of the running kernel" in done.stderr
+        return
+    found, expected = (set_options(text) for text in (done.stdout, config.read_text()))
+    figure(
+        f"kconfig ({each_made.kernel.release}): {len(found & expected)} of {len(expected)} options, {len(found - expected)} wrong"
+    )
+    assert done.returncode in (0, 3), done.stderr
+    assert found <= expected and len(found) > len(expected) * 0.99
+
+
+def set_options(text: str) -> set[str]:
+    return {line for line in text.splitlines() if re.match(r"CONFIG_|# CONFIG_", line)}
 
 
 @pytest.fixture(scope="module")
