@@ -17,7 +17,7 @@ use crate::{
 const STEP: &str = "reading a maple tree";
 
 /// Nodes of one tree: a leaf has room for 16 ranges, a process for `vm.max_map_count` of them, usually 65,530.
-const MAX_NODES: usize = 1 << 17;
+const MAX_NODES: usize = 1 << 16;
 
 /// Nodes fetched with one batch: bounds what is held at once.
 const BATCH: usize = 1024;
