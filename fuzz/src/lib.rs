@@ -387,7 +387,7 @@ pub fn kernel(data: &[u8]) {
     *target.memory.changes.lock().expect("one thread") = changes;
     target.memory.reads.store(0, Relaxed);
     target.session.refresh();
-    machine::everything(&target.session.kernel);
+    machine::everything(&target.session.kernel, 4);
     target.session.threads(&nettlp_gdb::gdb::shown::Shown::All);
     let reads = target.memory.reads.load(Relaxed);
     assert!(reads < MOST_READS, "{reads} reads");

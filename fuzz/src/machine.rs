@@ -139,7 +139,7 @@ pub fn target() -> &'static Target {
         let mut session = Session::open(options, &|_| {}).expect("a session");
         session.symbol_file =
             Some(SymbolFile { path: "/vmlinux".to_owned(), bytes: Arc::new(vmlinux), keeps_percpu: false });
-        everything(&session.kernel);
+        everything(&session.kernel, 4);
         session.threads(&Shown::All);
         // The symbols and the text of the kernel are not what leads a walk.
         let words = memory.asked();
@@ -147,8 +147,8 @@ pub fn target() -> &'static Target {
     })
 }
 
-/// Everything a command reads of a kernel.
-pub fn everything(kernel: &Kernel) {
+/// Everything a command reads of a kernel, and of `most` of its processes.
+pub fn everything(kernel: &Kernel, most: usize) {
     let mut processes = Vec::new();
     if let Ok(tasks) = Tasks::resolve(kernel) {
         for scope in [Scope::Processes, Scope::Threads] {
@@ -159,7 +159,7 @@ pub fn everything(kernel: &Kernel) {
         }
     }
     let users = processes.iter().filter(|task| task.kernel_thread != Some(true));
-    for task in processes.iter().take(1).chain(users.take(3)) {
+    for task in processes.iter().take(1).chain(users).take(most) {
         let _ = (process::read(kernel, task), files::read(kernel, task.addr));
         let Ok(mm) = mm::of(kernel, task.addr, task.pid) else { continue };
         let _ = (cmdline::cmdline(kernel, &mm), cmdline::environ(kernel, &mm));

@@ -87,7 +87,7 @@ pub fn walks(data: &[u8]) {
     let place = path::Place { mount: VirtAddr::new(root), dentry: VirtAddr::new(head) };
     let _ = path::paths(kernel, &[place]);
     if whole {
-        machine::everything(kernel);
+        machine::everything(kernel, 1);
     }
     let read = memory.read.load(Relaxed);
     assert!(read < MOST_BYTES, "{read} bytes");
