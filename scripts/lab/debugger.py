@@ -24,7 +24,9 @@ def ask(
     """Attaches, runs `commands` and detaches: the text each printed, errors included, in order."""
     command = command_line(vmlinux, port, scripts=scripts)
     command.insert(1, "-batch")
-    command += ["-iex", "set debuginfod enabled off", "-iex", "set width 0", "-iex", "set height 0"]
+    # gdb's own two seconds for an answer are too few where guest, server and gdb share a busy machine.
+    command += ["-iex", "set debuginfod enabled off", "-iex", "set remotetimeout 60"]
+    command += ["-iex", "set width 0", "-iex", "set height 0"]
     for each in ["info program", *commands]:
         command += ["-ex", f"echo {MARK}\\n", "-ex", each]
     command += ["-ex", f"echo {MARK}\\n"]

@@ -25,6 +25,7 @@ def build(output: Path, programs: tuple[Path, ...] = (), config: Path | None = N
         _install(HERE / "init", root / "init")
         _install(HERE / "shell.sh", binaries / "lab-shell")
         _install(HERE / "truth.sh", binaries / "lab-truth")
+        _install(HERE / "processes.sh", binaries / "lab-processes")
         for program in programs:
             _install(program, binaries / program.name)
         if config:

@@ -163,19 +163,19 @@ enum Command {
     Serve(cmd::serve::Args),
     /// Say which kernel runs there, where it is, and how that was found
     #[command(after_help = INFO_EXAMPLES)]
-    Info(cmd::info::Args),
+    Info(target::Listing),
     /// List processes
     #[command(after_help = PS_EXAMPLES)]
     Ps(cmd::ps::Args),
     /// Print everything known of a process: whose, since when, CPU time, children, directories
     #[command(after_help = PROCESS_EXAMPLES)]
-    Process(cmd::process::Args),
+    Process(target::OneProcess),
     /// List the mappings of a process, as /proc/PID/maps does
     #[command(after_help = MAPS_EXAMPLES)]
-    Maps(cmd::maps::Args),
+    Maps(target::OneProcess),
     /// List the open files of a process
     #[command(after_help = FILES_EXAMPLES)]
-    Files(cmd::files::Args),
+    Files(target::OneProcess),
     /// Print the arguments of a process
     #[command(after_help = CMDLINE_EXAMPLES)]
     Cmdline(cmd::cmdline::Args),
@@ -187,9 +187,9 @@ enum Command {
     Bt(cmd::bt::Args),
     /// Print the kernel log
     #[command(after_help = DMESG_EXAMPLES)]
-    Dmesg(cmd::dmesg::Args),
+    Dmesg(target::Listing),
     /// List loaded modules
-    Modules(cmd::modules::Args),
+    Modules(target::Listing),
     /// Make a vmlinux from the host's own memory, for gdb, drgn and pahole; or list the kernel's symbols
     #[command(after_help = SYMBOLS_EXAMPLES)]
     Symbols(cmd::symbols::Args),

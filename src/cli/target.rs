@@ -3,6 +3,7 @@
 mod effective;
 
 use std::{
+    fmt,
     net::IpAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -11,14 +12,15 @@ use std::{
 };
 
 use clap::Args;
+use serde::Serialize;
 
 pub(super) use effective::Setting;
 
-use super::UsageError;
+use super::{UsageError, out};
 use crate::{
     addr::{PhysRange, hex_bytes, parse_number},
     audit::{Audit, Event, Trail},
-    kernel::{KernelMap, UserMemory},
+    kernel::{KernelMap, UserMemory, pid, task::Task},
     link::{self, Requester},
     mem::{cache::Validity, file::ImageSpec},
     profile::{self, Policy, Profile, ProfileError},
@@ -357,10 +359,45 @@ impl Listing {
         self.target.note(event)
     }
 
+    /// Prints what was read, as `json` or as `text`, and what reading it cost, if that was asked for.
+    pub(super) fn print<T: Serialize>(
+        &self,
+        session: &Session,
+        json: impl IntoIterator<Item = T>,
+        text: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result,
+    ) -> anyhow::Result<()> {
+        if self.json {
+            out::json_lines(json)?;
+        } else {
+            out::rendered(text)?;
+        }
+        self.report(session);
+        Ok(())
+    }
+
     /// Prints what reading it cost, if that was asked for.
     pub(super) fn report(&self, session: &Session) {
         if self.stats {
-            super::out::notice(&session.stats());
+            out::notice(&session.stats());
         }
+    }
+}
+
+/// What every command takes that is about one process.
+#[derive(Debug, Clone, Args)]
+pub(super) struct OneProcess {
+    #[command(flatten)]
+    pub(super) listing: Listing,
+
+    /// The process, by its pid or that of one of its threads
+    pid: i32,
+}
+
+impl OneProcess {
+    /// Opens the host and finds the process there.
+    pub(super) fn open(&self, quiet: bool) -> anyhow::Result<(Session, Task)> {
+        let session = self.listing.open(quiet)?;
+        let task = pid::find(&session.kernel, self.pid)?;
+        Ok((session, task))
     }
 }

@@ -31,7 +31,7 @@ use self::{
     owner::{Owners, PageArray},
     scan::Scan,
 };
-use super::Kernel;
+use super::{Kernel, KernelError};
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange},
     mem::PhysMem,
@@ -122,6 +122,18 @@ pub struct NoConfig {
     pub report: Box<Report>,
 }
 
+/// There is no configuration to be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// RAM has none.
+    #[error(transparent)]
+    None(#[from] NoConfig),
+    /// The kernel's read-only data has none, and RAM is not to be searched.
+    #[error("the kernel image has no configuration (CONFIG_IKCONFIG), and searching RAM for one is {0}")]
+    Unsearched(#[source] KernelError),
+}
+
 fn others(others: &[Other]) -> String {
     let versions: Vec<&str> = others.iter().map(|other| other.version.as_str()).collect();
     if versions.is_empty() { String::new() } else { format!(" (but of {})", versions.join(", ")) }
@@ -131,21 +143,24 @@ fn others(others: &[Other]) -> String {
 /// none. `step` is told the bytes done and in all, and may end the search: what was found by then is returned.
 ///
 /// # Errors
-/// [`NoConfig`].
+/// [`ConfigError`].
 pub fn recover(
     kernel: &Kernel,
     phys: &dyn PhysMem,
     names: &[String],
     step: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-) -> Result<Recovered, NoConfig> {
+) -> Result<Recovered, ConfigError> {
     if let Some((text, detail)) = embedded::find(kernel, phys) {
         return Ok(embedded_report(text, detail));
     }
+    kernel
+        .user_memory("all of RAM, which holds the memory of processes,")
+        .map_err(ConfigError::Unsearched)?;
     let identity = Identity { release: kernel.map.release.as_deref(), banner: kernel.map.banner.as_deref() };
-    match PageArray::of(kernel) {
-        Some(owners) => search(phys, &kernel.map.ram, &owners, identity, names, step),
-        None => search(phys, &kernel.map.ram, &owner::Unknown, identity, names, step),
-    }
+    Ok(match PageArray::of(kernel) {
+        Some(owners) => search(phys, &kernel.map.ram, &owners, identity, names, step)?,
+        None => search(phys, &kernel.map.ram, &owner::Unknown, identity, names, step)?,
+    })
 }
 
 fn embedded_report(text: String, detail: &str) -> Recovered {

@@ -19,9 +19,6 @@ const STEP: &str = "reading a maple tree";
 /// Nodes of one tree: a leaf has room for 16 ranges, a process for `vm.max_map_count` of them, usually 65,530.
 const MAX_NODES: usize = 1 << 17;
 
-/// Nodes fetched with one batch: bounds what is held at once.
-const BATCH: usize = 1024;
-
 /// The low bits of a pointer to a node say what it is: nodes are aligned to their size of 256 bytes.
 const NODE_MASK: u64 = 0xff;
 
@@ -117,23 +114,12 @@ impl Maple {
             found.ranges.extend(pointer);
             return found;
         }
-        let mut level = vec![Node::new(root, 0, u64::MAX)];
-        let mut seen: HashSet<VirtAddr> = level.iter().map(|node| node.addr).collect();
-        while !level.is_empty() {
-            let mut next = Vec::new();
-            for nodes in level.chunks(BATCH) {
-                let addrs: Vec<VirtAddr> = nodes.iter().map(|node| node.addr).collect();
-                for (node, bytes) in nodes.iter().zip(batch::fetch(kernel, &addrs, self.bytes)) {
-                    let outcome = bytes
-                        .map_err(|source| KernelError::Read { step: STEP, source })
-                        .and_then(|bytes| self.visit(*node, &bytes, &mut seen, &mut next, &mut found));
-                    if let Err(error) = outcome {
-                        found.torn.get_or_insert(error);
-                    }
-                }
-            }
-            level = next;
-        }
+        let root = Node::new(root, 0, u64::MAX);
+        let mut seen = HashSet::from([root.addr]);
+        let visit = |node: &Node, bytes: &[u8], below: &mut Vec<Node>| {
+            self.visit(*node, bytes, &mut seen, below, &mut found)
+        };
+        found.torn = batch::levels(kernel, (root, self.bytes), STEP, |node| node.addr, visit);
         found.ranges.sort_unstable_by_key(|range| range.first);
         found
     }

@@ -21,9 +21,6 @@ const MAX_NODES: usize = 1 << 17;
 /// Entries of one array (`PID_MAX_LIMIT`).
 const MAX_ENTRIES: usize = 4 << 20;
 
-/// Nodes fetched with one batch: bounds what is held at once.
-const BATCH: usize = 1024;
-
 /// The two lowest bits of an entry that is the array's own.
 const INTERNAL: u64 = 0b10;
 
@@ -95,22 +92,11 @@ impl XArray {
             return found;
         };
         let mut seen = HashSet::from([root]);
-        let mut level = vec![Node { addr: root, index: 0, shift: None }];
-        while !level.is_empty() {
-            let mut next = Vec::new();
-            for nodes in level.chunks(BATCH) {
-                let addrs: Vec<VirtAddr> = nodes.iter().map(|node| node.addr).collect();
-                for (node, bytes) in nodes.iter().zip(batch::fetch(kernel, &addrs, self.bytes)) {
-                    let outcome = bytes
-                        .map_err(|source| KernelError::Read { step: STEP, source })
-                        .and_then(|bytes| self.visit(*node, &bytes, &mut seen, &mut next, &mut found));
-                    if let Err(error) = outcome {
-                        found.torn.get_or_insert(error);
-                    }
-                }
-            }
-            level = next;
-        }
+        let root = Node { addr: root, index: 0, shift: None };
+        let visit = |node: &Node, bytes: &[u8], below: &mut Vec<Node>| {
+            self.visit(*node, bytes, &mut seen, below, &mut found)
+        };
+        found.torn = batch::levels(kernel, (root, self.bytes), STEP, |node| node.addr, visit);
         found.entries.sort_unstable_by_key(|entry| entry.index);
         found
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Fenced, Session};
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr},
+    kernel::UserMemory,
     mem::writer::{self, Writer},
     paging::VirtError,
 };
@@ -25,6 +26,12 @@ pub enum WriteError {
          [memory], physical addresses"
     )]
     NoRanges,
+    /// The operator lets only the kernel be looked at.
+    #[error(
+        "refused: `memory.policy = \"kernel-only\"` of the profile keeps physical memory, which holds that of processes, \
+         from being written; a virtual address of the kernel may be"
+    )]
+    KernelOnly,
     /// The address is not mapped.
     #[error("nothing was written: {0}")]
     Unmapped(#[from] VirtError),
@@ -66,6 +73,9 @@ impl Session {
     /// [`WriteError`].
     pub fn write_phys(&self, addr: PhysAddr, data: &[u8]) -> Result<(), WriteError> {
         let rights = self.rights.as_ref().ok_or(WriteError::NotAllowed)?;
+        if self.kernel.policy == UserMemory::KernelOnly {
+            return Err(WriteError::KernelOnly);
+        }
         rights.write(addr, data).map_err(|source| WriteError::Piece { written: 0, source })?;
         self.refresh();
         Ok(())
@@ -105,7 +115,8 @@ impl Session {
     /// Whether a write of `len` bytes at physical `addr` would be let through to the target.
     #[must_use]
     pub fn may_write_phys(&self, addr: PhysAddr, len: usize) -> bool {
-        self.rights.as_ref().is_some_and(|rights| rights.check(addr, len).is_ok())
+        let may = self.kernel.policy == UserMemory::All;
+        may && self.rights.as_ref().is_some_and(|rights| rights.check(addr, len).is_ok())
     }
 
     /// The physical pieces, none of which crosses a page.

@@ -6,25 +6,10 @@ use nettlp_gdb::{
         unwind::FoundBy,
     },
     machine::{Description, Machine},
-    mem::{PhysMem, PhysWrite, cache::Validity},
-    session::{Options, Session, Source},
+    mem::{PhysMem, PhysWrite},
 };
 
-fn attach(machine: &Machine) -> Session {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), machine.vmlinux().unwrap()).unwrap();
-    let options = Options {
-        source: Source::Memory(machine.memory()),
-        vmlinux: Some(file.path().to_owned()),
-        known: nettlp_gdb::profile::Kernel::default(),
-        ram: Vec::new(),
-        forbidden: Vec::new(),
-        force: false,
-        validity: Validity::Stop,
-        user_memory: nettlp_gdb::kernel::UserMemory::All,
-    };
-    Session::open(options, &|_| {}).unwrap()
-}
+use crate::recording::attach;
 
 fn functions(task: &Backtrace) -> Vec<&str> {
     task.frames.iter().map(|call| call.function.as_deref().unwrap_or("??")).collect()

@@ -9,9 +9,11 @@ use nettlp_gdb::{
         task::{Scope, TaskList, Tasks},
     },
     machine::Machine,
-    mem::{PhysWrite, cache::Validity},
-    session::{Options, Session, Source},
+    mem::PhysWrite,
+    session::Session,
 };
+
+use crate::recording::attach;
 
 /// The demonstration machine, attached to, to be damaged afterwards.
 struct Victim {
@@ -22,19 +24,7 @@ struct Victim {
 impl Victim {
     fn new() -> Self {
         let machine = Machine::demo().unwrap();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), machine.vmlinux().unwrap()).unwrap();
-        let options = Options {
-            source: Source::Memory(machine.memory()),
-            vmlinux: Some(file.path().to_owned()),
-            known: nettlp_gdb::profile::Kernel::default(),
-            ram: Vec::new(),
-            forbidden: Vec::new(),
-            force: false,
-            validity: Validity::Stop,
-            user_memory: nettlp_gdb::kernel::UserMemory::All,
-        };
-        let session = Session::open(options, &|_| {}).unwrap();
+        let session = attach(&machine);
         Self { machine, session }
     }
 

@@ -9,11 +9,12 @@ use nettlp_gdb::{
         task::{self, Scope, Task, Tasks},
     },
     machine::{Description, Machine},
-    mem::{PhysWrite, cache::Validity},
+    mem::PhysWrite,
     paging::Levels,
-    session::{Options, Session, Source},
     types::{Tag, Type, TypeError, TypeId, TypeSource},
 };
+
+use crate::recording::attach;
 
 /// The members of `task_struct` that a walk over `children` shows and goes by.
 const FEW: &[&str] = &["__state", "pid", "real_parent", "children", "sibling", "comm"];
@@ -49,22 +50,6 @@ impl TypeSource for Few {
         }
         Ok(found)
     }
-}
-
-fn attach(machine: &Machine) -> Session {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), machine.vmlinux().unwrap()).unwrap();
-    let options = Options {
-        source: Source::Memory(machine.memory()),
-        vmlinux: Some(file.path().to_owned()),
-        known: nettlp_gdb::profile::Kernel::default(),
-        ram: Vec::new(),
-        forbidden: Vec::new(),
-        force: false,
-        validity: Validity::Stop,
-        user_memory: nettlp_gdb::kernel::UserMemory::All,
-    };
-    Session::open(options, &|_| {}).unwrap()
 }
 
 /// The machine's kernel, known by `init_task` and the members of `task_struct` alone.

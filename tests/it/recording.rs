@@ -17,7 +17,7 @@ use nettlp_gdb::{
     emulator::{self, Backing, Emulator},
     machine::{Description, Machine},
     mem::{MemError, PhysMem, PhysWrite, ReadOp, cache::Validity, sparse::Sparse},
-    session::{Options, Source},
+    session::{Options, Session, Source},
 };
 use tempfile::TempDir;
 
@@ -98,6 +98,12 @@ pub(crate) fn options(machine: &Machine, memory: Arc<dyn PhysMem>, directory: &T
         validity: Validity::Stop,
         user_memory: nettlp_gdb::kernel::UserMemory::All,
     }
+}
+
+/// A machine that was attached to, with its vmlinux and nothing in between.
+pub(crate) fn attach(machine: &Machine) -> Session {
+    let directory = tempfile::tempdir().unwrap();
+    Session::open(options(machine, machine.memory(), &directory), &|_| ()).unwrap()
 }
 
 /// The adapter's and our own address in the bench of this number: of this process alone, because the ports are fixed and

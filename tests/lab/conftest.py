@@ -38,8 +38,18 @@ def binary() -> Path:
 @pytest.fixture(scope="session")
 def threads(tmp_path_factory) -> Path:
     """A threaded program for a guest."""
-    made = tmp_path_factory.mktemp("threads") / "lab-threads"
-    subprocess.run(["cc", "-O", "-static", "-pthread", "-o", made, Path(__file__).with_name("threads.c")], check=True)
+    return _compiled(tmp_path_factory, "threads.c")
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory) -> Path:
+    """A program for a guest, with pages in every condition."""
+    return _compiled(tmp_path_factory, "pages.c")
+
+
+def _compiled(tmp_path_factory, source: str) -> Path:
+    made = tmp_path_factory.mktemp("programs") / f"lab-{Path(source).stem}"
+    subprocess.run(["cc", "-O", "-static", "-pthread", "-o", made, Path(__file__).with_name(source)], check=True)
     return made
 
 

@@ -13,14 +13,16 @@ from lab import debugger, fetch, initramfs, kernels, modules
 from lab.bench import Bench, run
 from lab.guest import Guest, Machine, image_arguments
 from observe import settled
+from processes import HIDING_PLACES, Observed, descriptors, observe
 
 # The system's own kernel, which the rest of the ring looks at more closely, and the other series; both depths of tables.
 SYSTEM = "system"
 SERIES = {series.name: series for series in kernels.MATRIX}
-SCENARIOS = [(SYSTEM, "max,la57=off"), *((name, "max") for name in SERIES), ("5.10", "max,la57=off")]
+# On one of them with page tables of its own for user mode.
+SCENARIOS = [(SYSTEM, "max,la57=off"), *((name, "max") for name in SERIES), ("5.10", "max,la57=off", "pti=on")]
 
-# One exports to the next; the last keeps per-CPU data.
-MODULES = ("fat", "vfat", "tun")
+# A disk to swap to; one that exports to the next; the last keeps per-CPU data.
+MODULES = ("brd", "fat", "vfat", "tun")
 
 QUESTIONS = [
     "lx-ps",
@@ -56,6 +58,8 @@ class State:
 @dataclass
 class Matrix:
     release: str
+    #: whether user mode has page tables of its own
+    isolated: bool
     symbols: dict[str, int]
     # Of /proc/kallsyms, and of what `symbols --list` prints: lines and their digest.
     kallsyms: tuple[int, str]
@@ -63,6 +67,7 @@ class Matrix:
     # /proc/modules: name, bytes, address.
     modules: set[tuple[str, int, int]]
     states: dict[str, State] = field(default_factory=dict)
+    processes: Observed | None = None
     # Of the guest stopped alive: every task's backtrace, and drgn's of those that sleep.
     alive: list[dict] = field(default_factory=list)
     drgn: dict[int, list[str]] = field(default_factory=dict)
@@ -85,18 +90,19 @@ def shown_modules(text: str) -> set[tuple[str, int, int]]:
 
 
 @pytest.fixture(scope="module", params=SCENARIOS, ids=lambda scenario: f"{scenario[0]}-{scenario[1]}")
-def matrix(request, binary, threads, loaded_scripts, tmp_path_factory) -> Matrix:
-    name, cpu = request.param
+def matrix(request, binary, threads, pages, loaded_scripts, tmp_path_factory) -> Matrix:
+    name, cpu, *options = request.param
     kernel = fetch.kernel() if name == SYSTEM else kernels.kernel(SERIES[name])
     archive = initramfs.build(
-        tmp_path_factory.mktemp("matrix") / "initramfs.cpio", (threads, *modules.files(kernel, MODULES))
+        tmp_path_factory.mktemp("matrix") / "initramfs.cpio", (threads, pages, *modules.files(kernel, MODULES))
     )
-    with Guest(Machine(kernel.vmlinuz, archive, cpu=cpu)) as guest:
+    with Guest(Machine(kernel.vmlinuz, archive, cpu=cpu, append=("vsyscall=xonly", *options))) as guest:
         for module in MODULES:
             guest.run(f"insmod /bin/{module}.ko")
         kallsyms = guest.run("cat /proc/kallsyms | tee /tmp/kallsyms | wc -l; md5sum < /tmp/kallsyms; rm /tmp/kallsyms").split()
         seen = Matrix(
             kernel.release,
+            "pti=on" in options,
             truth.symbols(guest, "_text", "init_task"),
             (int(kallsyms[0]), kallsyms[1]),
             digest(run(binary, "symbols", "--list", *image_arguments(guest.ram_file, guest.ram))),
@@ -124,8 +130,10 @@ def matrix(request, binary, threads, loaded_scripts, tmp_path_factory) -> Matrix
             guest.stop()
             seen.alive = every_backtrace(alone)
             asleep = {task["pid"] for task in seen.alive if not task["on_cpu"] and task["pid"] != 0}
-            seen.drgn = backtraces.drgns(oracle.program(guest, note, kernel.vmlinux), asleep)
+            program = oracle.program(guest, note, kernel.vmlinux)
+            seen.drgn = backtraces.drgns(program, asleep)
             guest.resume()
+            seen.processes = observe(guest, alone, loaded_scripts["ours"], program)
             tasks, log = truth.listed(truth.tasks(guest)), truth.kernel_log(guest)
             seen.console = guest.panic()
             log += truth.console_log(seen.console)
@@ -196,7 +204,7 @@ def test_gdb_answers_alike_without_a_vmlinux(said):
 def test_gdb_knows_the_modules(matrix, said):
     answers = dict(zip(QUESTIONS, said.gdb["nothing"]))
     assert {line.split()[1] for line in answers["lx-lsmod"].splitlines()[1:]} == set(MODULES)
-    assert answers["lx-symbols"] == "symbols of 3 modules loaded\n"
+    assert answers["lx-symbols"] == f"symbols of {len(MODULES)} modules loaded\n"
     assert answers["info symbol fat_get_cluster+9"].startswith("fat_get_cluster + 9 in section .text.fat")
 
 
@@ -245,3 +253,61 @@ def test_the_other_cpu_was_stopped(matrix, what):
     interrupted = [call["found_by"] for call in stopped["frames"]].index("pt_regs")
     assert stopped["frames"][interrupted - 1]["function"] == "asm_sysvec_reboot"
     assert stopped["frames"][interrupted]["registers"]["rip"]
+
+
+@pytest.mark.parametrize("what", ["maps", "cmdline", "environ", "files"])
+def test_processes_are_what_proc_says(matrix, what):
+    guest = {pid: getattr(process, what) for pid, process in matrix.processes.guest.items()}
+    assert {pid: getattr(process, what) for pid, process in matrix.processes.ours.items()} == guest
+    # Equality is worth little where there was nothing to see.
+    shown = "\n".join(str(text) for text in guest.values())
+    wanted = {
+        "maps": ["/mnt/kept/sleep", "/mnt/gone/sleep (deleted)", "[heap]", "[stack]", "[vdso]", "[vvar]", "[vsyscall]"],
+        "cmdline": ["/mnt/gone/sleep", "100000"],
+        "environ": ["NAME=a value", "HOME=/"],
+        "files": ["/tmp/gone (deleted)", "pipe:[", "socket:["],
+    }
+    assert [text for text in wanted[what] if text not in shown] == []
+
+
+@pytest.mark.parametrize(
+    "condition, reason",
+    [
+        ("closed", "mapped without access (PROT_NONE), in memory at physical {page.physical:#x}"),
+        ("swapped", "swapped out, to page {page.swap[1]} of swap area {page.swap[0]}"),
+        ("untouched", "anonymous memory that was never touched"),
+        ("file", "page 2 of a mapped file, which is not read in"),
+    ],
+)
+def test_a_page_that_is_not_there_says_why(matrix, condition, reason):
+    page = matrix.processes.pages[condition]
+    expected = f"no memory of the process at {page.address:#x}: {reason.format(page=page)} (the level-"
+    assert expected in page.read and expected in page.translated
+
+
+@pytest.mark.parametrize("condition, size, text", [("present", "4 KiB", "a page of its ow"), ("huge", "2 MiB", "a huge page")])
+def test_a_page_is_where_pagemap_says(matrix, condition, size, text):
+    page = matrix.processes.pages[condition]
+    assert f"-> physical {page.physical:#x} ({size} page, rw-, user)" in page.translated
+    assert text in page.read
+    assert matrix.processes.isolated == matrix.isolated
+
+
+def test_gdb_looks_into_a_process(matrix):
+    seen = matrix.processes
+    maps, files, backtrace, monitored, _, string = seen.gdb
+    assert maps == monitored == seen.guest[seen.pid].maps + "\n"
+    assert descriptors(files) == seen.guest[seen.pid].files
+    assert "sys_pause" in backtrace
+    assert string.endswith('"a page of its own"\n')
+
+
+def test_no_task_of_the_guest_hides(matrix):
+    assert "no difference between the kernel's records" in matrix.processes.cross_view
+
+
+@pytest.mark.parametrize("place", HIDING_PLACES)
+def test_a_process_that_hides_shows(matrix, place):
+    (shown,) = matrix.processes.hidden[place]
+    others = [other for other in HIDING_PLACES if other != place]
+    assert (shown["pid"], shown["missing_from"], shown["seen_by"]) == (matrix.processes.pid, [place], others)

@@ -42,12 +42,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     if found.tasks.is_empty() && found.torn.is_none() {
         anyhow::bail!("{}", render::no_such_task(which));
     }
-    if args.listing.json {
-        out::json_lines(&found.tasks)?;
-    } else {
-        out::rendered(|text| render::backtraces(text, &found.tasks))?;
-    }
-    args.listing.report(&session);
+    args.listing.print(&session, &found.tasks, |text| render::backtraces(text, &found.tasks))?;
     if let Some(error) = found.torn {
         out::notice(&format!("nettlp-gdb: the list is incomplete: {error}; run it again on a live host"));
         return Ok(Outcome::Partial);

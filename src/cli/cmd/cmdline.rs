@@ -4,22 +4,19 @@ use serde_json::json;
 
 use crate::{
     audit::{Event, Space},
-    cli::{Outcome, out, target::Listing},
-    kernel::{Kernel, KernelError, cmdline, mm, mm::Mm, pid},
+    cli::{Outcome, out, target::OneProcess},
+    kernel::{Kernel, KernelError, cmdline, mm, mm::Mm},
     render,
 };
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
-    listing: Listing,
+    process: OneProcess,
 
     /// The bytes as /proc has them, each string ended by a NUL, instead of a line each
     #[arg(long, conflicts_with = "json")]
     raw: bool,
-
-    /// The process, by its pid or that of one of its threads
-    pid: i32,
 }
 
 type Read = fn(&Kernel, &Mm) -> Result<Vec<u8>, KernelError>;
@@ -39,9 +36,8 @@ fn print(
     place: fn(&Mm) -> [crate::addr::VirtAddr; 2],
     read: Read,
 ) -> anyhow::Result<Outcome> {
-    let session = args.listing.open(quiet)?;
-    let kernel = &session.kernel;
-    let task = pid::find(kernel, args.pid)?;
+    let (session, task) = args.process.open(quiet)?;
+    let (kernel, listing) = (&session.kernel, &args.process.listing);
     let bytes = match mm::of(kernel, task.addr, task.pid) {
         // As an empty file, which is what /proc has of a kernel thread.
         Err(KernelError::NoUserSpace { .. }) => Vec::new(),
@@ -49,17 +45,17 @@ fn print(
             let mm = mm?;
             let [start, end] = place(&mm);
             let range = format!("{start}-{end}");
-            args.listing.note(&Event::Read { space: Space::User, ranges: &[range] })?;
+            listing.note(&Event::Read { space: Space::User, ranges: &[range] })?;
             read(kernel, &mm)?
         }
     };
     if args.raw {
         out::bytes(&bytes)?;
-    } else if args.listing.json {
-        out::json_lines([json!({ "pid": task.pid, "comm": task.comm, name: cmdline::strings(&bytes) })])?;
+        listing.report(&session);
     } else {
-        out::rendered(|text| render::strings(text, &cmdline::strings(&bytes)))?;
+        let strings = cmdline::strings(&bytes);
+        let object = json!({ "pid": task.pid, "comm": task.comm, name: strings });
+        listing.print(&session, [object], |text| render::strings(text, &strings))?;
     }
-    args.listing.report(&session);
     Ok(Outcome::Done)
 }

@@ -2,30 +2,15 @@
 
 use super::ps::finished;
 use crate::{
-    cli::{Outcome, out, target::Listing},
-    kernel::{files, pid},
+    cli::{Outcome, target::OneProcess},
+    kernel::files,
     render,
 };
 
-#[derive(Debug, clap::Args)]
-pub(in crate::cli) struct Args {
-    #[command(flatten)]
-    listing: Listing,
-
-    /// The process, by its pid or that of one of its threads
-    pid: i32,
-}
-
-pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
-    let session = args.listing.open(quiet)?;
+pub(in crate::cli) fn run(args: &OneProcess, quiet: bool) -> anyhow::Result<Outcome> {
+    let (session, task) = args.open(quiet)?;
     let kernel = &session.kernel;
-    let task = pid::find(kernel, args.pid)?;
     let files = files::read(kernel, task.addr)?;
-    if args.listing.json {
-        out::json_lines(&files.files)?;
-    } else {
-        out::rendered(|text| render::files(text, &files.files))?;
-    }
-    args.listing.report(&session);
+    args.listing.print(&session, &files.files, |text| render::files(text, &files.files))?;
     Ok(finished(files.torn))
 }

@@ -2,30 +2,15 @@
 
 use super::ps::finished;
 use crate::{
-    cli::{Outcome, out, target::Listing},
-    kernel::{maps, mm, pid},
+    cli::{Outcome, target::OneProcess},
+    kernel::{maps, mm},
     render,
 };
 
-#[derive(Debug, clap::Args)]
-pub(in crate::cli) struct Args {
-    #[command(flatten)]
-    listing: Listing,
-
-    /// The process, by its pid or that of one of its threads
-    pid: i32,
-}
-
-pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
-    let session = args.listing.open(quiet)?;
+pub(in crate::cli) fn run(args: &OneProcess, quiet: bool) -> anyhow::Result<Outcome> {
+    let (session, task) = args.open(quiet)?;
     let kernel = &session.kernel;
-    let task = pid::find(kernel, args.pid)?;
     let maps = maps::read(kernel, &mm::of(kernel, task.addr, task.pid)?)?;
-    if args.listing.json {
-        out::json_lines(&maps.maps)?;
-    } else {
-        out::rendered(|text| render::maps(text, &maps.maps))?;
-    }
-    args.listing.report(&session);
+    args.listing.print(&session, &maps.maps, |text| render::maps(text, &maps.maps))?;
     Ok(finished(maps.torn))
 }

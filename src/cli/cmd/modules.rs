@@ -1,25 +1,14 @@
 //! `modules`: loaded modules.
 
 use crate::{
-    cli::{Outcome, out, target::Listing},
+    cli::{Outcome, target::Listing},
     kernel::module,
     render,
 };
 
-#[derive(Debug, clap::Args)]
-pub(in crate::cli) struct Args {
-    #[command(flatten)]
-    listing: Listing,
-}
-
-pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
-    let session = args.listing.open(quiet)?;
+pub(in crate::cli) fn run(listing: &Listing, quiet: bool) -> anyhow::Result<Outcome> {
+    let session = listing.open(quiet)?;
     let modules = module::list(&session.kernel)?;
-    if args.listing.json {
-        out::json_lines(&modules)?;
-    } else {
-        out::rendered(|text| render::modules(text, &modules))?;
-    }
-    args.listing.report(&session);
+    listing.print(&session, &modules, |text| render::modules(text, &modules))?;
     Ok(Outcome::Done)
 }

@@ -109,12 +109,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
 
 fn cross_view(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let found = cross_view::settled(&session.kernel, &|| session.refresh())?;
-    if args.listing.json {
-        out::json_lines(&found.differences)?;
-    } else {
-        out::rendered(|text| render::cross_view(text, &found))?;
-    }
-    args.listing.report(session);
+    args.listing.print(session, &found.differences, |text| render::cross_view(text, &found))?;
     for (view, error) in &found.incomplete {
         out::notice(&format!("nettlp-gdb: the {view:?} view is incomplete: {error}"));
     }

@@ -1,5 +1,7 @@
 //! `read`: memory, as a dump, raw or JSON.
 
+use std::iter;
+
 use anyhow::ensure;
 
 use crate::{
@@ -57,14 +59,15 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let bytes = read(args, &session, addr)?;
     if args.raw {
         out::bytes(&bytes)?;
-    } else if args.listing.json {
-        out::json_lines([serde_json::json!({
-            "addr": Hex(addr), "phys": args.phys, "pid": args.pid, "len": args.len, "bytes": hex_bytes(&bytes),
-        })])?;
-    } else {
-        out::rendered(|text| render::hex_dump(text, addr, &bytes))?;
+        args.listing.report(&session);
+        return Ok(Outcome::Done);
     }
-    args.listing.report(&session);
+    let object = || {
+        serde_json::json!({
+            "addr": Hex(addr), "phys": args.phys, "pid": args.pid, "len": args.len, "bytes": hex_bytes(&bytes),
+        })
+    };
+    args.listing.print(&session, iter::once_with(object), |text| render::hex_dump(text, addr, &bytes))?;
     Ok(Outcome::Done)
 }
 

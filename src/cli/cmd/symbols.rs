@@ -66,12 +66,7 @@ fn list(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     };
     let rows = table.in_table_order().map(own).chain(modules.iter().map(loaded));
     let rows: Vec<SymbolRow<'_>> = rows.collect();
-    if args.listing.json {
-        out::json_lines(&rows)?;
-    } else {
-        out::rendered(|text| render::symbols(text, &rows))?;
-    }
-    args.listing.report(&session);
+    args.listing.print(&session, &rows, |text| render::symbols(text, &rows))?;
     Ok(outcome)
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     addr::{VirtAddr, parse_number},
     audit::Event,
-    cli::{Outcome, out, target::Listing},
+    cli::{Outcome, target::Listing},
     kernel::{mm, pid, user},
     render,
 };
@@ -37,14 +37,10 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
             user::translate(kernel, &mm, addr)?
         }
     };
-    if args.listing.json {
-        out::json_lines([serde_json::json!({
-            "virt": addr, "pid": args.pid, "phys": found.phys, "page_size": found.page_size,
-            "writable": found.writable, "user": found.user, "executable": found.executable,
-        })])?;
-    } else {
-        out::rendered(|text| render::translation(text, addr, &found))?;
-    }
-    args.listing.report(&session);
+    let object = serde_json::json!({
+        "virt": addr, "pid": args.pid, "phys": found.phys, "page_size": found.page_size,
+        "writable": found.writable, "user": found.user, "executable": found.executable,
+    });
+    args.listing.print(&session, [object], |text| render::translation(text, addr, &found))?;
     Ok(Outcome::Done)
 }

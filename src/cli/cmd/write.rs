@@ -5,7 +5,7 @@ use anyhow::Context;
 use crate::{
     addr::{Hex, PAGE_SIZE, PhysAddr, VirtAddr, parse_size},
     audit::{Event, Space},
-    cli::{Outcome, UsageError, out, target::Listing},
+    cli::{Outcome, UsageError, target::Listing},
 };
 
 #[derive(Debug, clap::Args)]
@@ -72,13 +72,10 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         session.write(VirtAddr::new(addr), data)
     };
     written.with_context(|| format!("cannot write {range}"))?;
-    if args.listing.json {
-        out::json_lines([serde_json::json!({
-            "addr": Hex(addr), "phys": args.phys, "len": data.len(), "verified": true,
-        })])?;
-    } else {
-        out::text(&format!("{} bytes written at {}, read back and equal\n", data.len(), Hex(addr)))?;
-    }
-    args.listing.report(&session);
+    let object =
+        serde_json::json!({ "addr": Hex(addr), "phys": args.phys, "len": data.len(), "verified": true });
+    args.listing.print(&session, [object], |text| {
+        writeln!(text, "{} bytes written at {}, read back and equal", data.len(), Hex(addr))
+    })?;
     Ok(Outcome::Done)
 }

@@ -8,7 +8,7 @@ use memchr::memmem;
 
 use crate::{
     addr::PhysRange,
-    kernel::Kernel,
+    kernel::{Kernel, UserMemory},
     mem::{PhysMem, ReadOp},
     symbols::Relocated,
 };
@@ -40,7 +40,12 @@ pub(super) fn find(kernel: &Kernel, phys: &dyn PhysMem) -> Option<(String, &'sta
         let text = by_symbol(kernel, symbols)?;
         return Some((text, "the symbol kernel_config_data"));
     }
-    by_marks(phys, kernel.map.image).map(|text| (text, "the marks IKCFG_ST and IKCFG_ED"))
+    // Around its read-only data the image has pages that were freed, and are anybody's.
+    let place = match kernel.policy {
+        UserMemory::All => kernel.map.image,
+        UserMemory::KernelOnly => kernel.map.rodata?,
+    };
+    by_marks(phys, place).map(|text| (text, "the marks IKCFG_ST and IKCFG_ED"))
 }
 
 fn by_symbol(kernel: &Kernel, symbols: &Relocated) -> Option<String> {
@@ -52,9 +57,9 @@ fn by_symbol(kernel: &Kernel, symbols: &Relocated) -> Option<String> {
     unpack(packed.strip_prefix(START).unwrap_or(&packed))
 }
 
-/// Looks for the marks through the physical `image`, a few MiB at a time.
-fn by_marks(phys: &dyn PhysMem, image: PhysRange) -> Option<String> {
-    let len = image.len().min(MAX_IMAGE);
+/// Looks for the marks through a physical range, a few MiB at a time.
+fn by_marks(phys: &dyn PhysMem, range: PhysRange) -> Option<String> {
+    let len = range.len().min(MAX_IMAGE);
     let mut window: Vec<u8> = Vec::new();
     let mut at = 0;
     while at < len {
@@ -62,7 +67,7 @@ fn by_marks(phys: &dyn PhysMem, image: PhysRange) -> Option<String> {
         let mut chunk = vec![0; size];
         let mut ops: Vec<ReadOp<'_>> = Vec::new();
         for (index, buf) in chunk.chunks_mut(OP).enumerate() {
-            ops.push(ReadOp::new(image.start.wrapping_add(at + (index * OP) as u64), buf));
+            ops.push(ReadOp::new(range.start.wrapping_add(at + (index * OP) as u64), buf));
         }
         phys.read_batch(&mut ops);
         let whole = ops.iter().all(|op| op.result.is_ok());
