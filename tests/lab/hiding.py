@@ -55,7 +55,8 @@ def from_the_pid_idr(program: Program, pid: int) -> Words:
 
 def _unlinked(node: Object) -> Words:
     following, previous = node.next, node.prev
-    return {previous.next.address_of_().value_(): following.value_(), following.prev.address_of_().value_(): previous.value_()}
+    places = previous.next.address_of_(), following.prev.address_of_()
+    return {place.value_(): neighbour.value_() for place, neighbour in zip(places, (following, previous))}
 
 
 def _write(guest: Guest, program: Program, words: Words) -> None:
