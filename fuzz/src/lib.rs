@@ -3,34 +3,36 @@
 //!
 //! The same functions run over the kept seeds, and mutations of them, in the project's own tests (`tests/it/corpus.rs`).
 
+mod machine;
+mod orc;
+mod walks;
+
 use std::{
     io::Write as _,
     net::Shutdown,
     os::unix::net::UnixStream,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+pub use self::{orc::orc, walks::walks};
+use machine::Change;
 use nettlp_gdb::{
-    addr::{PhysAddr, PhysRange, VirtAddr},
+    addr::{LinkAddr, PhysAddr, VirtAddr},
+    dump::journal,
     gdb::{Host, Options, Patience, connection::Connection, event_loop},
     kernel::{
-        bt, dmesg,
-        halted::Halted,
-        kconfig,
+        dmesg, kconfig,
         locate::vmcoreinfo::{self, VmcoreInfo},
-        module, percpu,
-        task::{Scope, Tasks, details},
     },
-    link::{Config, Read, replay::replay},
-    machine::{Description, Machine},
-    mem::{PhysMem, ReadOp, cache::Validity, file::ImageFile},
+    link::{Config, Read, message::Question, nettlp::Stamp, replay::replay, tlp::Tlp},
+    machine::{Description, Printk},
+    mem::{PhysMem, ReadOp, file::ImageFile},
     paging::{AddressSpace, Levels, VirtMem, VirtOp},
     profile::Profile,
-    session::{Options as SessionOptions, Session, Source},
     symbols::{
         elf::ElfSymbols,
         kallsyms::{
@@ -38,8 +40,8 @@ use nettlp_gdb::{
             names::{Lengths, Names, measure},
             tokens::Tokens,
         },
+        lines::{DwarfLines, SourceLines as _},
     },
-    synth::SymbolFile,
     types::{Tag, TypeId, TypeSource, btf::Btf, dwarf::Dwarf},
     vmlinux::Vmlinux,
 };
@@ -199,6 +201,8 @@ pub fn dwarf(data: &[u8]) {
         use nettlp_gdb::symbols::SymbolTable as _;
         let _ = symbols.lookup("init_task");
     }
+    let _ =
+        DwarfLines::new(Arc::clone(&file)).frames(&[LinkAddr::new(0), LinkAddr::new(0xffff_ffff_8100_0040)]);
     let Ok(types) = Dwarf::new(file) else { return };
     let types: &dyn TypeSource = &types;
     for name in ["task_struct", "list_head", "module"] {
@@ -227,7 +231,7 @@ pub fn image(data: &[u8]) {
 pub fn printk(data: &[u8]) {
     static LAYOUTS: OnceLock<Option<dmesg::ring::Layout>> = OnceLock::new();
     let layout = LAYOUTS.get_or_init(|| {
-        let types = machine().session.kernel.types.clone()?;
+        let types = machine::target().session.kernel.types.clone()?;
         dmesg::ring::Layout::resolve(&*types).ok()
     });
     let Some(layout) = layout else { return };
@@ -243,6 +247,47 @@ pub fn printk(data: &[u8]) {
     let ring = dmesg::ring::Ring { tail_id, descs, infos, size_bits, text_start, text };
     for record in dmesg::ring::parse(layout, &ring, &after) {
         let _ = record.lines().count();
+    }
+}
+
+/// The log of kernels before 5.10: records that say how long they are.
+pub fn records(data: &[u8]) {
+    static LAYOUT: OnceLock<dmesg::records::Layout> = OnceLock::new();
+    let layout = LAYOUT.get_or_init(|| {
+        let old = Description { printk: Printk::Records { buffer_bits: 14 }, ..machine::small() };
+        let types = Dwarf::new(machine::vmlinux(&old)).expect("types");
+        dmesg::records::Layout::resolve(&types).expect("the log of an old kernel")
+    });
+    let mut input = Input(data);
+    let [first, next, seq] = [4, 4, 8].map(|len| input.number(len));
+    let records = dmesg::records::parse(layout, input.0, first, next, seq);
+    let text: usize = records.iter().map(|record| record.text.len()).sum();
+    // A byte that is no UTF-8 becomes three; the buffer is gone through twice at most.
+    assert!(text <= 6 * input.0.len(), "{text} bytes of text");
+}
+
+/// What an interrupted dump left of itself.
+pub fn journal(data: &[u8]) {
+    let Ok(Some((_, stored))) = journal::read(data) else { return };
+    assert!(stored.iter().all(|stored| stored.range.start < stored.range.end));
+    assert!(stored.windows(2).all(|pair| pair[0].range.end <= pair[1].range.start), "ranges overlap");
+}
+
+/// A TLP, as the adapter and its client decode it: what is understood is encoded again as it was understood.
+pub fn tlp(data: &[u8]) {
+    let _ = Question::from_bytes(data);
+    let Some((_, bytes)) = Stamp::split(data) else { return };
+    match Tlp::decode(bytes) {
+        Ok(Tlp::Read(request)) => {
+            assert!((1..=4096).contains(&request.byte_count()));
+            assert_eq!(Tlp::decode(request.encode_read().as_ref()), Ok(Tlp::Read(request)));
+        }
+        Ok(Tlp::Write(request, payload)) => assert!(payload.len() <= bytes.len() && request.dwords > 0),
+        Ok(Tlp::Completion(completion)) => {
+            let again = [completion.encode().as_ref(), completion.data].concat();
+            assert_eq!(Tlp::decode(&again), Ok(Tlp::Completion(completion)));
+        }
+        Err(defect) => assert!(!defect.to_string().is_empty()),
     }
 }
 
@@ -316,128 +361,12 @@ pub fn tables(data: &[u8]) {
     assert!(reads < 1000, "{reads} reads for four addresses");
 }
 
-/// The machine's memory with some words changed, each the same at every read or another one each time.
-struct Mutating {
-    memory: Arc<dyn PhysMem>,
-    changes: Mutex<Vec<Change>>,
-    /// Where the kernel was read when it was whole: the words worth changing.
-    asked: Mutex<Vec<u64>>,
-    recording: std::sync::atomic::AtomicBool,
-    reads: AtomicU64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Change {
-    addr: u64,
-    value: u64,
-    /// Only every so many-th read sees it; 0: all do.
-    period: u64,
-}
-
-impl PhysMem for Mutating {
-    fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
-        self.memory.read_batch(ops);
-        if self.recording.load(Relaxed) {
-            let words = ops
-                .iter()
-                .flat_map(|op| (op.addr.raw() & !7..op.addr.raw() + op.buf.len() as u64).step_by(8));
-            self.asked.lock().expect("one thread").extend(words);
-        }
-        let reads = self.reads.fetch_add(ops.len() as u64, Relaxed);
-        let changes = self.changes.lock().expect("one thread");
-        for op in ops {
-            for change in
-                changes.iter().filter(|change| change.period == 0 || reads.is_multiple_of(change.period))
-            {
-                for (at, byte) in (change.addr..).zip(change.value.to_le_bytes()) {
-                    let place = at.checked_sub(op.addr.raw()).and_then(|place| usize::try_from(place).ok());
-                    if let Some(target) = place.and_then(|place| op.buf.get_mut(place)) {
-                        *target = byte;
-                    }
-                }
-            }
-        }
-    }
-}
-
-struct Target {
-    memory: Arc<Mutating>,
-    session: Arc<Session>,
-    words: Vec<u64>,
-}
-
-/// A small machine, attached to while it was whole.
-fn machine() -> &'static Target {
-    static MACHINE: OnceLock<Target> = OnceLock::new();
-    MACHINE.get_or_init(|| {
-        let range = |text: &str| -> PhysRange { text.parse().expect("a range") };
-        let description = Description {
-            ram: ["0-0x9fc00", "1M-48M"].map(range).to_vec(),
-            text_phys: PhysAddr::new(16 << 20),
-            ..Description::demo()
-        };
-        let machine = Machine::build(&description).expect("a machine");
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        let vmlinux = machine.vmlinux().expect("a vmlinux");
-        std::fs::write(file.path(), &vmlinux).expect("a file");
-        let memory = Arc::new(Mutating {
-            memory: machine.memory(),
-            changes: Mutex::default(),
-            asked: Mutex::default(),
-            recording: true.into(),
-            reads: AtomicU64::new(0),
-        });
-        let mut session = Session::open(
-            SessionOptions {
-                source: Source::Memory(memory.clone()),
-                vmlinux: Some(file.path().to_owned()),
-                ram: Vec::new(),
-                forbidden: Vec::new(),
-                known: Default::default(),
-                force: false,
-                validity: Validity::Stop,
-                user_memory: nettlp_gdb::kernel::UserMemory::All,
-            },
-            &|_| {},
-        )
-        .expect("a session");
-        session.symbol_file =
-            Some(SymbolFile { path: "/vmlinux".to_owned(), bytes: Arc::new(vmlinux), keeps_percpu: false });
-        look_at_everything(&session);
-        memory.recording.store(false, Relaxed);
-        let mut words = std::mem::take(&mut *memory.asked.lock().expect("one thread"));
-        words.sort_unstable();
-        words.dedup();
-        // The symbols and the text of the kernel are not what leads a walk.
-        Target { memory, session: Arc::new(session), words }
-    })
-}
-
-/// Everything a command reads of a kernel.
-fn look_at_everything(session: &Session) {
-    let kernel = &session.kernel;
-    if let Ok(tasks) = Tasks::resolve(kernel) {
-        for scope in [Scope::Processes, Scope::Threads] {
-            if let Ok(list) = tasks.list(kernel, scope) {
-                let _ = details(kernel, &list.tasks);
-            }
-        }
-    }
-    let _ =
-        dmesg::read(kernel).map(|records| records.iter().map(|record| record.lines().count()).sum::<usize>());
-    let _ = module::list(kernel);
-    let _ = percpu::cpus(kernel);
-    let _ = Halted::find(kernel).map(|halted| halted.panicked());
-    let _ = bt::read(kernel, bt::Which::All, None);
-    session.threads(&nettlp_gdb::gdb::shown::Shown::All);
-}
-
 /// A kernel that lies, and one that changes between any two reads: every walk ends within a stated number of reads.
 pub fn kernel(data: &[u8]) {
     /// The whole machine takes a few thousand.
     const MOST_READS: u64 = 400_000;
 
-    let target = machine();
+    let target = machine::target();
     let mut input = Input(data);
     let mut changes = Vec::new();
     while !input.is_empty() && changes.len() < 16 {
@@ -458,7 +387,8 @@ pub fn kernel(data: &[u8]) {
     *target.memory.changes.lock().expect("one thread") = changes;
     target.memory.reads.store(0, Relaxed);
     target.session.refresh();
-    look_at_everything(&target.session);
+    machine::everything(&target.session.kernel, 4);
+    target.session.threads(&nettlp_gdb::gdb::shown::Shown::All);
     let reads = target.memory.reads.load(Relaxed);
     assert!(reads < MOST_READS, "{reads} reads");
     target.memory.changes.lock().expect("one thread").clear();
@@ -466,7 +396,7 @@ pub fn kernel(data: &[u8]) {
 
 /// The whole server, from the client's bytes to the kernel's memory: framing, state machine, `vFile`, `qXfer`.
 pub fn packets(data: &[u8]) {
-    let target = machine();
+    let target = machine::target();
     let Ok((mut client, server)) = UnixStream::pair() else { return };
     let soon = Duration::from_millis(20);
     let patience = Patience { first_packet: soon, packet: soon, reply: soon, ..Patience::default() };

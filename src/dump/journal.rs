@@ -117,19 +117,11 @@ impl Journal {
             ErrorKind::NotFound => none(),
             _ => DumpError::file("open", &path)(error),
         })?;
-        let mut reader = BufReader::new(file);
-        let mut next = || line(&mut reader).map_err(DumpError::file("read", &path));
-        let first = next()?.ok_or_else(none)?;
-        let stored_identity: Identity = serde_json::from_slice(&first).map_err(|_| none())?;
-        if let Some((what, stored, now)) = stored_identity.difference(identity) {
+        let (of, stored) =
+            read(BufReader::new(file)).map_err(DumpError::file("read", &path))?.ok_or_else(none)?;
+        if let Some((what, stored, now)) = of.difference(identity) {
             return Err(DumpError::OtherTarget { path: dump.to_owned(), what, stored, now });
         }
-        let mut stored = Vec::new();
-        while let Some(line) = next()? {
-            stored.extend(entry(&line));
-        }
-        stored.sort_unstable_by_key(|stored| stored.range.start);
-        stored.dedup_by(|next, kept| next.range.start < kept.range.end);
         Ok(Self { path, dump: dump.to_owned(), file: None, stored })
     }
 
@@ -185,6 +177,24 @@ impl Journal {
         log::debug!("{} is complete", self.dump.display());
         fs::remove_file(&self.path).map_err(DumpError::file("remove", &self.path))
     }
+}
+
+/// What a journal says: of which target the dump is, and what of it is stored, ascending and disjoint. `None` for what
+/// is no journal; lines that are none are left out.
+///
+/// # Errors
+/// Those of `journal`.
+pub fn read(mut journal: impl BufRead) -> io::Result<Option<(Identity, Vec<Stored>)>> {
+    let Some(identity) = line(&mut journal)?.and_then(|first| serde_json::from_slice(&first).ok()) else {
+        return Ok(None);
+    };
+    let mut stored = Vec::new();
+    while let Some(line) = line(&mut journal)? {
+        stored.extend(entry(&line));
+    }
+    stored.sort_unstable_by_key(|stored: &Stored| stored.range.start);
+    stored.dedup_by(|next, kept| next.range.start < kept.range.end);
+    Ok(Some((identity, stored)))
 }
 
 /// The next line without its end; `None` at the end of the file, or when the rest is no whole line.

@@ -5,8 +5,8 @@ use crate::addr::VirtAddr;
 
 const STEP: &str = "reading the table of open files";
 
-/// `fs.nr_open` is 2^20 unless somebody raised it; larger tables are cut.
-const MAX_FILES: u64 = 1 << 20;
+/// Descriptors of one process: `fs.nr_open` allows four times as many, which nobody opens; larger tables are cut.
+const MAX_FILES: u64 = 1 << 18;
 
 /// `O_CLOEXEC` (`include/uapi/asm-generic/fcntl.h`), which is the descriptor's and not the file's.
 const CLOSE_ON_EXEC: u32 = 0o200_0000;
@@ -47,19 +47,20 @@ pub fn read(kernel: &Kernel, task: VirtAddr) -> Result<Files, KernelError> {
     let (numbers, mut torn) = numbers(kernel, task)?;
     let files = open_file::read(kernel, numbers.iter().map(|entry| entry.file))?;
     let inodes = open_file::inodes(kernel, &files)?;
-    let paths = maps::file_paths(kernel, &files)?;
-    let mut note = |error: Option<&KernelError>, file| {
-        if let Some(error) = error {
-            let (step, reason) = ("reading an open file", error.to_string());
+    let mut paths = maps::file_paths(kernel, &files)?;
+    let mut note = |error: Option<String>, file| {
+        if let Some(reason) = error {
+            let step = "reading an open file";
             torn.get_or_insert(KernelError::Inconsistent { step, addr: file, reason });
         }
     };
     let mut descriptors = Vec::with_capacity(numbers.len());
     for Number { fd, file, closes } in numbers {
-        let (open, inode, path) = (files.get(&file), inodes.get(&file), paths.get(&file));
-        note(open.and_then(|open| open.as_ref().err()), file);
-        note(inode.and_then(|inode| inode.as_ref().err()), file);
-        note(path.and_then(|path| path.as_ref().err()), file);
+        let (open, inode, path) = (files.get(&file), inodes.get(&file), paths.say(file));
+        let said = KernelError::to_string;
+        note(open.and_then(|open| open.as_ref().err()).map(said), file);
+        note(inode.and_then(|inode| inode.as_ref().err()).map(said), file);
+        note(path.as_ref().err().cloned(), file);
         let open = open.and_then(|open| open.as_ref().ok());
         let letter = |set, letter| if set { letter } else { '-' };
         descriptors.push(Descriptor {
@@ -70,7 +71,7 @@ pub fn read(kernel: &Kernel, task: VirtAddr) -> Result<Files, KernelError> {
                 .map(|open| [letter(open.readable, 'r'), letter(open.writable, 'w')].iter().collect()),
             position: open.map(|open| open.position),
             inode: inode.and_then(|inode| Some(inode.as_ref().ok()?.inode)),
-            path: path.and_then(|path| path.as_ref().ok().cloned()),
+            path: path.ok().flatten(),
         });
     }
     Ok(Files { files: descriptors, torn })

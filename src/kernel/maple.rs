@@ -17,7 +17,7 @@ use crate::{
 const STEP: &str = "reading a maple tree";
 
 /// Nodes of one tree: a leaf has room for 16 ranges, a process for `vm.max_map_count` of them, usually 65,530.
-const MAX_NODES: usize = 1 << 17;
+const MAX_NODES: usize = 1 << 16;
 
 /// The low bits of a pointer to a node say what it is: nodes are aligned to their size of 256 bytes.
 const NODE_MASK: u64 = 0xff;

@@ -14,6 +14,9 @@ use crate::addr::{Hex, VirtAddr};
 /// A name of memory without a file is shorter (`ANON_VMA_NAME_MAX_LEN` is 80).
 const MAX_NAME: usize = 80;
 
+/// Bytes of paths in one list, each counted where it is said.
+const MAX_SAID: usize = 16 << 20;
+
 /// `vsyscall_mode` of a kernel without vsyscalls (`arch/x86/entry/vsyscall/vsyscall_64.c`: EMULATE, XONLY, NONE).
 const NO_VSYSCALLS: u32 = 2;
 
@@ -55,7 +58,7 @@ pub fn read(kernel: &Kernel, mm: &Mm) -> Result<Maps, KernelError> {
     let mut torn = list.torn;
     let files = open_file::read(kernel, list.areas.iter().map(|area| area.file))?;
     let inodes = open_file::inodes(kernel, &files)?;
-    let paths = file_paths(kernel, &files)?;
+    let mut paths = file_paths(kernel, &files)?;
     let names = Names::read(kernel, &list.areas)?;
     let mut maps = Vec::with_capacity(list.areas.len() + 1);
     for area in &list.areas {
@@ -64,14 +67,15 @@ pub fn read(kernel: &Kernel, mm: &Mm) -> Result<Maps, KernelError> {
             file => {
                 let of = |error: Option<&KernelError>| error.map(KernelError::to_string);
                 let inode = inodes.get(&file).and_then(|inode| inode.as_ref().ok());
-                let path = paths.get(&file).and_then(|path| path.as_ref().ok()).cloned();
+                let said = paths.say(file);
+                let path = said.as_ref().ok().cloned().flatten();
                 if inode.is_none() || path.is_none() {
                     let failed = [
-                        files.get(&file).and_then(|file| file.as_ref().err()),
-                        inodes.get(&file).and_then(|inode| inode.as_ref().err()),
-                        paths.get(&file).and_then(|path| path.as_ref().err()),
+                        of(files.get(&file).and_then(|file| file.as_ref().err())),
+                        of(inodes.get(&file).and_then(|inode| inode.as_ref().err())),
+                        said.err(),
                     ];
-                    let reason = of(failed.into_iter().flatten().next()).unwrap_or_default();
+                    let reason = failed.into_iter().flatten().next().unwrap_or_default();
                     let step = "reading a mapped file";
                     torn.get_or_insert(KernelError::Inconsistent { step, addr: file, reason });
                 }
@@ -99,15 +103,34 @@ fn map(area: &Area, file: Option<Inode>, path: Option<String>) -> Map {
     }
 }
 
-/// Paths of files by their addresses.
-pub(super) fn file_paths(
-    kernel: &Kernel,
-    files: &Found<OpenFile>,
-) -> Result<HashMap<VirtAddr, Result<String, KernelError>>, KernelError> {
+/// Paths of files by their addresses, for whoever says them again and again.
+pub(super) struct FilePaths {
+    known: HashMap<VirtAddr, Result<String, KernelError>>,
+    said: usize,
+}
+
+impl FilePaths {
+    /// The path of `file`; `None` for a file that could not be read.
+    ///
+    /// # Errors
+    /// Why there is none; also when a hostile kernel has one long path said for each of very many.
+    pub(super) fn say(&mut self, file: VirtAddr) -> Result<Option<String>, String> {
+        let Some(path) = self.known.get(&file) else { return Ok(None) };
+        let path = path.as_ref().map_err(KernelError::to_string)?;
+        self.said = self.said.saturating_add(path.len());
+        if self.said > MAX_SAID {
+            return Err(format!("the paths of all of them have more than {MAX_SAID} bytes"));
+        }
+        Ok(Some(path.clone()))
+    }
+}
+
+pub(super) fn file_paths(kernel: &Kernel, files: &Found<OpenFile>) -> Result<FilePaths, KernelError> {
     let known: Vec<(VirtAddr, path::Place)> =
         files.iter().filter_map(|(addr, file)| Some((*addr, file.as_ref().ok()?.place))).collect();
     let places: Vec<path::Place> = known.iter().map(|(_, place)| *place).collect();
-    Ok(known.into_iter().map(|(addr, _)| addr).zip(path::paths(kernel, &places)?).collect())
+    let known = known.into_iter().map(|(addr, _)| addr).zip(path::paths(kernel, &places)?).collect();
+    Ok(FilePaths { known, said: 0 })
 }
 
 /// Names that mappings without a file have.

@@ -21,7 +21,7 @@ use crate::{
 };
 use layout::{Exports, Layout, Tables};
 
-/// The largest modules have some 100,000 symbols.
+/// The largest modules have some 100,000 symbols, all that are ever loaded together not ten times as many.
 const MAX_SYMBOLS: u64 = 1 << 20;
 /// Their names take some MiB.
 const MAX_NAMES: u64 = 64 << 20;
@@ -54,6 +54,10 @@ pub fn list(kernel: &Kernel) -> Result<Vec<LoadedSymbol>, KernelError> {
     let mut all = Vec::new();
     for module in module::list(kernel)?.iter().filter(|module| module.state != "unformed") {
         all.extend(reader.of(module)?);
+        if all.len() as u64 > MAX_SYMBOLS {
+            let reason = format!("up to this module there are more than {MAX_SYMBOLS} symbols");
+            return Err(KernelError::Inconsistent { step: STEP, addr: module.addr, reason });
+        }
     }
     all.extend(generated(kernel)?);
     Ok(all)

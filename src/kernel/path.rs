@@ -18,8 +18,15 @@ use crate::{
 
 const STEP: &str = "reading a path";
 
-/// Directories and mounts on one way to the root: `PATH_MAX` bytes hold no more (`include/uapi/linux/limits.h`).
-const MAX_STEPS: usize = 4096;
+/// Directories and mounts on one way to the root, and bytes of a path (`PATH_MAX`, `include/uapi/linux/limits.h`): the
+/// kernel itself tells no longer one.
+const MAX_PATH: usize = 4096;
+
+/// Directories and mounts on all the ways of one request.
+const MAX_PARTS: usize = 1 << 20;
+
+/// Bytes of all the paths of one request.
+const MAX_TEXT: usize = 16 << 20;
 
 /// Directory entries and mounts read for one request.
 const MAX_OBJECTS: usize = 1 << 18;
@@ -46,15 +53,38 @@ pub fn paths(kernel: &Kernel, places: &[Place]) -> Result<Vec<Result<String, Ker
     let mut tree = Tree::new(kernel, layout);
     tree.grow(places)?;
     let special = pseudo::names(kernel, &tree, places)?;
+    let mut parts = Budget { left: MAX_PARTS, what: "directories" };
     let mut ways = Vec::with_capacity(places.len());
     for (place, special) in places.iter().zip(special) {
         ways.push(match special {
             Some(name) => name.map(Way::Named),
-            None => tree.way(*place).map(|(parts, is_deleted)| Way::Through(parts, is_deleted)),
+            None => tree.way(*place, &mut parts).map(|(parts, is_deleted)| Way::Through(parts, is_deleted)),
         });
     }
     tree.read_names(&ways);
-    Ok(ways.into_iter().map(|way| way.and_then(|way| tree.text(way))).collect())
+    let mut text = Budget { left: MAX_TEXT, what: "bytes of paths" };
+    let texts = ways.into_iter().zip(places).map(|(way, place)| {
+        let path = tree.text(way?)?;
+        text.spend(path.len(), place.dentry).map(|()| path)
+    });
+    Ok(texts.collect())
+}
+
+/// What is left of a bound that all the paths of a request share.
+struct Budget {
+    left: usize,
+    what: &'static str,
+}
+
+impl Budget {
+    fn spend(&mut self, count: usize, addr: VirtAddr) -> Result<(), KernelError> {
+        let left = self.left.checked_sub(count).ok_or_else(|| {
+            let reason = format!("the paths asked for together have too many {}", self.what);
+            KernelError::Inconsistent { step: STEP, addr, reason }
+        })?;
+        self.left = left;
+        Ok(())
+    }
 }
 
 /// How a path is known.
@@ -194,12 +224,13 @@ impl<'k> Tree<'k> {
     }
 
     /// From `place` to the root, as `prepend_path` goes.
-    fn way(&self, place: Place) -> Result<(Vec<VirtAddr>, bool), KernelError> {
+    fn way(&self, place: Place, budget: &mut Budget) -> Result<(Vec<VirtAddr>, bool), KernelError> {
         let (mut mount, mut at) = (self.mount_of(place), place.dentry);
         let mut parts = Vec::new();
         let first = self.dentry(at)?;
         let is_deleted = !first.is_hashed && first.parent != at;
-        for _ in 0..MAX_STEPS {
+        for _ in 0..MAX_PATH {
+            budget.spend(1, place.dentry)?;
             let here = known(&self.mounts, mount)?;
             if at == here.root {
                 if here.parent == mount {
@@ -216,7 +247,7 @@ impl<'k> Tree<'k> {
             parts.push(at);
             at = dentry.parent;
         }
-        let reason = format!("it has more than {MAX_STEPS} parts, or goes in a circle");
+        let reason = format!("it has more than {MAX_PATH} parts, or goes in a circle");
         Err(KernelError::Inconsistent { step: STEP, addr: place.dentry, reason })
     }
 
@@ -260,6 +291,10 @@ impl<'k> Tree<'k> {
         for part in parts.iter().rev() {
             path.push(b'/');
             path.extend_from_slice(self.name(*part)?);
+            if path.len() > MAX_PATH {
+                let reason = format!("it has more than {MAX_PATH} bytes");
+                return Err(KernelError::Inconsistent { step: STEP, addr: *part, reason });
+            }
         }
         if path.is_empty() {
             path.push(b'/');

@@ -20,7 +20,10 @@ use crate::{
 const STEP: &str = "reading the mappings of a process";
 
 /// Mappings of one process: `vm.max_map_count` is 65,530 unless somebody raised it.
-const MAX_AREAS: usize = 1 << 21;
+const MAX_AREAS: usize = 1 << 18;
+
+/// Mappings fetched at once.
+const BATCH: usize = 4096;
 
 /// `VM_*` (`include/linux/mm.h`): the same on every kernel.
 pub mod flags {
@@ -196,14 +199,21 @@ fn of_maple(kernel: &Kernel, layout: &Layout, maple: &Maple, root: u64) -> AreaL
     let places: HashMap<VirtAddr, (u64, u64)> =
         found.ranges.iter().map(|range| (range.pointer, (range.first, range.last))).collect();
     let addrs: Vec<VirtAddr> = found.ranges.iter().map(|range| range.pointer).collect();
-    let mut areas = Vec::with_capacity(addrs.len());
-    for (area, _) in layout.fetch(kernel, &addrs, &mut torn) {
-        let place = (area.start.raw(), area.end.raw().wrapping_sub(1));
-        match places.get(&area.addr) {
-            Some(range) if *range == place => areas.push(area),
-            _ => {
-                let reason = format!("it maps {}-{}, which is not its place", area.start, area.end);
-                torn.get_or_insert(KernelError::Inconsistent { step: STEP, addr: area.addr, reason });
+    if let Some(addr) = addrs.get(MAX_AREAS) {
+        let reason = format!("{} mappings; the first {MAX_AREAS} were read", addrs.len());
+        torn.get_or_insert(KernelError::Inconsistent { step: STEP, addr: *addr, reason });
+    }
+    let mut areas = Vec::new();
+    // Not all at once: what is fetched is larger than what is kept.
+    for part in addrs.get(..MAX_AREAS).unwrap_or(&addrs).chunks(BATCH) {
+        for (area, _) in layout.fetch(kernel, part, &mut torn) {
+            let place = (area.start.raw(), area.end.raw().wrapping_sub(1));
+            match places.get(&area.addr) {
+                Some(range) if *range == place => areas.push(area),
+                _ => {
+                    let reason = format!("it maps {}-{}, which is not its place", area.start, area.end);
+                    torn.get_or_insert(KernelError::Inconsistent { step: STEP, addr: area.addr, reason });
+                }
             }
         }
     }

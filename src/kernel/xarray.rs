@@ -18,8 +18,8 @@ const STEP: &str = "reading an XArray";
 /// Nodes of one array: enough for `PID_MAX_LIMIT` (`include/linux/threads.h`) entries that are spread out.
 const MAX_NODES: usize = 1 << 17;
 
-/// Entries of one array (`PID_MAX_LIMIT`).
-const MAX_ENTRIES: usize = 4 << 20;
+/// Entries of one array: a machine with more than a million threads is none.
+const MAX_ENTRIES: usize = 1 << 20;
 
 /// The two lowest bits of an entry that is the array's own.
 const INTERNAL: u64 = 0b10;

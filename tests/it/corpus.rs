@@ -51,7 +51,11 @@ fn check(name: &str, target: fn(&[u8])) {
     let mut files: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty(), "{name} has no seed");
-    let changes = if matches!(name, "kernel" | "packets") { CHANGES_OF_KERNELS } else { CHANGES };
+    let changes = match name {
+        "kernel" | "packets" => CHANGES_OF_KERNELS,
+        "walks" => 1,
+        _ => CHANGES,
+    };
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for file in files {
         let seed = fs::read(&file).unwrap();
@@ -86,5 +90,6 @@ macro_rules! corpus {
 }
 
 corpus!(
-    btf, datagrams, dwarf, image, kallsyms, kconfig, kernel, packets, printk, profile, tables, vmcoreinfo
+    btf, datagrams, dwarf, image, journal, kallsyms, kconfig, kernel, orc, packets, printk, profile, records,
+    tables, tlp, vmcoreinfo, walks
 );

@@ -1,0 +1,177 @@
+//! A small machine whose memory lies, and everything that is read of a kernel.
+
+use std::sync::{
+    Arc, Mutex, OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+use nettlp_gdb::{
+    addr::{PhysAddr, PhysRange},
+    gdb::{Host as _, shown::Shown},
+    kernel::{
+        Kernel, UserMemory, bt, cmdline, cross_view, dmesg, files,
+        halted::Halted,
+        info::Info,
+        maps, mm, module, module_symbols, percpu, process,
+        task::{Scope, Tasks, details},
+        timekeeper, user,
+    },
+    machine::{Description, Machine},
+    mem::{PhysMem, ReadOp, cache::Validity},
+    session::{Options, Session, Source},
+    synth::SymbolFile,
+    vmlinux::Vmlinux,
+};
+
+/// The machine's memory with some words changed, each the same at every read or another one each time.
+pub struct Mutating {
+    pub memory: Arc<dyn PhysMem>,
+    pub changes: Mutex<Vec<Change>>,
+    /// Where the kernel was read when it was whole: the words worth changing.
+    asked: Mutex<Vec<u64>>,
+    recording: AtomicBool,
+    pub reads: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Change {
+    pub addr: u64,
+    pub value: u64,
+    /// Only every so many-th read sees it; 0: all do.
+    pub period: u64,
+}
+
+impl PhysMem for Mutating {
+    fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
+        self.memory.read_batch(ops);
+        if self.recording.load(Relaxed) {
+            let words = ops
+                .iter()
+                .flat_map(|op| (op.addr.raw() & !7..op.addr.raw() + op.buf.len() as u64).step_by(8));
+            self.asked.lock().expect("one thread").extend(words);
+        }
+        let reads = self.reads.fetch_add(ops.len() as u64, Relaxed);
+        let changes = self.changes.lock().expect("one thread");
+        for op in ops {
+            for change in
+                changes.iter().filter(|change| change.period == 0 || reads.is_multiple_of(change.period))
+            {
+                for (at, byte) in (change.addr..).zip(change.value.to_le_bytes()) {
+                    let place = at.checked_sub(op.addr.raw()).and_then(|place| usize::try_from(place).ok());
+                    if let Some(target) = place.and_then(|place| op.buf.get_mut(place)) {
+                        *target = byte;
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub struct Target {
+    pub memory: Arc<Mutating>,
+    pub session: Arc<Session>,
+    /// The words that led its walks while it was whole.
+    pub words: Vec<u64>,
+}
+
+impl Mutating {
+    /// `memory` as it is, the words that are read being noted.
+    pub fn new(memory: Arc<dyn PhysMem>) -> Self {
+        Self {
+            memory,
+            changes: Mutex::default(),
+            asked: Mutex::default(),
+            recording: true.into(),
+            reads: AtomicU64::new(0),
+        }
+    }
+
+    /// The words that were read so far; no more of them are noted.
+    pub fn asked(&self) -> Vec<u64> {
+        self.recording.store(false, Relaxed);
+        let mut words = std::mem::take(&mut *self.asked.lock().expect("one thread"));
+        words.sort_unstable();
+        words.dedup();
+        words
+    }
+}
+
+/// How a session over `memory` is opened.
+pub fn options(memory: Arc<Mutating>, vmlinux: Option<std::path::PathBuf>) -> Options {
+    Options {
+        source: Source::Memory(memory),
+        vmlinux,
+        ram: Vec::new(),
+        forbidden: Vec::new(),
+        known: Default::default(),
+        force: false,
+        validity: Validity::Stop,
+        user_memory: UserMemory::All,
+    }
+}
+
+/// A machine of 48 MiB.
+pub fn small() -> Description {
+    let range = |text: &str| -> PhysRange { text.parse().expect("a range") };
+    Description {
+        ram: ["0-0x9fc00", "1M-48M"].map(range).to_vec(),
+        text_phys: PhysAddr::new(16 << 20),
+        ..Description::demo()
+    }
+}
+
+/// A kernel's file.
+pub fn vmlinux(description: &Description) -> Arc<Vmlinux> {
+    let bytes = Machine::build(description).expect("a machine").vmlinux().expect("a vmlinux");
+    Vmlinux::from_bytes("vmlinux", bytes).expect("an ELF file")
+}
+
+/// A small machine, attached to while it was whole.
+pub fn target() -> &'static Target {
+    static TARGET: OnceLock<Target> = OnceLock::new();
+    TARGET.get_or_init(|| {
+        let machine = Machine::build(&small()).expect("a machine");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let vmlinux = machine.vmlinux().expect("a vmlinux");
+        std::fs::write(file.path(), &vmlinux).expect("a file");
+        let memory = Arc::new(Mutating::new(machine.memory()));
+        let options = options(memory.clone(), Some(file.path().to_owned()));
+        let mut session = Session::open(options, &|_| {}).expect("a session");
+        session.symbol_file =
+            Some(SymbolFile { path: "/vmlinux".to_owned(), bytes: Arc::new(vmlinux), keeps_percpu: false });
+        everything(&session.kernel, 4);
+        session.threads(&Shown::All);
+        // The symbols and the text of the kernel are not what leads a walk.
+        let words = memory.asked();
+        Target { memory, session: Arc::new(session), words }
+    })
+}
+
+/// Everything a command reads of a kernel, and of `most` of its processes.
+pub fn everything(kernel: &Kernel, most: usize) {
+    let mut processes = Vec::new();
+    if let Ok(tasks) = Tasks::resolve(kernel) {
+        for scope in [Scope::Processes, Scope::Threads] {
+            if let Ok(list) = tasks.list(kernel, scope) {
+                let _ = details(kernel, &list.tasks);
+                processes = list.tasks;
+            }
+        }
+    }
+    let users = processes.iter().filter(|task| task.kernel_thread != Some(true));
+    for task in processes.iter().take(1).chain(users).take(most) {
+        let _ = (process::read(kernel, task), files::read(kernel, task.addr));
+        let Ok(mm) = mm::of(kernel, task.addr, task.pid) else { continue };
+        let _ = (cmdline::cmdline(kernel, &mm), cmdline::environ(kernel, &mm));
+        for map in maps::read(kernel, &mm).map(|maps| maps.maps).unwrap_or_default().iter().take(8) {
+            let _ = user::read_prefix(kernel, &mm, map.start, &mut [0; 64]);
+        }
+    }
+    let _ =
+        dmesg::read(kernel).map(|records| records.iter().map(|record| record.lines().count()).sum::<usize>());
+    let _ = (module::list(kernel), module_symbols::list(kernel));
+    let _ = (percpu::cpus(kernel), timekeeper::booted(kernel), Info::of(kernel));
+    let _ = cross_view::compare(kernel);
+    let _ = Halted::find(kernel).map(|halted| halted.panicked());
+    let _ = bt::read(kernel, bt::Which::All, None);
+}
