@@ -109,3 +109,82 @@ fn registers(bytes: &[u8]) -> Option<Registers> {
         ss,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::kernel::testing::{Flat, Structs, kernel};
+
+    const BASE: u64 = 0xffff_8880_0000_0000;
+    const NOTES: u64 = 0x100;
+    const OFFSET: u64 = 0x40;
+    const LEN: usize = 336;
+
+    fn types() -> Structs {
+        Structs::new().add("elf_prstatus", LEN as u64, &[("common.pr_pid", 32, 4), ("pr_reg", 112, 216)])
+    }
+
+    /// What `crash_save_cpu` leaves of a CPU that ran thread 7: register number N of `user_regs_struct` is N + 1.
+    fn saved() -> Vec<u8> {
+        let mut bytes = vec![0; 0x400];
+        bytes[..8].copy_from_slice(&(BASE + NOTES).to_le_bytes());
+        let note = &mut bytes[(NOTES + OFFSET) as usize..];
+        for (word, value) in note.chunks_mut(4).zip([5, LEN as u32, PRSTATUS]) {
+            word.copy_from_slice(&value.to_le_bytes());
+        }
+        note[12..20].copy_from_slice(b"CORE\0\0\0\0");
+        let status = &mut note[HEADER..];
+        status[32..36].copy_from_slice(&7_i32.to_le_bytes());
+        for (register, value) in status[112..].chunks_mut(8).zip(1..=27_u64) {
+            register.copy_from_slice(&value.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn read(bytes: Vec<u8>, pid: i32) -> Option<Registers> {
+        let own = types();
+        let types: &dyn TypeSource = &own;
+        let notes = CrashNotes {
+            pointer: VirtAddr::new(BASE),
+            len: LEN,
+            pid: Field::resolve(types, "elf_prstatus", "common.pr_pid").unwrap(),
+            registers: types.field("elf_prstatus", "pr_reg").unwrap(),
+        };
+        let task = Task {
+            addr: VirtAddr::default(),
+            pid,
+            tgid: None,
+            ppid: None,
+            comm: String::new(),
+            state: 'R',
+            cpu: Some(0),
+            parent: VirtAddr::default(),
+            kernel_thread: None,
+        };
+        let cpu = Cpu { number: 0, offset: OFFSET, current: task.addr, online: true };
+        let memory = Arc::new(Flat { start: VirtAddr::new(BASE), bytes });
+        notes.read(&kernel(memory, Arc::new(own), VirtAddr::default()), &cpu, &task)
+    }
+
+    #[test]
+    fn what_kdump_saved_of_the_task() {
+        let registers = read(saved(), 7).unwrap();
+        let some = [registers.r15, registers.rbp, registers.rbx, registers.rip, registers.rsp, registers.ss];
+        assert_eq!(some, [1, 5, 6, 17, 20, 21].map(Some));
+    }
+
+    #[test]
+    fn a_note_of_another_task_or_kind_is_none() {
+        assert!(read(saved(), 8).is_none());
+        for (at, byte) in [(0, 6), (4, 1), (8, 2), (12, b'X')] {
+            let mut bytes = saved();
+            bytes[(NOTES + OFFSET) as usize + at] = byte;
+            assert!(read(bytes, 7).is_none(), "byte {at}");
+        }
+        let mut none = saved();
+        none[..8].fill(0);
+        assert!(read(none, 7).is_none());
+    }
+}
