@@ -26,11 +26,13 @@ class Bench:
 
     def __init__(
         self, binary: Path, ram_file: Path, ram: list[Segment], vmlinux: Path | None, port: int | None = None,
-        options: tuple[str, ...] = (), addresses: int = 0,
+        options: tuple[str, ...] = (), addresses: int = 0, serve: tuple[str, ...] = (), latency_us: int = 0,
     ):
         self.binary = binary
         self.vmlinux = vmlinux
         self.options = options
+        self.serve = serve
+        self.latency_us = latency_us
         self.port = port or process.free_port()
         self.adapter_ip, self._server_ip, self._command_ip = loopback_addresses(addresses)
         self._images = image_arguments(ram_file, ram)
@@ -59,12 +61,13 @@ class Bench:
 
     def start_adapter(self) -> None:
         command = [str(self.binary), "emulate", *self._images, "--ip", self.adapter_ip, "--requester", REQUESTER]
+        command += ["--latency-us", str(self.latency_us)]
         log = self.logs / "emulate.log"
         self.adapter = process.start(command, log)
         process.wait_bound(self.adapter, log, "udp", (self.adapter_ip, FIRST_TLP_PORT), 30)
 
     def start_server(self, seconds: float = 120) -> None:
-        command = [str(self.binary), "serve", *self.target(self._server_ip), "--listen", f"127.0.0.1:{self.port}"]
+        command = [str(self.binary), "serve", *self.target(self._server_ip), "--listen", f"127.0.0.1:{self.port}", *self.serve]
         log = self.logs / "serve.log"
         self.server = process.start(command, log)
         process.wait_bound(self.server, log, "tcp", ("127.0.0.1", self.port), seconds)

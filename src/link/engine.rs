@@ -283,6 +283,8 @@ impl Batch<'_, '_, '_> {
                 match request.judge(stamp, &completion) {
                     Verdict::Data(_) if !*broken && stamp.timestamp != 0 => {
                         if request.is_complete() {
+                            let took = now.saturating_duration_since(request.sent);
+                            self.engine.pace.took(took, now);
                             self.engine.release(tag, false);
                         }
                     }
@@ -388,9 +390,10 @@ impl Batch<'_, '_, '_> {
             let latest = request.sent + engine.settings.timeout;
             // It is only overdue if what was asked later has been answered: else it is all of the adapter that is slow.
             // And without another tag to ask it with there is no hurry.
-            let overtaken = engine.pace.overtook(request.sent) && !engine.free.is_empty();
+            let overtaken =
+                engine.pace.overtook(request.sent, engine.in_flight == 1) && !engine.free.is_empty();
             if request.due <= now && now < latest && !overtaken {
-                request.due = latest.min(now + pace::LEAST_WAIT);
+                request.due = latest.min(now + pace::LEAST_WAIT / 4);
             }
             let request = *request;
             if request.due > now {

@@ -8,6 +8,7 @@
 )]
 
 mod audit;
+mod bench;
 mod bt;
 mod cli;
 mod corpus;

@@ -1,11 +1,17 @@
-"""A server that is left alone with its users: it loses nothing and never ends."""
+"""A server that is left alone with its users: it loses nothing and never ends; and what stays in memory, of it and of a dump.
 
+`NETTLP_ENDURANCE=full` dumps 8 GiB and serves a whole day's requests; otherwise a part of each.
+"""
+
+import os
 import random
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from lab.bench import Bench
+from lab.guest import GIB
 from rsp import Client, frame
 
 CYCLES = 1000
@@ -15,6 +21,14 @@ MOST_GROWTH_KIB = 2048
 RUDE_SECONDS = 60
 SETTLE_SECONDS = 30
 ATTEMPTS = 500
+
+FULL = os.environ.get("NETTLP_ENDURANCE") == "full"
+MOST_RESIDENT_KIB = 200_000
+DUMPED_GIB = 8 if FULL else 1
+# A day with a debugger attached: a variable looked at each second; processes, log and backtraces each ten seconds.
+DAY = 24 * 60 * 6
+TENS_OF_SECONDS = DAY if FULL else 100
+LOOKS = 10
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +48,49 @@ def test_a_thousand_users_leave_nothing_behind(bench, figure):
     figure(f"{CYCLES} attach/detach cycles: threads {threads} -> {after[0]}, descriptors {sockets} -> {after[1]}, anonymous memory {memory} -> {after[2]} KiB")
     assert after[:2] == (threads, sockets)
     assert after[2] - memory <= MOST_GROWTH_KIB
+
+
+def test_a_day_of_requests_stays_in_memory(bench, at_rest, figure):
+    pid, looked_at = bench.server.pid, at_rest().symbols["init_task"]
+    readings = []
+    with Client(bench.port, 120) as client:
+        client.attach()
+        for passed in range(TENS_OF_SECONDS):
+            for _ in range(LOOKS):
+                client.monitor("refresh")
+                assert len(client.ask(f"m{looked_at:x},8")) == 16
+            for command in ("ps", "dmesg", "bt 1"):
+                assert client.monitor(command)
+            # The first tenth fills what is remembered: symbols, types, rules of unwinding.
+            if passed in (TENS_OF_SECONDS // 10, TENS_OF_SECONDS // 2):
+                readings.append(resident(pid))
+        stats = client.monitor("stats")
+        client.detach()
+    readings.append(resident(pid))
+    requests = TENS_OF_SECONDS * (LOOKS + 3)
+    figure(
+        f"{requests} requests of a debugger ({TENS_OF_SECONDS / DAY:.1%} of a day): resident and anonymous KiB {readings}, "
+        f"on the link: {stats.strip().splitlines()}"
+    )
+    # The rest are pages of the vmlinux, which the kernel takes back when it needs room.
+    assert max(anonymous for _, anonymous in readings) < MOST_RESIDENT_KIB
+    assert all(last - first <= MOST_GROWTH_KIB for first, last in zip(readings[0], readings[-1]))
+
+
+def test_a_dump_stays_in_memory(at_rest, binary, kernel, tmp_path, figure):
+    rest = at_rest(DUMPED_GIB * GIB)
+    with Bench(binary, rest.ram_file, rest.ram, kernel.vmlinux, addresses=1) as bench:
+        made = tmp_path / "ram"
+        start = time.monotonic()
+        dump = subprocess.Popen(bench.command("dump", "--tags", "64", "--format", "raw", "-o", made, "--quiet"), stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(dump.pid, 0)
+        dump.returncode = os.waitstatus_to_exitcode(status)
+        took, size, disk = time.monotonic() - start, made.stat().st_size, made.stat().st_blocks * 512
+    made.unlink()
+    figure(f"dump of {DUMPED_GIB} GiB: peak resident {usage.ru_maxrss} KiB, {took:.0f} s, {size} bytes, {disk} on disk")
+    assert dump.returncode == 0
+    assert size >= DUMPED_GIB * GIB - (2 << 20)
+    assert 0 < usage.ru_maxrss < MOST_RESIDENT_KIB
 
 
 def test_a_minute_of_random_bytes_does_not_end_the_server(bench):
@@ -94,3 +151,10 @@ def resources(pid: int) -> tuple[int, int, int]:
     # Anonymous only: pages of the mapped vmlinux come and go as the kernel likes.
     memory = next(line for line in (process / "status").read_text().splitlines() if line.startswith("RssAnon:"))
     return len(list((process / "task").iterdir())), len(list((process / "fd").iterdir())), int(memory.split()[1])
+
+
+def resident(pid: int) -> tuple[int, int]:
+    """Resident memory in KiB: all of it, and what is not pages of a file."""
+    lines = [line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    sizes = {words[0]: int(words[1]) for words in lines if words[0] in ("VmRSS:", "RssAnon:")}
+    return sizes["VmRSS:"], sizes["RssAnon:"]

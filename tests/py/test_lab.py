@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from lab import cache, fetch, process
+from lab import bench_link, cache, fetch, process
 from lab.guest import GIB, MIB, Segment, image_arguments, q35_ram, ram_arguments
 
 PARTS = ["vmlinuz", "vmlinux", "config"]
@@ -93,3 +93,16 @@ def test_a_listening_process_is_seen_without_connecting(tmp_path):
     process.wait_bound(child, log, "tcp", ("127.0.0.1", port), 30)
     assert process.stop(child) == -15
     assert log.read_text() == ""
+
+
+def test_the_table_of_figures_is_replaced_and_nothing_else(tmp_path):
+    rows = [bench_link.Row(12, "dump", "MiB/s", 71.32, "one read at a time", 3.91, 18.24), bench_link.Row(12, "attach", "ms", 44.4, "drgn", 5299.0, 119.4, "a note")]
+    copy = tmp_path / "performance.md"
+    before = bench_link.FIGURES.read_text()
+    copy.write_text(before)
+    bench_link.write(copy, bench_link.page(rows, "On a machine."))
+    after = copy.read_text()
+    table = after.split(bench_link.FROM)[1].split(bench_link.TO)[0]
+    assert "| 12 | dump, MiB/s | 71.3 | one read at a time | 3.91 | 18.2 |\n| 12 | attach, ms | 44.4 | drgn | 5299 | 119.4 |" in table
+    assert "On a machine." in table and "* attach at 12 us: a note." in table
+    assert after.replace(table, "") == before.replace(before.split(bench_link.FROM)[1].split(bench_link.TO)[0], "")

@@ -247,6 +247,69 @@ fn where_answers_are_quick_one_that_was_overtaken_is_asked_for_again_soon_and_on
     assert!(third.tag != second.tag && engine.stats().retries == 2);
 }
 
+/// Reads eight places at `start`. The last `first` requests are answered at once, the others when the adapter goes on,
+/// `stall` later. Returns how many were asked again meanwhile.
+fn asked_again_in_a_stall(
+    engine: &mut Engine,
+    start: Instant,
+    stall: Duration,
+    first: usize,
+    stamp: u32,
+) -> u64 {
+    let before = engine.stats().retries;
+    let mut bufs = [[0; 8]; 8];
+    let mut reads: Vec<Read<'_>> =
+        (1..).zip(&mut bufs).map(|(place, buf)| Read::new(PhysAddr::new(place << 12), buf)).collect();
+    let mut batch = engine.batch(&mut reads);
+    let mut sent = Vec::new();
+    for micros in 0..8 {
+        sent.extend(batch.transmit(start + Duration::from_micros(micros)));
+    }
+    let late = sent.split_off(sent.len() - first);
+    let deliver = |batch: &mut Batch<'_, '_, '_>, sent: Vec<Transmit>, stamp: u32, now: Instant| {
+        for (sent, stamp) in sent.into_iter().zip(stamp..) {
+            batch.receive(sent.tag, &answer(&request_of(&sent), 64, stamp)[0], now);
+        }
+    };
+    deliver(&mut batch, late, stamp, start + Duration::from_micros(20));
+    while let Some(at) = batch.deadline().filter(|at| *at < start + stall) {
+        batch.expire(at);
+        sent.extend(std::iter::from_fn(|| batch.transmit(at)));
+    }
+    deliver(&mut batch, sent, stamp + 100, start + stall);
+    assert!(batch.transmit(start + stall).is_none() && batch.is_done());
+    drop(batch);
+    assert!(reads.iter().all(|read| read.result == Ok(()) && is_right(read)));
+    engine.stats().retries - before
+}
+
+/// On a machine that had too much to do, a request in 2,000 was sent twice and none was lost: the adapter's process had
+/// stood still for more than the 10 ms that were waited, between the answer to a later request and that to an earlier.
+#[test]
+fn an_adapter_that_stands_still_is_not_asked_again_and_again() {
+    let start = Instant::now();
+    let mut engine = used_to_quick_answers(32, 1, start);
+    let stall = Duration::from_millis(40);
+    let at = |nth: u32| start + stall * (5 * nth);
+    assert_eq!(
+        asked_again_in_a_stall(&mut engine, at(1), stall, 2, 1000),
+        0,
+        "two later answers prove nothing"
+    );
+    assert_eq!(
+        asked_again_in_a_stall(&mut engine, at(2), stall, 3, 2000),
+        0,
+        "and it is known to be slow now"
+    );
+    let rested = at(3) + Duration::from_secs(5);
+    (0..20).for_each(|_| engine.pace.answered(rested, Duration::from_micros(20)));
+    assert_eq!(asked_again_in_a_stall(&mut engine, rested, stall, 3, 3000), 5, "long ago, five seem lost");
+    for (nth, stamp) in [(1_u32, 4000), (2, 5000), (3, 6000)] {
+        let now = rested + stall * (5 * nth);
+        assert_eq!(asked_again_in_a_stall(&mut engine, now, stall, 3, stamp), 0, "but their answers came");
+    }
+}
+
 #[test]
 fn without_a_tag_to_spare_a_request_is_waited_for_to_the_end() {
     let start = Instant::now();

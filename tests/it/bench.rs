@@ -1,0 +1,75 @@
+//! `bench` says everything it measures, in figures. How large they are is the machine's affair.
+
+use std::{fs, process::Command};
+
+use assert_cmd::prelude::*;
+use nettlp_gdb::{
+    machine::{Description, Machine},
+    mem::PhysMem,
+};
+
+/// What is measured at each latency, and against what.
+const ROWS: [(&str, &str); 5] = [
+    ("dump", "one read at a time"),
+    ("random 8-byte reads", "one read at a time"),
+    ("attach", "one read at a time"),
+    ("ps, attached", "one member at a time"),
+    ("dmesg, attached", "one read at a time"),
+];
+const CEILING: (&str, &str) = ("dump", "bare UDP loop, same datagrams");
+
+#[test]
+fn every_row_is_there_and_every_figure_is_one() {
+    let machine = Machine::build(&Description::demo()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: Vec<u8>| {
+        let path = directory.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let mut command = Command::cargo_bin("nettlp-gdb").unwrap();
+    command.args([
+        "bench",
+        "--json",
+        "--rounds",
+        "1",
+        "--transfer",
+        "1M",
+        "--latency-us",
+        "0",
+        "--latency-us",
+        "50",
+    ]);
+    command.args(["--vmlinux", &file("vmlinux", machine.vmlinux().unwrap())]).env_remove("RUST_LOG");
+    for range in machine.memory().ram() {
+        let mut bytes = vec![0; usize::try_from(range.len()).unwrap()];
+        machine.memory().read(range.start, &mut bytes).unwrap();
+        let start = range.start;
+        command.arg("--image").arg(format!("{}@{start}", file(&start.to_string(), bytes)));
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let rows: Vec<serde_json::Value> = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect();
+    let found: Vec<(u64, &str, &str)> = rows
+        .iter()
+        .map(|row| {
+            let text = |key: &str| row[key].as_str().unwrap();
+            (row["latency_us"].as_u64().unwrap(), text("what"), text("against"))
+        })
+        .collect();
+    let mut wanted: Vec<_> =
+        [0, 50].into_iter().flat_map(|us| ROWS.map(|(what, against)| (us, what, against))).collect();
+    wanted.insert(1, (0, CEILING.0, CEILING.1));
+    assert_eq!(found, wanted);
+    for row in &rows {
+        for key in ["ours", "theirs", "ratio"] {
+            let figure = row[key].as_f64().unwrap_or(f64::NAN);
+            assert!(figure.is_finite() && figure > 0.0, "{key} of {row}");
+        }
+    }
+}
