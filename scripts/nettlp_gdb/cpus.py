@@ -1,6 +1,6 @@
 """lx-cpus, and which CPU a GDB thread is."""
 
-from typing import List
+from typing import List, Optional
 
 import gdb
 
@@ -11,6 +11,27 @@ from .core.errors import TargetError
 
 #: nettlp-gdb serve gives the thread of CPU n the id that follows this one by n; tasks have their pid as id
 _SERVER_CPU_ID = 10_000_000
+#: and the idle task of a CPU that is busy this one by n
+_SERVER_IDLE_ID = 20_000_000
+
+
+def is_cpu(tid: int) -> bool:
+    """Whether the server's thread with this id is what a CPU runs."""
+    return _SERVER_CPU_ID <= tid < _SERVER_IDLE_ID
+
+
+def thread_of(pid: int, cpu: Optional[int], on_cpu: bool) -> int:
+    """The id the server gives the thread of a task."""
+    if on_cpu:
+        return _SERVER_CPU_ID + (cpu or 0)
+    return pid if pid != 0 else _SERVER_IDLE_ID + (cpu or 0)
+
+
+def question(tid: int) -> str:
+    """What `monitor bt` is to be asked for the server's thread with this id."""
+    if is_cpu(tid):
+        return "cpus"
+    return str(tid if tid < _SERVER_CPU_ID else 0)
 
 
 def of_mask(name: str) -> List[int]:

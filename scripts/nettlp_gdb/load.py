@@ -1,12 +1,13 @@
 """Makes the commands known to GDB. They are named here, once; each module defines its own."""
 
 # Importing a subsystem notes its commands.
-from . import bt, command, cpus, dmesg, modules, mounts, percpu, process, tasks, version  # noqa: F401
+from . import bt, command, cpus, dmesg, modules, mounts, percpu, process, tasks, unwind, version  # noqa: F401
 
 
 def load() -> None:
     """Registers all commands and functions, and says which of them somebody else provides."""
     present = command.register()
+    unwind.register()
     if present:
         command.warn(f"GDB has these already, left in place: {', '.join(present)}")
     if "lx-symbols" in present:

@@ -33,7 +33,7 @@ const COMMANDS: &[Command] = &[
         run: ps,
     },
     Command {
-        usage: "bt [PID]",
+        usage: "bt [PID|cpus|all] [json]",
         about: "the functions a thread is in, or those the CPUs were in when the machine died",
         run: bt,
     },
@@ -115,16 +115,31 @@ fn ps(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), 
 }
 
 fn bt(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
-    let which = match args {
-        [] => Which::Cpus,
+    let (of, json) = match args {
+        [of @ .., "json"] => (of, true),
+        _ => (args, false),
+    };
+    let which = match of {
+        [] | ["cpus"] => Which::Cpus,
+        ["all"] => Which::All,
         [pid] => Which::Pid(pid.parse().map_err(|_| MonitorError::Arguments)?),
         _ => return Err(MonitorError::Arguments),
     };
-    let found = bt::read(&session.kernel, which, session.lines())?;
+    // A program that asks has the lines itself.
+    let lines = if json { None } else { session.lines() };
+    let found = bt::read(&session.kernel, which, lines)?;
     if found.tasks.is_empty() && found.torn.is_none() {
         return Err(MonitorError::Failed(render::no_such_task(which)));
     }
-    render::backtraces(out, &found.tasks)?;
+    if json {
+        for task in &found.tasks {
+            let line =
+                serde_json::to_string(task).map_err(|error| MonitorError::Failed(error.to_string()))?;
+            writeln!(out, "{line}")?;
+        }
+    } else {
+        render::backtraces(out, &found.tasks)?;
+    }
     found.torn.map_or(Ok(()), |error| Err(MonitorError::Incomplete(error)))
 }
 

@@ -48,6 +48,8 @@ pub struct Call {
     pub offset: Option<u64>,
     /// Where execution goes on in it.
     pub address: VirtAddr,
+    /// Its stack pointer; that of an inlined one is the next line's.
+    pub sp: Option<VirtAddr>,
     /// Its module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
@@ -314,6 +316,7 @@ impl Names<'_> {
                 function: own.map(|place: &Place| place.function.clone()).or(source.function),
                 offset: own.map(|place| place.offset.wrapping_add(behind)),
                 address: frame.address,
+                sp: frame.registers.rsp.map(VirtAddr::new),
                 module: place.as_ref().and_then(|place| place.module.clone()),
                 inlined,
                 file: source.file,

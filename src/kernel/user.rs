@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 pub use absence::{Absence, Absent, Entry};
 
-use super::{Kernel, KernelError, mm::Mm, vma};
+use super::{Kernel, KernelError, batch, mm::Mm, vma};
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     paging::{Translation, VirtError, VirtOp},
@@ -171,6 +171,28 @@ fn is_user(kernel: &Kernel, range: &UserRange) -> Result<(), KernelError> {
     }
     let reason = format!("{} bytes from there are not user space", range.len);
     Err(KernelError::Inconsistent { step: STEP, addr: range.start, reason })
+}
+
+/// Physical addresses of the top-level page tables of the tasks at `tasks` (addresses of `task_struct`): what `CR3`
+/// points to while one executes in the kernel. `None` of a kernel thread, which borrows whatever was there before it, and
+/// of one whose table cannot be found. Two batches, whatever the number of tasks.
+pub fn roots(kernel: &Kernel, tasks: &[VirtAddr]) -> Vec<Option<PhysAddr>> {
+    let members = kernel.types("page tables of processes").ok().and_then(|types| {
+        Some((types.field("task_struct", "mm").ok()?.offset, types.field("mm_struct", "pgd").ok()?.offset))
+    });
+    let Some((mm, pgd)) = members else { return vec![None; tasks.len()] };
+    let word = |bytes: Result<Vec<u8>, VirtError>| {
+        let word = u64::from_le_bytes(bytes.ok()?.try_into().ok()?);
+        (word != 0).then(|| VirtAddr::new(word))
+    };
+    let fetch = |places: &[VirtAddr]| batch::fetch(kernel, places, 8).into_iter().map(word);
+    let places: Vec<VirtAddr> = tasks.iter().map(|task| task.wrapping_add(mm)).collect();
+    let mms: Vec<Option<VirtAddr>> = fetch(&places).collect();
+    let places: Vec<VirtAddr> = mms.iter().flatten().map(|mm| mm.wrapping_add(pgd)).collect();
+    let mut known = HashMap::new();
+    let mut found =
+        fetch(&places).map(|pgd| root(kernel, pgd?, &mut known).ok()).collect::<Vec<_>>().into_iter();
+    mms.iter().map(|mm| mm.and_then(|_| found.next()?)).collect()
 }
 
 /// Physical address of a top-level table. It lies in the direct map, which is linear.

@@ -215,6 +215,16 @@ impl Description {
         let times = (0_u64..).map(|number| number * number * 9_071_000);
         times.zip(&texts).map(|(ts, text)| line(ts, 6, text)).collect()
     }
+
+    /// With `count` further tasks that sleep, one in four of them a process, from pid 1000 on.
+    #[must_use]
+    pub fn crowded(mut self, count: u32) -> Self {
+        self.tasks.extend((1000..).take(count as usize).map(|pid| match pid % 4 {
+            0 => user(pid, 1, "worker", 33, EPOLL, &["worker", "--daemon"]),
+            _ => kernel(pid, 2, &format!("kworker/u4:{pid}"), WORKER),
+        }));
+        self
+    }
 }
 
 pub(super) fn ram(ranges: &[(u64, u64)]) -> Vec<PhysRange> {

@@ -8,7 +8,13 @@ from drgn.helpers.linux.pid import for_each_task
 # What gcc appends to the parts of a function; DWARF, which drgn goes by, knows the whole.
 _PART = re.compile(r"\.(cold|isra|constprop|part)\b.*")
 # The kernel's own table has a second name for the part of the entry code behind the switch of stacks.
-_LABELS = {"entry_SYSCALL_64_after_hwframe": "entry_SYSCALL_64", "secondary_startup_64_no_verify": "secondary_startup_64"}
+_LABELS = {
+    "entry_SYSCALL_64_after_hwframe": "entry_SYSCALL_64",
+    "secondary_startup_64_no_verify": "secondary_startup_64",
+    # Names of one place, in 5.10.
+    "asm_call_sysvec_on_stack": "asm_call_on_stack",
+    "asm_call_irq_on_stack": "asm_call_on_stack",
+}
 _CONSOLE = re.compile(r"\[ *\d+\.\d+\]  (\? )?([\w.]+)\+0x[0-9a-f]+/0x[0-9a-f]+")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import backtraces
 import oracle
 import pytest
+import thread_list
 import truth
 from lab import debugger, initramfs, kernels, modules
 from lab.bench import Bench, run
@@ -37,6 +38,8 @@ QUESTIONS = [
     "info symbol fat_get_cluster+9",
     "x/2i fat_get_cluster",
 ]
+# Whose answers differ with what is known of source and arguments.
+OF_THREADS = ["p $lx_current().pid", "info threads", "thread apply all bt"]
 
 
 @dataclass
@@ -115,7 +118,7 @@ def matrix(request, binary, threads, pages, loaded_scripts, tmp_path_factory) ->
             def answers() -> tuple:
                 ours = loaded_scripts["ours"]
                 gdb = {
-                    what: debugger.ask(bench.vmlinux, bench.port, QUESTIONS, scripts=ours)
+                    what: debugger.ask(bench.vmlinux, bench.port, QUESTIONS + OF_THREADS, scripts=ours)
                     for what, bench in benches.items()
                 }
                 ps = {what: lines(bench.run("ps", "--threads", "--json")) for what, bench in benches.items()}
@@ -194,9 +197,32 @@ def test_gdb_shows_the_guests_log(said, what):
     assert truth.same_log(truth.log_lines(said.gdb[what][1].splitlines()), said.log)
 
 
+@both
+def test_every_task_is_a_thread(said, what):
+    _, listed, traces = said.gdb[what][len(QUESTIONS) :]
+    shown = thread_list.listed(listed)
+    cpus, others = shown[:2], shown[2:]
+    assert [(thread.tid, thread.number) for thread in cpus] == [(thread_list.OF_CPU, 1), (thread_list.OF_CPU + 1, 2)]
+    idle = {(0, thread.name) for thread in shown if thread.pid == 0}
+    assert {(thread.pid, thread.name) for thread in shown} == said.tasks | idle
+    assert len(shown) == len(said.tasks | idle)
+    assert all(thread.tid == thread.pid for thread in others if thread.pid != 0)
+    # An error would have ended it; what runs on a live host has no backtrace.
+    assert thread_list.traces(traces).keys() == {thread.number for thread in shown}
+    known = ("#", "Thread ", "Backtrace stopped: not enough registers")
+    assert [line for line in traces.splitlines() if line and not line.startswith(known)] == []
+
+
+@both
+def test_the_kernels_current_task_is_the_first_threads(said, what):
+    current, listed, _ = said.gdb[what][len(QUESTIONS) :]
+    assert int(current.split()[-1]) == thread_list.listed(listed)[0].pid
+
+
 def test_gdb_answers_alike_without_a_vmlinux(said):
-    assert said.gdb["nothing"][2:] == said.gdb["vmlinux"][2:]
-    assert "Cannot access" not in "".join(said.gdb["nothing"])
+    alike = slice(2, len(QUESTIONS))
+    assert said.gdb["nothing"][alike] == said.gdb["vmlinux"][alike]
+    assert "Cannot access" not in "".join(said.gdb["nothing"][: len(QUESTIONS)])
 
 
 def test_gdb_knows_the_modules(matrix, said):
@@ -251,6 +277,19 @@ def test_the_other_cpu_was_stopped(matrix, what):
     interrupted = [call["found_by"] for call in stopped["frames"]].index("pt_regs")
     assert stopped["frames"][interrupted - 1]["function"] == "asm_sysvec_reboot"
     assert stopped["frames"][interrupted]["registers"]["rip"]
+
+
+@both
+def test_gdbs_own_bt_of_the_cpus_is_the_consoles_and_ours(matrix, what):
+    _, listed, traces = matrix.states["panicked"].gdb[what][len(QUESTIONS) :]
+    traces = thread_list.traces(traces)
+    for thread, task in zip(thread_list.listed(listed), matrix.dead[what]):
+        names = [backtraces.function(name) for name in traces[thread.number]]
+        wanted = backtraces.ours({**task, "user": None})
+        assert thread_list.in_order(wanted, names), (wanted, names)
+        if "panicked here" in thread.detail:
+            assert thread_list.in_order(backtraces.from_panic(backtraces.console(matrix.console)), names)
+    assert "panicked here" in listed
 
 
 @pytest.mark.parametrize("what", ["maps", "cmdline", "environ", "files"])

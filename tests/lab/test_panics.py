@@ -7,7 +7,10 @@ import time
 from pathlib import Path
 
 import backtraces
-from lab.bench import run
+import thread_list
+from lab import debugger
+from lab.bench import Bench, run
+from lab.demo import SCRIPTS
 from lab.guest import PANICKED, Guest, Machine, image_arguments
 
 # cli; jmp .
@@ -37,6 +40,14 @@ def what_the_cpus_did(guest: Guest, binary: Path) -> list[dict]:
     return [json.loads(line) for line in shown.splitlines()]
 
 
+def what_gdb_shows(guest: Guest, binary: Path) -> list[str]:
+    """gdb's `bt` of the CPU that panicked, with nothing given but our scripts."""
+    with Bench(binary, guest.ram_file, guest.ram, None) as bench:
+        listed, traces = debugger.ask(None, bench.port, ["info threads", "thread apply all bt"], scripts=SCRIPTS)
+    (dead,) = [thread for thread in thread_list.listed(listed) if "panicked here" in thread.detail]
+    return [backtraces.function(name) for name in thread_list.traces(traces)[dead.number]]
+
+
 def of_the_panic(tasks: list[dict]) -> dict:
     (dead,) = [task for task in tasks if "panic" in backtraces.ours(task)]
     return dead
@@ -50,6 +61,7 @@ def test_a_null_pointer_called(kernel, binary, archive):
         guest.send("echo c > /proc/sysrq-trigger")
         console = panicked(guest, start)
         dead = of_the_panic(what_the_cpus_did(guest, binary))
+        shown = what_gdb_shows(guest, binary)
     names = backtraces.ours(dead)
     assert names[0] == "panic" and names[1] == "oops_end" and "exc_page_fault" in names, names
     fault = [call["found_by"] for call in dead["frames"]].index("pt_regs")
@@ -58,6 +70,7 @@ def test_a_null_pointer_called(kernel, binary, archive):
     outside = backtraces.console(console)
     assert len(outside) > 5 and names[fault + 1 : -1] == outside
     assert dead["incomplete"] is None
+    assert thread_list.in_order(outside, shown) and "exc_page_fault" in shown, shown
 
 
 def test_a_hung_cpu_is_found_by_an_nmi(kernel, binary, archive):
@@ -71,12 +84,14 @@ def test_a_hung_cpu_is_found_by_an_nmi(kernel, binary, archive):
         guest.qmp("inject-nmi")
         console = panicked(guest, start)
         tasks = what_the_cpus_did(guest, binary)
+        gdbs = what_gdb_shows(guest, binary)
     dead = of_the_panic(tasks)
     shown = backtraces.from_panic(backtraces.console(console))
     assert "nmi_panic" in shown
     # The console shows what was interrupted by its registers, and not among the calls.
     called = {**dead, "frames": [call for call in dead["frames"] if call["found_by"] != "pt_regs"], "user": None}
     assert backtraces.from_panic(backtraces.ours(called)) == shown
+    assert thread_list.in_order(shown, gdbs), gdbs
     # Whichever CPU panicked, the one that hung shows where.
     (hung,) = [task for task in tasks if task["comm"] == "lab-shell" and "sysrq_handle_crash" in backtraces.ours(task)]
     place = [call["found_by"] for call in hung["frames"]].index("pt_regs")

@@ -5,17 +5,18 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context;
 
 use crate::{
     cli::{Outcome, out},
-    emulator::{self, Emulator, ReadOnly},
+    emulator::{self, Emulator, Faults, ReadOnly},
     gdb::{self, Listen, Server},
     kernel::UserMemory,
     link,
-    machine::Machine,
+    machine::{Description, Machine},
     mem::cache::Validity,
     session::{self, Session, Source},
 };
@@ -27,6 +28,9 @@ fn addresses() -> [IpAddr; 2] {
     [1, 2].map(|host| Ipv4Addr::new(127, high | 0x80, low, host).into())
 }
 
+/// What fits the machine's RAM.
+const MOST_TASKS: i64 = 30_000;
+
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     /// Where to wait for gdb: HOST:PORT or unix:PATH
@@ -37,6 +41,14 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "FILE")]
     vmlinux: Option<PathBuf>,
 
+    /// Further tasks, which sleep, to see what a crowded host costs
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=MOST_TASKS))]
+    tasks: u32,
+
+    /// Time before each completion, in microseconds; hardware takes 12
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    latency_us: u64,
+
     /// End when the first client detaches
     #[arg(long)]
     once: bool,
@@ -45,7 +57,7 @@ pub(in crate::cli) struct Args {
 pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let options = gdb::Options { once: args.once, ..gdb::Options::new(args.listen.clone()) };
     let server = Server::bind(options)?;
-    let machine = Machine::demo()?;
+    let machine = Machine::build(&Description::demo().crowded(args.tasks))?;
     let vmlinux =
         args.vmlinux.clone().unwrap_or_else(|| std::env::temp_dir().join("nettlp-gdb-demo-vmlinux"));
     std::fs::write(&vmlinux, machine.vmlinux()?)
@@ -53,7 +65,8 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
 
     let [adapter, local] = addresses();
     let requester = "1b:00.0".parse()?;
-    let config = emulator::Config { ip: adapter, requester, ..emulator::Config::default() };
+    let faults = Faults { latency: Duration::from_micros(args.latency_us), ..Faults::default() };
+    let config = emulator::Config { ip: adapter, requester, faults, ..emulator::Config::default() };
     let _adapter = Emulator::start(config, Arc::new(ReadOnly(machine.memory())))?;
     let mut link = link::Config::new(adapter);
     link.local = Some(local);

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use crate::{
-    addr::VirtAddr,
+    addr::{PhysAddr, VirtAddr},
     gdb::{Gone, Register, Registers, TaskId},
     kernel::{
         Kernel,
@@ -12,6 +12,7 @@ use crate::{
         registers::{Registers as Known, SavedRegisters},
         task::{Task, Tasks},
         unwind::Unwinder,
+        user,
     },
     paging::{Levels, VirtOp},
     session::{OnStacks, Session},
@@ -34,15 +35,20 @@ fn proved_cr4(kernel: &Kernel) -> u64 {
     }
 }
 
-/// Registers that every CPU has as long as this kernel runs. Of CR0, CR4 and EFER these are the bits that are
-/// sure; CR3 is the kernel's own table, whose upper half every process' table shares.
+/// Registers that every CPU has as long as this kernel runs: the bits of CR0, CR4 and EFER that are sure.
 pub(super) fn of_any_cpu(kernel: &Kernel) -> Registers {
     let mut registers = Registers::default();
     registers.set(Register::Cr0, CR0);
-    registers.set(Register::Cr3, kernel.map.root.raw());
     registers.set(Register::Cr4, proved_cr4(kernel));
     registers.set(Register::Efer, EFER_LONG_MODE);
     registers
+}
+
+/// CR3 of a CPU that runs the process whose table is `own`. One that runs a kernel thread has the table of some process
+/// before it; which, does not matter to whoever translates with it, and the kernel's own is shown: their upper halves are
+/// the same. Without the process-context identifier (PCID).
+pub(super) fn cr3(kernel: &Kernel, own: Option<PhysAddr>) -> u64 {
+    own.unwrap_or(kernel.map.root).raw()
 }
 
 /// CR4 as the kernel last wrote it on each CPU: `cpu_tlbstate.cr4` (`arch/x86/include/asm/tlbflush.h`), where
@@ -65,10 +71,11 @@ pub(super) fn cr4(kernel: &Kernel, cpus: &[Cpu]) -> Vec<Option<u64>> {
 }
 
 /// The registers of tasks that were on no CPU: what they left on their stacks, and the page table they use. Of one that
-/// runs by now nothing but that is known.
+/// runs by now nothing but that is known, and of a kernel thread no page table: it has none until it runs.
 pub(super) fn of_tasks(session: &Session, tasks: &[TaskId]) -> Vec<Result<Registers, Gone>> {
     let kernel = &*session.kernel;
     let addrs: Vec<VirtAddr> = tasks.iter().map(|task| task.addr).collect();
+    let roots = user::roots(kernel, &addrs);
     let saved = match SavedRegisters::resolve(kernel) {
         Ok(registers) => registers.of(kernel, &addrs),
         Err(error) => {
@@ -83,12 +90,15 @@ pub(super) fn of_tasks(session: &Session, tasks: &[TaskId]) -> Vec<Result<Regist
         Err(_) => vec![true; tasks.len()],
     };
     let saved = saved.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-    let each = tasks.iter().zip(saved).zip(there);
-    each.map(|((task, saved), there)| {
+    let each = tasks.iter().zip(saved).zip(there).zip(roots);
+    each.map(|(((task, saved), there), root)| {
         if !there {
             return Err(Gone);
         }
         let mut registers = of_any_cpu(kernel);
+        if let Some(root) = root {
+            registers.set(Register::Cr3, root.raw());
+        }
         match saved {
             Some(Ok(Some(asleep))) => take(&mut registers, &asleep.registers),
             Some(Ok(None)) | None => {}

@@ -11,6 +11,7 @@ use crate::{
         halted::Halted,
         percpu::{self, Cpu},
         task::{Scope, Task, TaskList, Tasks},
+        user,
     },
     session::Session,
 };
@@ -37,12 +38,14 @@ pub(super) fn threads(session: &Session, shown: &Shown) -> Vec<Thread> {
 fn of_cpus(session: &Session, cpus: &[Cpu]) -> Vec<Thread> {
     let kernel = &session.kernel;
     if cpus.is_empty() {
+        let mut registers = registers::of_any_cpu(kernel);
+        registers.set(Register::Cr3, registers::cr3(kernel, None));
         return vec![Thread {
             tid: tid::of_cpu(0),
             name: "kernel".to_owned(),
             detail: "CPUs unknown".to_owned(),
             cpu: None,
-            registers: registers::of_any_cpu(kernel),
+            registers,
             asleep: None,
             task: None,
         }];
@@ -64,9 +67,11 @@ fn of_cpus(session: &Session, cpus: &[Cpu]) -> Vec<Thread> {
         _ => vec![None; cpus.len()],
     };
     let cr4 = registers::cr4(kernel, cpus);
+    let roots = user::roots(kernel, &currents);
     let mut threads = Vec::with_capacity(cpus.len());
-    for (((cpu, task), cr4), on_stack) in cpus.iter().zip(tasks).zip(cr4).zip(on_stacks) {
+    for ((((cpu, task), cr4), on_stack), root) in cpus.iter().zip(tasks).zip(cr4).zip(on_stacks).zip(roots) {
         let mut thread = of_cpu(kernel, cpu, task, cr4);
+        thread.registers.set(Register::Cr3, registers::cr3(kernel, root));
         if panicked == Some(cpu.number) {
             thread.detail.push_str(", panicked here");
         }

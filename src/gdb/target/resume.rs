@@ -110,6 +110,12 @@ impl GdbTarget {
 
     /// Why the client's wish cannot be granted, if it cannot.
     fn refused_resume(&self) -> Option<String> {
+        if let Some(addr) = self.watches.of_a_process() {
+            return Some(format!(
+                "nettlp-gdb cannot watch {addr}: it is an address of a process, and GDB does not say whose. What it is in \
+                 physical memory, `monitor translate {addr} PID` tells; the kernel's direct map of that can be watched.\n"
+            ));
+        }
         let breakpoints = self.breakpoints.count();
         if self.resume.step {
             return Some(

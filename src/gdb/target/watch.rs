@@ -74,6 +74,11 @@ impl Watches {
             .position(|watched| (watched.addr, watched.len as u64, watched.kind) == (addr, len, kind))
     }
 
+    /// A range in the lower half, where addresses are those of processes.
+    pub(super) fn of_a_process(&self) -> Option<VirtAddr> {
+        self.0.iter().map(|watched| watched.addr).find(|addr| addr.raw() >> 63 == 0)
+    }
+
     pub(super) fn ranges(&self) -> usize {
         self.0.len()
     }
@@ -164,5 +169,6 @@ mod tests {
         assert!(watches.remove(0, 8, WatchKind::Write) && !watches.remove(0, 8, WatchKind::Write));
         assert!(!watches.add(0x1000, MOST_BYTES, WatchKind::Write));
         assert!(watches.add(0x1000, 8, WatchKind::ReadWrite));
+        assert_eq!(watches.of_a_process(), Some(VirtAddr::new(8)));
     }
 }

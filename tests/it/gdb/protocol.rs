@@ -300,10 +300,22 @@ fn a_change_of_watched_memory_is_a_stop() {
 #[test]
 fn memory_that_cannot_be_read_ends_the_watch_with_the_reason() {
     let (_server, mut client) = attached(FakeHost::new());
+    assert_eq!(client.ask("Z2,ffff800000000010,8"), "OK");
+    client.raw(&frame(b"vCont;c"));
+    let text = client.console_until("T00thread:989680;");
+    assert!(
+        text.starts_with("Watching ends: ") && text.contains("virtual address 0xffff800000000010"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_address_of_a_process_is_not_watched() {
+    let (_server, mut client) = attached(FakeHost::new());
     assert_eq!(client.ask("Z2,10,8"), "OK");
     client.raw(&frame(b"vCont;c"));
     let text = client.console_until("T00thread:989680;");
-    assert!(text.starts_with("Watching ends: ") && text.contains("virtual address 0x10"), "{text}");
+    assert!(text.starts_with("nettlp-gdb cannot watch 0x10: it is an address of a process"), "{text}");
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::{fs::File, io::Write as _, os::unix::fs::FileExt as _, path::Path, sync::Arc};
 
 use nettlp_gdb::{
-    gdb::Server,
+    addr::VirtAddr,
+    gdb::{Host, Register, Server, Shown, TaskId},
     machine::{Description, Machine, PerCpu},
-    mem::{PhysMem as _, cache::Validity},
+    mem::{PhysMem as _, cache::Validity, stats::Counts},
     session::{Options, Session, Source, debug_file},
     synth::{SymbolFile, build_id},
     vmlinux::Vmlinux,
@@ -25,9 +26,13 @@ fn debug(machine: &Machine, commands: &[&str]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let vmlinux = directory.path().join("vmlinux");
     write_vmlinux(machine, &vmlinux);
+    debug_session(open(machine, &vmlinux), Some(&vmlinux), &[], commands)
+}
+
+fn open(machine: &Machine, vmlinux: &Path) -> Session {
     let options = Options {
         source: Source::Memory(machine.memory()),
-        vmlinux: Some(vmlinux.clone()),
+        vmlinux: Some(vmlinux.to_owned()),
         known: nettlp_gdb::profile::Kernel::default(),
         ram: Vec::new(),
         forbidden: Vec::new(),
@@ -35,7 +40,7 @@ fn debug(machine: &Machine, commands: &[&str]) -> String {
         validity: Validity::Stop,
         user_memory: nettlp_gdb::kernel::UserMemory::All,
     };
-    debug_session(Session::open(options, &|_| ()).unwrap(), Some(&vmlinux), &[], commands)
+    Session::open(options, &|_| ()).unwrap()
 }
 
 fn debug_session(session: Session, file: Option<&Path>, first: &[&str], commands: &[&str]) -> String {
@@ -153,6 +158,64 @@ fn every_task_is_a_thread_and_sleeps_where_it_does() {
     );
 }
 
+#[test]
+fn a_sleeping_process_has_its_own_page_table_and_a_kernel_thread_none() {
+    let machine = Machine::demo().unwrap();
+    let truth = machine.truth();
+    let directory = tempfile::tempdir().unwrap();
+    let vmlinux = directory.path().join("vmlinux");
+    write_vmlinux(&machine, &vmlinux);
+    let session = open(&machine, &vmlinux);
+    let pointer = |addr: VirtAddr, ty, member| {
+        let types = session.kernel.types("members").unwrap();
+        let place = addr.wrapping_add(types.field(ty, member).unwrap().offset);
+        VirtAddr::new(session.kernel.memory.read_u64(place).unwrap())
+    };
+    let asleep: Vec<_> = truth.tasks.iter().filter(|task| task.running_on.is_none()).collect();
+    let ids: Vec<TaskId> =
+        asleep.iter().map(|task| TaskId { addr: task.addr, pid: task.pid as i32 }).collect();
+    let shown = Host::registers(&session, &ids);
+    for (task, registers) in asleep.iter().zip(shown) {
+        let expected = (!task.kernel_thread).then(|| {
+            let pgd = pointer(pointer(task.addr, "task_struct", "mm"), "mm_struct", "pgd");
+            pgd.wrapping_offset_from(truth.bases.page_offset)
+        });
+        assert_eq!(registers.unwrap().get(Register::Cr3), expected, "{}", task.comm);
+    }
+    assert!(asleep.iter().any(|task| task.kernel_thread) && asleep.iter().any(|task| !task.kernel_thread));
+}
+
+/// What showing every thread with its registers costs on a machine with so many further tasks.
+fn cost_of_threads(count: u32) -> Counts {
+    let machine = Machine::build(&Description::demo().crowded(count)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let vmlinux = directory.path().join("vmlinux");
+    write_vmlinux(&machine, &vmlinux);
+    let session = open(&machine, &vmlinux);
+    Host::refresh(&session);
+    let before = session.counts();
+    let threads = Host::threads(&session, &Shown::All);
+    assert_eq!(threads.len(), machine.truth().tasks.len() + 1, "and the second idle task");
+    let asleep: Vec<TaskId> = threads.iter().filter_map(|thread| thread.asleep).collect();
+    let known = Host::registers(&session, &asleep);
+    assert!(known.into_iter().all(|registers| registers.unwrap().get(Register::Rip).is_some()));
+    let after = session.counts();
+    Counts {
+        batches: after.batches - before.batches,
+        requests: after.requests - before.requests,
+        bytes: after.bytes - before.bytes,
+        failures: after.failures - before.failures,
+    }
+}
+
+#[test]
+fn further_tasks_cost_bytes_and_no_round_trips() {
+    let [few, many] = [200, 400].map(cost_of_threads);
+    assert!(many.batches <= few.batches + 4, "{few}; {many}");
+    assert!(many.requests - few.requests <= 200 * 16, "{few}; {many}");
+    assert!(many.bytes - few.bytes <= 200 * (12 << 10), "{few}; {many}");
+}
+
 /// The debug file is found by build id on GDB's machine; per-CPU symbols stay where they were linked.
 #[test]
 fn a_gdb_that_finds_the_debug_file_itself() {
@@ -206,12 +269,22 @@ fn a_gdb_that_finds_the_debug_file_itself() {
 #[test]
 fn a_panicked_machine() {
     let machine = Machine::build(&Description::demo().panicked()).unwrap();
-    let text =
-        debug(&machine, &["info threads", "monitor dmesg 5", "monitor ps", "monitor translate linux_banner"]);
+    let text = debug(
+        &machine,
+        &[
+            "info threads",
+            "monitor dmesg 5",
+            "monitor ps",
+            "monitor translate linux_banner",
+            "monitor bt cpus json",
+        ],
+    );
     let mut expected = vec![
         "(CPU 0, offline, pid ".to_owned(),
         "\"bash\" (CPU 1, pid 871, R, panicked here, found on its stack)".to_owned(),
         "Kernel panic - not syncing".to_owned(),
+        "{\"pid\":871,\"comm\":\"bash\",\"cpu\":1,".to_owned(),
+        "\"sp\":\"0x".to_owned(),
     ];
     let processes = machine.truth().tasks.iter().filter(|task| task.pid == task.tgid);
     expected.extend(processes.map(|task| format!(" {} {}\n", task.state.letter(), task.comm)));
