@@ -10,7 +10,7 @@ OF_IDLE = 20_000_000
 _ROW = re.compile(r'^[* ] (\d+) +Thread (\d+) "(.*)" \((.*?)\) +(?:0x|\w)', re.MULTILINE)
 _PID = re.compile(r"\bpid (\d+)\b")
 _TRACE = re.compile(r"^Thread (\d+) \(Thread ", re.MULTILINE)
-_FRAME = re.compile(r"^#\d+ +(?:0x[0-9a-f]+ in )?([\w.?]+) \(", re.MULTILINE)
+_FRAME = re.compile(r"^#\d+ +(?:0x[0-9a-f]+ in )?([\w.?]+)(?:\[cold\])? \(", re.MULTILINE)
 
 
 class Thread(NamedTuple):
