@@ -144,8 +144,25 @@ impl Section {
 }
 
 enum Bytes {
-    Map(Mmap),
+    Map(File, Mmap),
     Owned(Vec<u8>),
+}
+
+impl Bytes {
+    fn map(file: File) -> io::Result<Self> {
+        #[expect(unsafe_code, reason = "a memory map")]
+        // SAFETY: the file is a build product that nobody writes while it is debugged; if somebody truncates it
+        // all the same, the process gets SIGBUS, as any debugger that maps its symbol file does.
+        let map = unsafe { Mmap::map(&file) }?;
+        Ok(Self::Map(file, map))
+    }
+
+    fn get(&self) -> &[u8] {
+        match self {
+            Self::Map(_, map) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
 }
 
 /// An opened vmlinux.
@@ -186,11 +203,30 @@ impl Vmlinux {
         if metadata.len() == 0 {
             return Self::parse(path, Bytes::Owned(Vec::new()));
         }
-        #[expect(unsafe_code, reason = "a memory map")]
-        // SAFETY: the file is a build product that nobody writes while it is debugged; if somebody truncates it
-        // all the same, the process gets SIGBUS, as any debugger that maps its symbol file does.
-        let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
-        Self::parse(path, Bytes::Map(map))
+        Self::parse(path, Bytes::map(file).map_err(failed)?)
+    }
+
+    /// The same file in a mapping of its own, for those who read much of it once: the pages they touch stop being
+    /// this process' memory when it is dropped. The file itself where that cannot be had.
+    #[must_use]
+    pub fn for_one_pass(self: &Arc<Self>) -> Arc<Self> {
+        let again = match &self.bytes {
+            Bytes::Map(file, _) if !self.relocatable => file.try_clone().and_then(Bytes::map),
+            _ => return Arc::clone(self),
+        };
+        // One that was truncated meanwhile does not have what the sections say.
+        let Some(bytes) = again.ok().filter(|bytes| bytes.get().len() == self.data().len()) else {
+            return Arc::clone(self);
+        };
+        Arc::new(Self {
+            path: self.path.clone(),
+            name: self.name.clone(),
+            bytes,
+            sections: self.sections.clone(),
+            build_id: self.build_id.clone(),
+            relocatable: false,
+            relocated: Vec::new(),
+        })
     }
 
     /// A vmlinux that is already in memory; `name` stands for its path in messages.
@@ -234,10 +270,7 @@ impl Vmlinux {
     }
 
     fn data(&self) -> &[u8] {
-        match &self.bytes {
-            Bytes::Map(map) => map,
-            Bytes::Owned(bytes) => bytes,
-        }
+        self.bytes.get()
     }
 
     fn section_table(&self) -> Result<Sections<'_>, String> {

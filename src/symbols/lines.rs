@@ -1,14 +1,16 @@
 //! Source lines of code, and what was inlined there, from the DWARF of a [`Vmlinux`].
 //!
-//! Nothing is read until somebody asks; then many addresses at once, because the directory of all units is made for
-//! each question. What was found is remembered.
+//! Nothing is read until somebody asks; then many addresses at once, in the one unit that `.debug_aranges` names for
+//! each. A directory of all units takes a hundred megabytes: it is made only for addresses of which no unit, or more than
+//! one, says that they are its own. What was found is remembered.
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use gimli::{Dwarf, EndianSlice, LittleEndian};
+use gimli::{DebugInfoOffset, Dwarf, EndianSlice, LittleEndian, SectionId};
 
 use crate::{
     addr::LinkAddr,
@@ -16,6 +18,8 @@ use crate::{
 };
 
 type Slice<'d> = EndianSlice<'d, LittleEndian>;
+/// Addresses by the part of `.debug_info` that tells their lines.
+type ByUnit = Vec<(Option<Range<usize>>, Vec<LinkAddr>)>;
 
 /// Functions inlined into each other at one place; damaged debug information may not go on for ever.
 const MAX_INLINED: usize = 256;
@@ -52,20 +56,82 @@ impl DwarfLines {
     }
 
     fn find(&self, addrs: &[LinkAddr]) -> Result<Vec<(LinkAddr, Vec<SourceFrame>)>, LinesError> {
-        let section = |id: gimli::SectionId| -> Result<Slice<'_>, LinesError> {
-            Ok(EndianSlice::new(self.file.debug_section(id.name())?, LittleEndian))
-        };
-        let context = addr2line::Context::from_dwarf(Dwarf::load(section)?)?;
         let mut found = Vec::with_capacity(addrs.len());
-        for addr in addrs {
-            let frames = frames(&context, *addr).unwrap_or_else(|error| {
-                log::debug!("no source line for {addr}: {error}");
-                Vec::new()
-            });
-            found.push((*addr, frames));
+        for (unit, addrs) in by_unit(&self.file.for_one_pass(), addrs)? {
+            let file = self.file.for_one_pass();
+            let section = |id: SectionId| -> Result<Slice<'_>, LinesError> {
+                let bytes = file.debug_section(id.name())?;
+                let bytes = match (&unit, id) {
+                    (Some(unit), SectionId::DebugInfo) => bytes.get(unit.clone()).unwrap_or_default(),
+                    (Some(_), SectionId::DebugAranges) => &[],
+                    _ => bytes,
+                };
+                Ok(EndianSlice::new(bytes, LittleEndian))
+            };
+            let context = addr2line::Context::from_dwarf(Dwarf::load(section)?)?;
+            for addr in addrs {
+                let frames = frames(&context, addr).unwrap_or_else(|error| {
+                    log::debug!("no source line for {addr}: {error}");
+                    Vec::new()
+                });
+                found.push((addr, frames));
+            }
         }
         Ok(found)
     }
+}
+
+/// `addrs` by the one unit that has all there is to know of them, as a range of `.debug_info`; `None` for those of which
+/// it takes a directory of all units to tell.
+///
+/// Source: DWARF 5, section 6.1.2 (lookup by address).
+fn by_unit(file: &Vmlinux, addrs: &[LinkAddr]) -> Result<ByUnit, LinesError> {
+    let section = |name| Ok::<_, LinesError>(EndianSlice::new(file.debug_section(name)?, LittleEndian));
+    let mut units: HashMap<LinkAddr, Vec<DebugInfoOffset>> = HashMap::new();
+    let aranges = gimli::DebugAranges::from(section(".debug_aranges")?);
+    let mut headers = aranges.headers();
+    while let Some(header) = headers.next()? {
+        let mut entries = header.entries();
+        while let Some(entry) = entries.next()? {
+            let range = entry.range();
+            let first = addrs.partition_point(|addr| addr.raw() < range.begin);
+            let inside = addrs.iter().skip(first).take_while(|addr| addr.raw() < range.end);
+            for addr in inside {
+                units.entry(*addr).or_default().push(header.debug_info_offset());
+            }
+        }
+    }
+    let info = gimli::DebugInfo::from(section(".debug_info")?);
+    let abbrev = gimli::DebugAbbrev::from(section(".debug_abbrev")?);
+    let mut sorted = ByUnit::new();
+    for addr in addrs {
+        let unit = match units.get(addr).map(Vec::as_slice) {
+            Some([unit]) => self_contained(&info, &abbrev, *unit)?,
+            _ => None,
+        };
+        match sorted.iter_mut().find(|(known, _)| *known == unit) {
+            Some((_, addrs)) => addrs.push(*addr),
+            None => sorted.push((unit, vec![*addr])),
+        }
+    }
+    Ok(sorted)
+}
+
+/// Where a unit stands that refers to no entry of another one.
+fn self_contained(
+    info: &gimli::DebugInfo<Slice<'_>>,
+    abbrev: &gimli::DebugAbbrev<Slice<'_>>,
+    unit: DebugInfoOffset,
+) -> gimli::Result<Option<Range<usize>>> {
+    let header = info.header_from_offset(unit)?;
+    let abbreviations = header.abbreviations(abbrev)?;
+    // Compilers number abbreviations from 1 on.
+    let attributes =
+        (1..).map_while(|code| abbreviations.get(code)).flat_map(gimli::Abbreviation::attributes);
+    let mut forms = attributes.map(gimli::AttributeSpecification::form).peekable();
+    let stays = forms.peek().is_some()
+        && forms.all(|form| !matches!(form, gimli::DW_FORM_ref_addr | gimli::DW_FORM_indirect));
+    Ok(stays.then(|| unit.0..unit.0.saturating_add(header.length_including_self())))
 }
 
 /// Why there are no lines.
@@ -109,5 +175,40 @@ impl SourceLines for DwarfLines {
             }
         }
         addrs.iter().map(|addr| known.get(addr).cloned().unwrap_or_default()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use object::LittleEndian as LE;
+    use object::read::elf::Sym;
+
+    use super::*;
+
+    /// This very program has debug information of many units, some of which refer to others.
+    #[test]
+    fn one_unit_tells_what_the_directory_of_all_units_tells() {
+        let file = Vmlinux::open(Path::new("/proc/self/exe")).unwrap();
+        let symbols = file.symbols().unwrap();
+        let functions = symbols.iter().filter(|symbol| symbol.st_value(LE) != 0 && symbol.st_size(LE) > 8);
+        let mut addrs: Vec<LinkAddr> =
+            functions.map(|symbol| LinkAddr::new(symbol.st_value(LE) + 4)).collect();
+        addrs.sort_unstable();
+        addrs.dedup();
+        let units = by_unit(&file, &addrs).unwrap();
+        let alone: Vec<LinkAddr> =
+            units.iter().filter(|(unit, _)| unit.is_some()).flat_map(|(_, addrs)| addrs.clone()).collect();
+        assert!(!alone.is_empty() && alone.len() < addrs.len(), "{} of {}", alone.len(), addrs.len());
+
+        let section = |id: SectionId| {
+            Ok::<_, VmlinuxError>(EndianSlice::new(file.debug_section(id.name())?, LittleEndian))
+        };
+        let directory = addr2line::Context::from_dwarf(Dwarf::load(section).unwrap()).unwrap();
+        let told = DwarfLines::new(Arc::clone(&file)).frames(&alone);
+        for (addr, told) in alone.iter().zip(told) {
+            assert_eq!(told, frames(&directory, *addr).unwrap(), "{addr}");
+        }
     }
 }

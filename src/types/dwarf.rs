@@ -62,7 +62,8 @@ impl Dwarf {
         for name in [".debug_abbrev", ".debug_str", ".debug_line_str", ".debug_str_offsets"] {
             file.debug_section(name)?;
         }
-        let info = file.debug_section(".debug_info")?;
+        let headers = file.for_one_pass();
+        let info = headers.debug_section(".debug_info")?;
         if info.is_empty() {
             return Err(VmlinuxError::NoDebugInfo { path: file.path().to_owned() });
         }
@@ -150,18 +151,20 @@ impl TypeSource for Dwarf {
 
     fn find(&self, tag: Tag, name: &str) -> Result<TypeId, TypeError> {
         let mut index = lock(&self.index);
+        if let Some(place) = index.get(tag, name) {
+            return Ok(TypeId(place as u64));
+        }
+        let file = self.file.for_one_pass();
+        let section = |name| file.section(name).unwrap_or_default();
         let source = Source {
-            info: self.section(".debug_info"),
-            abbrev: self.section(".debug_abbrev"),
-            str_offsets: self.section(".debug_str_offsets"),
+            info: section(".debug_info"),
+            abbrev: section(".debug_abbrev"),
+            str_offsets: section(".debug_str_offsets"),
         };
-        let strings = Strings { str: self.section(".debug_str"), line_str: self.section(".debug_line_str") };
-        loop {
+        let strings = Strings { str: section(".debug_str"), line_str: section(".debug_line_str") };
+        while index.advance(source, strings, &self.units) {
             if let Some(place) = index.get(tag, name) {
                 return Ok(TypeId(place as u64));
-            }
-            if !index.advance(source, strings, &self.units) {
-                break;
             }
         }
         match (index.damage(), &self.broken) {
