@@ -21,6 +21,7 @@ use crate::{
     paging::{VirtError, VirtOp},
     types::{Field, field::member_bytes},
 };
+use ahead::Ahead;
 use layout::{Layout, ThreadLists};
 
 /// `PID_MAX_LIMIT` (`include/linux/threads.h`): no list of tasks is longer.
@@ -99,12 +100,12 @@ impl Tasks {
             Scope::Processes => None,
             Scope::Threads => Some(self.layout.thread_lists.clone()?),
         };
-        self.read_ahead(kernel, false);
-        let first = self.fetch(kernel, &[self.init_task]).pop();
+        let mut ahead = Ahead::of(kernel);
+        let first = self.fetch(kernel, &[ahead.first(), &[self.init_task]].concat()).pop();
         let step = "reading init_task";
         let first = first.unwrap_or(Ok(Vec::new())).map_err(|source| KernelError::Read { step, source })?;
         let mut raw = vec![(self.init_task, first)];
-        let torn = self.walk(kernel, &next, &mut raw).err();
+        let torn = self.walk(kernel, &next, &mut ahead, &mut raw).err();
         let mut list = TaskList { tasks: self.parse_all(kernel, &raw), torn };
         if let Some(lists) = lists {
             let (threads, torn) = self.threads(kernel, &lists, &raw);
@@ -133,7 +134,13 @@ impl Tasks {
             .collect()
     }
 
-    fn walk(&self, kernel: &Kernel, next: &Field<VirtAddr>, raw: &mut Vec<Raw>) -> Result<(), KernelError> {
+    fn walk(
+        &self,
+        kernel: &Kernel,
+        next: &Field<VirtAddr>,
+        ahead: &mut Ahead,
+        raw: &mut Vec<Raw>,
+    ) -> Result<(), KernelError> {
         let step = "walking the task list";
         let mut seen = HashSet::from([self.init_task]);
         let mut previous = self.init_task;
@@ -146,6 +153,9 @@ impl Tasks {
             if !seen.insert(addr) || seen.len() > MAX_TASKS {
                 let reason = "the list leads back into itself and not to init_task".to_owned();
                 return Err(KernelError::Inconsistent { step, addr: previous, reason });
+            }
+            if let Some(others) = ahead.with(addr) {
+                self.fetch(kernel, others);
             }
             match self.fetch(kernel, &[addr]).pop() {
                 Some(Ok(bytes)) => raw.push((addr, bytes)),

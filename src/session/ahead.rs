@@ -47,7 +47,7 @@ impl Ahead {
         let touches = addr < head.end && addr.wrapping_add(len as u64) > head.start;
         if touches && *read_for != Some(picture) {
             *read_for = Some(picture);
-            tasks.read_ahead(kernel, true);
+            tasks.read_ahead(kernel);
         }
     }
 }
