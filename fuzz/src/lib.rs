@@ -3,7 +3,7 @@
 //!
 //! The same functions run over the kept seeds, and mutations of them, in the project's own tests (`tests/it/corpus.rs`).
 
-mod machine;
+pub mod machine;
 mod orc;
 mod walks;
 

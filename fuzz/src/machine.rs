@@ -86,6 +86,11 @@ impl Mutating {
         }
     }
 
+    /// From now on the words that are read are noted.
+    pub fn note(&self) {
+        self.recording.store(true, Relaxed);
+    }
+
     /// The words that were read so far; no more of them are noted.
     pub fn asked(&self) -> Vec<u64> {
         self.recording.store(false, Relaxed);

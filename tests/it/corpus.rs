@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 #[allow(unreachable_pub, reason = "the fuzzer's own crate has these as its interface")]
 #[path = "../../fuzz/src/lib.rs"]
-mod targets;
+pub(crate) mod targets;
 
 /// Changes of each seed; fewer where each takes a walk through a whole kernel.
 const CHANGES: usize = 40;

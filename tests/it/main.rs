@@ -12,6 +12,7 @@ mod bench;
 mod bt;
 mod cli;
 mod corpus;
+mod damaged;
 mod dump;
 mod forbidden;
 mod gdb;
