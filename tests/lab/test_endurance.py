@@ -3,6 +3,7 @@
 `NETTLP_ENDURANCE=full` dumps 8 GiB and serves a whole day's requests; otherwise a part of each.
 """
 
+import contextlib
 import os
 import random
 import subprocess
@@ -82,14 +83,18 @@ def test_a_dump_stays_in_memory(at_rest, binary, kernel, tmp_path, figure):
         made = tmp_path / "ram"
         start = time.monotonic()
         dump = subprocess.Popen(bench.command("dump", "--tags", "64", "--format", "raw", "-o", made, "--quiet"), stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(dump.pid, 0)
-        dump.returncode = os.waitstatus_to_exitcode(status)
+        most = 0
+        # Not the system's own figure at its end: that has in it what this process was when it forked.
+        while dump.poll() is None:
+            with contextlib.suppress(FileNotFoundError, StopIteration):
+                most = resident(dump.pid)[0]
+            time.sleep(0.05)
         took, size, disk = time.monotonic() - start, made.stat().st_size, made.stat().st_blocks * 512
     made.unlink()
-    figure(f"dump of {DUMPED_GIB} GiB: peak resident {usage.ru_maxrss} KiB, {took:.0f} s, {size} bytes, {disk} on disk")
+    figure(f"dump of {DUMPED_GIB} GiB: most resident {most} KiB, {took:.0f} s, {size} bytes, {disk} on disk")
     assert dump.returncode == 0
     assert size >= DUMPED_GIB * GIB - (2 << 20)
-    assert 0 < usage.ru_maxrss < MOST_RESIDENT_KIB
+    assert 0 < most < MOST_RESIDENT_KIB
 
 
 def test_a_minute_of_random_bytes_does_not_end_the_server(bench):
@@ -155,5 +160,4 @@ def resources(pid: int) -> tuple[int, int, int]:
 def resident(pid: int) -> tuple[int, int]:
     """Resident memory in KiB: the most there ever was, and what is not pages of a file."""
     lines = [line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
-    sizes = {words[0]: int(words[1]) for words in lines if words[0] in ("VmHWM:", "RssAnon:")}
-    return sizes["VmHWM:"], sizes["RssAnon:"]
+    return tuple(next(int(words[1]) for words in lines if words[0] == name) for name in ("VmHWM:", "RssAnon:"))
