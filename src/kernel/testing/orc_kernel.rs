@@ -36,6 +36,14 @@ pub(crate) const IPS: u64 = 0x1100;
 pub(crate) const ENTRIES: u64 = 0x1400;
 pub(crate) const VARIABLES: u64 = 0x1800;
 pub(crate) const TASKS: u64 = 0x2000;
+/// A module's code, behind all tasks; what it has besides follows.
+pub(crate) const MODULE: u64 = 0x4000;
+const MODULE_IPS: u64 = MODULE + FUNCTION;
+const MODULE_ENTRIES: u64 = MODULE_IPS + 0x10;
+const MODULE_STRUCT: u64 = MODULE_ENTRIES + 0x10;
+const MODULES: u64 = MODULE_STRUCT + 0x80;
+/// Bytes of its function's frame, its return address not among them.
+const MODULE_FRAME: u64 = 24;
 pub(crate) const STACKS: u64 = 0x8000;
 pub(crate) const STACK_LEN: u64 = 0x4000;
 pub(crate) const LEN: u64 = STACKS + 3 * STACK_LEN;
@@ -103,7 +111,28 @@ impl Format {
             "r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di",
             "orig_ax", "ip", "cs", "flags", "sp", "ss",
         ]);
-        Structs::new()
+        let mut module = vec![
+            ("list.next", 16, 8),
+            ("name", 24, 8),
+            ("state", 32, 4),
+            ("arch.num_orcs", 36, 4),
+            ("arch.orc_unwind_ip", 40, 8),
+            ("arch.orc_unwind", 48, 8),
+        ];
+        module.extend(match self {
+            Self::End | Self::Signal => {
+                vec![("core_layout.base", 0, 8), ("core_layout.size", 8, 4), ("core_layout.text_size", 12, 4)]
+            }
+            Self::Types | Self::Renumbered => vec![("mem.base", 0, 8), ("mem.size", 8, 4)],
+        });
+        let structs = match self {
+            Self::End | Self::Signal => Structs::new(),
+            Self::Types | Self::Renumbered => {
+                Structs::new().add("module_memory", 12, &[("base", 0, 8), ("size", 8, 4)])
+            }
+        };
+        structs
+            .add("module", 56, &module)
             .add_bits("orc_entry", 6, &members)
             .add("inactive_task_frame", 56, &frame)
             .add("pt_regs", PT_REGS, &regs)
@@ -189,7 +218,28 @@ impl OrcKernel {
             made.put(LOOKUP + 4 * block, &first.to_le_bytes());
         }
         made.put(VARIABLES, &u32::MAX.to_le_bytes());
+        made.word(TEXT + MODULES, TEXT + MODULES);
         made
+    }
+
+    /// Loads a module: one function, and a table of its own.
+    pub(crate) fn load_module(&mut self) {
+        self.put(MODULE + RETURN - 5, &[0xe8]);
+        let entries = [(0, Entry::Call(8)), (0x10, Entry::Call(8 + MODULE_FRAME as i16))];
+        for (at, (offset, entry)) in (0..).zip(entries) {
+            let place = MODULE_IPS + 4 * at;
+            let distance = (MODULE + offset).wrapping_sub(place) as i64 as i32;
+            self.put(place, &distance.to_le_bytes());
+            self.put(MODULE_ENTRIES + 6 * at, &self.format.pack(entry));
+        }
+        self.word(TEXT + MODULE_STRUCT, TEXT + MODULE);
+        self.put(MODULE_STRUCT + 8, &(FUNCTION as u32).to_le_bytes());
+        self.put(MODULE_STRUCT + 12, &(FUNCTION as u32).to_le_bytes());
+        self.word(TEXT + MODULE_STRUCT + 16, TEXT + MODULES);
+        self.put(MODULE_STRUCT + 36, &(entries.len() as u32).to_le_bytes());
+        self.word(TEXT + MODULE_STRUCT + 40, TEXT + MODULE_IPS);
+        self.word(TEXT + MODULE_STRUCT + 48, TEXT + MODULE_ENTRIES);
+        self.word(TEXT + MODULES, TEXT + MODULE_STRUCT + 16);
     }
 
     pub(crate) fn put(&mut self, at: u64, bytes: &[u8]) {
@@ -202,10 +252,27 @@ impl OrcKernel {
 
     /// Writes a task that sleeps in `path`, outermost first, on stack number `number`.
     pub(crate) fn sleeper(&mut self, number: u64, outside: Outside, path: &[&str]) -> VirtAddr {
+        let sp = self.stack(number, outside, path);
+        self.sleeping_at(number, sp, path.last().unwrap())
+    }
+
+    /// As [`OrcKernel::sleeper`], the last function of `path` having called the module's, and that one `last`.
+    pub(crate) fn sleeper_in_module(&mut self, outside: Outside, path: &[&str], last: &str) -> VirtAddr {
+        let mut sp = self.stack(0, outside, path);
+        for (place, frame) in
+            [(function(path.last().unwrap()), MODULE_FRAME), (TEXT + MODULE, frame_len(last))]
+        {
+            sp -= 8;
+            self.word(sp, place + RETURN);
+            sp -= frame;
+        }
+        self.sleeping_at(0, sp, last)
+    }
+
+    fn sleeping_at(&mut self, number: u64, sp: u64, last: &str) -> VirtAddr {
         let task = TEXT + TASKS + number * 0x100;
-        let sp = self.stack(number, outside, path) - 56;
-        let last = function(path.last().unwrap()) + RETURN;
-        self.word(sp + 48, last);
+        let sp = sp - 56;
+        self.word(sp + 48, function(last) + RETURN);
         self.word(task + 8, TEXT + STACKS + number * STACK_LEN);
         self.word(task + 24, sp);
         VirtAddr::new(task)
@@ -249,6 +316,7 @@ impl OrcKernel {
             ("__stop_orc_unwind_ip", TEXT + IPS + 4 * count),
             ("__start_orc_unwind", TEXT + ENTRIES),
             ("__stop_orc_unwind", TEXT + ENTRIES + 6 * count),
+            ("modules", TEXT + MODULES),
             ("panic_cpu", TEXT + VARIABLES),
             ("hardirq_stack_ptr", TEXT + VARIABLES + 8),
         ];

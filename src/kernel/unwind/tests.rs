@@ -6,7 +6,7 @@ use super::*;
 use crate::kernel::{
     registers::SavedRegisters,
     testing::orc_kernel::{
-        FORMATS, FUNCTIONS, OrcKernel, Outside, RETURN, STACK_LEN, STACKS, TASKS, TEXT, function,
+        FORMATS, FUNCTIONS, MODULE, OrcKernel, Outside, RETURN, STACK_LEN, STACKS, TASKS, TEXT, function,
     },
 };
 
@@ -60,6 +60,26 @@ fn a_kernel_thread_ends_where_it_began() {
         let task = made.sleeper(1, Outside::Thread, THREAD);
         let trace = walk(&made.kernel(), task);
         assert_eq!((names(&trace), &trace.end), (reversed(THREAD), &End::Outermost), "{format:?}");
+    }
+}
+
+#[test]
+fn a_module_has_a_table_of_its_own() {
+    for format in FORMATS {
+        let mut made = OrcKernel::new(format);
+        let (last, path) = READER.split_last().unwrap();
+        let task = made.sleeper_in_module(Outside::User, path, last);
+        let trace = walk(&made.kernel(), task);
+        assert!(matches!(trace.end, End::Broken(_)), "{format:?}: not loaded yet, {:?}", trace.end);
+
+        made.load_module();
+        let trace = walk(&made.kernel(), task);
+        assert!(matches!(trace.end, End::User { .. }), "{format:?}: {:?}", trace.end);
+        let places: Vec<u64> = trace.frames.iter().map(|frame| frame.address.raw() - RETURN).collect();
+        let mut expected = vec![function(last), TEXT + MODULE];
+        expected.extend(path.iter().rev().map(|name| function(name)));
+        assert_eq!(places, expected, "{format:?}");
+        assert!(trace.frames[1..].iter().all(|frame| frame.found_by == FoundBy::Orc), "{format:?}");
     }
 }
 
