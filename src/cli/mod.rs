@@ -151,6 +151,11 @@ Examples:
   nettlp-gdb emulate --image ram@0,len=2G --image ram@4G,offset=2G --latency-us 12 --loss 0.01 --seed 7
   nettlp-gdb emulate --machine thesis-running --requester 02:00.0 --ip 127.0.0.1";
 
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  nettlp-gdb demo
+  nettlp-gdb demo --tasks 10000 --latency-us 12";
+
 const BENCH_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb bench --image host.elf --vmlinux vmlinux
@@ -210,6 +215,7 @@ enum Command {
     #[command(after_help = EMULATE_EXAMPLES)]
     Emulate(cmd::emulate::Args),
     /// Serve a synthetic machine: nothing else is needed to try gdb on it
+    #[command(after_help = DEMO_EXAMPLES)]
     Demo(cmd::demo::Args),
     /// Measure what reading a host costs here: rates and times as ratios, over an emulated adapter
     #[command(after_help = BENCH_EXAMPLES)]
