@@ -1,18 +1,20 @@
 //! Symbols and types out of memory: of a kernel that carries them, and `symbols` on one that does not.
 
-use std::{fs, process::Command};
+use std::process::Command;
 
 use assert_cmd::prelude::*;
 use nettlp_gdb::{
     kernel::task::{Scope, Tasks},
     machine::{Description, Machine, PerCpu},
-    mem::PhysMem,
     session::Session,
     types::{Tag, Type, TypeSource, dwarf::Dwarf},
     vmlinux::Vmlinux,
 };
 
-use crate::corpus::targets::machine::{Mutating, options, small};
+use crate::{
+    corpus::targets::machine::{Mutating, options, small},
+    recording::images,
+};
 
 /// Layouts are the source's, one level deep, whatever they were read from.
 #[track_caller]
@@ -72,17 +74,10 @@ fn a_kernel_that_describes_itself_needs_no_file() {
 
 #[test]
 fn a_kernel_without_kallsyms_is_told_from_one_that_cannot_be_read() {
-    let machine = Machine::demo().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::cargo_bin("nettlp-gdb").unwrap();
     command.args(["symbols", "--list"]).env_remove("RUST_LOG");
-    for range in machine.memory().ram() {
-        let mut bytes = vec![0; usize::try_from(range.len()).unwrap()];
-        machine.memory().read(range.start, &mut bytes).unwrap();
-        let path = directory.path().join(range.start.to_string());
-        fs::write(&path, bytes).unwrap();
-        command.arg("--image").arg(format!("{}@{}", path.display(), range.start));
-    }
+    command.args(images(&Machine::build(&small()).unwrap(), &directory));
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{said}");
