@@ -52,7 +52,7 @@ fn check(name: &str, target: fn(&[u8])) {
     files.sort();
     assert!(!files.is_empty(), "{name} has no seed");
     let changes = match name {
-        "kernel" | "packets" => CHANGES_OF_KERNELS,
+        "attach" | "kernel" | "packets" => CHANGES_OF_KERNELS,
         "walks" => 1,
         _ => CHANGES,
     };
@@ -90,6 +90,6 @@ macro_rules! corpus {
 }
 
 corpus!(
-    btf, datagrams, dwarf, image, journal, kallsyms, kconfig, kernel, orc, packets, printk, profile, records,
-    tables, tlp, vmcoreinfo, walks
+    attach, btf, datagrams, dwarf, image, journal, kallsyms, kconfig, kernel, orc, packets, printk, profile,
+    records, tables, tlp, vmcoreinfo, walks
 );
