@@ -82,7 +82,7 @@ impl Victim {
             let session = open();
             memory.note();
             ask(&session);
-            let words = memory.asked();
+            let words = memory.filled(memory.asked());
             // Who only asks what was found reads nothing more.
             if words.is_empty() { finding.clone() } else { words }
         });

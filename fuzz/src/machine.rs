@@ -91,6 +91,12 @@ impl Mutating {
         self.recording.store(true, Relaxed);
     }
 
+    /// Those of `words` that are not 0: of a table that was read as a whole, the part that says something.
+    pub fn filled(&self, mut words: Vec<u64>) -> Vec<u64> {
+        words.retain(|word| self.memory.read_u64(PhysAddr::new(*word)).is_ok_and(|value| value != 0));
+        words
+    }
+
     /// The words that were read so far; no more of them are noted.
     pub fn asked(&self) -> Vec<u64> {
         self.recording.store(false, Relaxed);
