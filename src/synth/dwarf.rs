@@ -38,6 +38,9 @@ use crate::{
     },
 };
 
+/// No function of a kernel has a dozen parameters; each symbol of its name repeats them.
+const MAX_PARAMS: usize = 64;
+
 /// The sections, and how much is in them.
 pub(super) struct Debug {
     pub(super) sections: Vec<(&'static str, Vec<u8>)>,
@@ -203,6 +206,9 @@ fn write_functions(
     for symbol in symbols.iter().filter(|symbol| symbol.kind == SymbolKind::Function && symbol.size > 0) {
         let Some(prototype) = prototypes.get(symbol.name.as_str()) else { continue };
         let Kind::Prototype { result, params } = btf.record(*prototype)?.kind else { continue };
+        if params.len() > MAX_PARAMS {
+            continue;
+        }
         let entry = maker.add(root, dw::DW_TAG_subprogram);
         maker.name(entry, &symbol.name);
         maker.flag(entry, dw::DW_AT_prototyped);
