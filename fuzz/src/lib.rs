@@ -246,9 +246,11 @@ pub fn printk(data: &[u8]) {
     let after = if input.number(1) & 1 == 0 { descs.clone() } else { input.take(descs.len()).to_vec() };
     let text = input.0.to_vec();
     let ring = dmesg::ring::Ring { tail_id, descs, infos, size_bits, text_start, text };
-    for record in dmesg::ring::parse(layout, &ring, &after) {
-        let _ = record.lines().count();
-    }
+    let records = dmesg::ring::parse(layout, &ring, &after);
+    let said: usize =
+        records.iter().map(|record| record.lines().map(|_| 1).sum::<usize>() + record.text.len()).sum();
+    // A byte that is no UTF-8 becomes three; an empty message is a line.
+    assert!(said <= 4 * ring.text.len() + ring.descs.len(), "{said} bytes and lines");
 }
 
 /// The log of kernels before 5.10: records that say how long they are.

@@ -374,3 +374,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_function_of_impossibly_many_parameters_is_not_described() {
+    let functions = |count: u32| {
+        let mut btf = fixture::Builder::new();
+        let int = btf.int("int", 4, 1);
+        let params = [0, int].repeat(count as usize);
+        let prototype = btf.record("", fixture::info(13, count, false), int, &params);
+        btf.record("schedule", fixture::info(12, 1, false), prototype, &[]);
+        let btf = Btf::parse("BTF", btf.finish()).unwrap();
+        made_of(&Table::kernel(), &btf).unwrap().functions
+    };
+    assert_eq!((functions(12), functions(1000)), (1, 0));
+}

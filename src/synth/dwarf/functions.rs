@@ -21,6 +21,8 @@ use crate::{
 
 /// Functions in a unit: what a unit costs by itself is nothing beside as many, and they are read in a millisecond.
 const IN_UNIT: usize = 256;
+/// No function of a kernel has a dozen parameters; each symbol of its name repeats them.
+const MAX_PARAMS: usize = 64;
 
 /// A function that BTF has a prototype of and that has a place.
 struct Function<'f> {
@@ -67,7 +69,8 @@ fn functions<'f>(btf: &'f Btf, symbols: &'f [Symbol]) -> Result<Vec<Function<'f>
     let mut functions = Vec::new();
     for symbol in symbols.iter().filter(|symbol| symbol.kind == SymbolKind::Function && symbol.size > 0) {
         let Some(prototype) = prototypes.get(symbol.name.as_str()) else { continue };
-        if let Kind::Prototype { result, params } = btf.record(*prototype)?.kind {
+        let Kind::Prototype { result, params } = btf.record(*prototype)?.kind else { continue };
+        if params.len() <= MAX_PARAMS {
             functions.push(Function { symbol, result, params });
         }
     }
