@@ -3,8 +3,11 @@
 //! It keeps pages of 4 KiB in sectors of 512 bytes, what one request carries at the usual MRRS: fetching a whole sector
 //! costs one round trip as eight bytes would, and the next member of the same structure is then free. Neighbouring
 //! sectors are fetched as one read, which the link cuts as its MRRS allows. A few sectors take the rest of their pages
-//! along where a round trip is dear, or where the page was read before: a `task_struct` is several sectors long.
+//! along where a round trip is dear, or where the page was read before: a `task_struct` is several sectors long. What
+//! was asked for in an earlier picture that began in the same way is fetched at once ([`history`]).
 //! Nothing is fetched outside a page that something above asked for; DRAM is decoded in coarser units than that.
+
+mod history;
 
 use std::{
     collections::HashMap,
@@ -16,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::history::History;
 use super::{PhysMem, ReadOp};
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 
@@ -75,6 +79,7 @@ struct State {
     /// What was read before does not count any more.
     since: Instant,
     used: Instant,
+    history: History,
     /// How long fetches of few sectors take, smoothed.
     round_trip: Duration,
 }
@@ -100,7 +105,13 @@ impl<M: PhysMem> Cache<M> {
     /// An empty cache over `inner`.
     pub fn new(inner: M, validity: Validity) -> Self {
         let now = Instant::now();
-        let state = State { pages: HashMap::new(), since: now, used: now, round_trip: Duration::ZERO };
+        let state = State {
+            pages: HashMap::new(),
+            since: now,
+            used: now,
+            history: History::default(),
+            round_trip: Duration::ZERO,
+        };
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
         let read_ahead = AtomicBool::new(true);
         Self {
@@ -124,6 +135,7 @@ impl<M: PhysMem> Cache<M> {
         let constant = self.constant.read().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.state();
         state.since = Instant::now();
+        state.history = History::default();
         state.pages.retain(|addr, _| {
             constant.iter().any(|(range, constancy)| {
                 *constancy == Constancy::ForEver && range.contains(*addr, PAGE_SIZE)
@@ -180,8 +192,28 @@ impl<M: PhysMem> Cache<M> {
             && now.saturating_duration_since(state.used) >= pause
         {
             state.since = now;
+            state.history.turn();
         }
         state.used = now;
+    }
+
+    /// What is about to be asked for, and with the first of a picture what was asked for when one last began so.
+    fn foresee(&self, mut wanted: Vec<PhysAddr>, now: Instant) -> Vec<PhysAddr> {
+        let mut state = self.state();
+        let lacking: Vec<PhysAddr> =
+            wanted.iter().copied().filter(|sector| !self.has(&state, *sector, now)).collect();
+        if !lacking.is_empty() {
+            wanted.extend(state.history.begin(&lacking));
+            wanted.sort_unstable();
+            wanted.dedup();
+        }
+        wanted
+    }
+
+    fn has(&self, state: &State, sector: PhysAddr, now: Instant) -> bool {
+        let (page, index) = (page_of(sector), (sector.offset_in(PAGE_SIZE) / SECTOR) as usize);
+        let read_at = state.pages.get(&page).and_then(|page| *page.read_at.get(index)?);
+        self.is_valid(state.since, read_at, page, now)
     }
 
     /// Fetches the sectors that `wanted` names (ascending addresses) and the cache lacks, all in one batch. Those that
@@ -334,7 +366,9 @@ impl<M: PhysMem> PhysMem for Cache<M> {
     fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
         let now = Instant::now();
         self.touch(now);
-        self.fill(&sectors(ops.iter().map(|op| (op.addr, op.buf.len() as u64))), now);
+        let wanted = sectors(ops.iter().map(|op| (op.addr, op.buf.len() as u64)));
+        self.state().history.note(&wanted);
+        self.fill(&wanted, now);
         let cached = |op: &mut ReadOp<'_>| cacheable(op.addr, op.buf.len() as u64) && self.serve(op, now);
         let mut missed: Vec<&mut ReadOp<'_>> =
             ops.iter_mut().filter_map(|op| (!cached(op)).then_some(op)).collect();
@@ -353,7 +387,9 @@ impl<M: PhysMem> PhysMem for Cache<M> {
     fn prefetch(&self, ranges: &[PhysRange]) {
         let now = Instant::now();
         self.touch(now);
-        self.fill(&sectors(ranges.iter().map(|range| (range.start, range.len()))), now);
+        let wanted = sectors(ranges.iter().map(|range| (range.start, range.len())));
+        self.state().history.note(&wanted);
+        self.fill(&self.foresee(wanted, now), now);
     }
 }
 
