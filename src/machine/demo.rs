@@ -106,6 +106,7 @@ impl Description {
             ram: ram(&[(0, 0x9_fc00), (0x10_0000, 0x7ffd_a000), (1 << 32, 6 << 30)]),
             real_mode: Some(PhysAddr::new(0x9_8000)),
             vmcoreinfo: true,
+            describes_itself: false,
             percpu: PerCpu::ZeroBased,
             cpus: vec![0, 0],
             tasks: tasks(),

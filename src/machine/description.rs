@@ -35,6 +35,8 @@ pub struct Description {
     pub real_mode: Option<PhysAddr>,
     /// Whether VMCOREINFO is there.
     pub vmcoreinfo: bool,
+    /// Whether it carries its own symbols (kallsyms) and types (BTF).
+    pub describes_itself: bool,
     /// How per-CPU variables are linked.
     pub percpu: PerCpu,
     /// Processors, and the pid each is running; 0 is its idle task.

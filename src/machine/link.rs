@@ -4,8 +4,9 @@
 use super::{
     MachineError,
     c::{Declarations, Section, Variable},
+    carried,
     code::{self, Placed},
-    description::PerCpu,
+    description::{Description, PerCpu},
 };
 use crate::{addr::LinkAddr, symbols::SymbolKind};
 
@@ -19,6 +20,8 @@ pub(super) const KERNEL_MAP_END: u64 = 0xffff_ffff_c000_0000;
 const LARGE_PAGE: u64 = 2 << 20;
 const PAGE: u64 = 4096;
 const BRK_LEN: u64 = 0x1_0000;
+/// Room for what the kernel says of itself.
+const CARRIED_LEN: u64 = 0x8_0000;
 /// What the kernel fills `.init.text` with when it is done with it (`POISON_FREE_INITMEM`), and how much of it.
 pub(super) const POISON: [u8; 64] = [0xcc; 64];
 
@@ -80,6 +83,8 @@ pub(super) struct Image {
     pub(super) functions: Vec<Placed>,
     pub(super) text: Vec<u8>,
     pub(super) notes: Vec<u8>,
+    /// What it says of itself, and where that is.
+    pub(super) carried: Option<(LinkAddr, Vec<u8>)>,
     /// Bytes from `_text` to `_end`.
     pub(super) len: u64,
 }
@@ -87,23 +92,39 @@ pub(super) struct Image {
 /// Places everything `declarations` hold.
 pub(super) fn link(
     declarations: &Declarations,
-    percpu: PerCpu,
+    description: &Description,
     notes: Vec<u8>,
 ) -> Result<Image, MachineError> {
     let (text, functions) =
         code::assemble(&declarations.functions).map_err(|name| MachineError::NoSymbol { name })?;
-    let mut image = Image { sections: Vec::new(), symbols: Vec::new(), functions, text, notes, len: 0 };
+    let mut image =
+        Image { sections: Vec::new(), symbols: Vec::new(), functions, text, notes, carried: None, len: 0 };
     let mut offset = 0_u64;
+    let mut carried_from = TEXT;
     for (kind, name, align) in ORDER {
         offset = offset.next_multiple_of(align);
-        let zero_based = kind == Kind::PerCpu && percpu == PerCpu::ZeroBased;
+        let zero_based = kind == Kind::PerCpu && description.percpu == PerCpu::ZeroBased;
         let addr = if zero_based { LinkAddr::new(0) } else { TEXT.wrapping_add(offset) };
-        let size = image.place(declarations, kind, addr)?;
+        let mut size = image.place(declarations, kind, addr)?;
+        if kind == Kind::RoData && description.describes_itself {
+            size = size.next_multiple_of(PAGE);
+            carried_from = addr.wrapping_add(size);
+            size += CARRIED_LEN;
+        }
         image.sections.push(LinkedSection { kind, name, addr, offset, size });
         offset += size;
     }
     image.len = offset;
     image.mark();
+    if description.describes_itself {
+        let (bytes, symbols) = carried::write(declarations, &image, carried_from);
+        if bytes.len() as u64 > CARRIED_LEN {
+            let reason = format!("it says {} bytes of itself", bytes.len());
+            return Err(MachineError::Description { reason });
+        }
+        image.symbols.extend(symbols);
+        image.carried = Some((carried_from, bytes));
+    }
     Ok(image)
 }
 

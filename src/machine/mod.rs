@@ -8,6 +8,7 @@
 
 mod boot;
 pub mod c;
+mod carried;
 mod code;
 mod demo;
 mod description;
@@ -109,7 +110,7 @@ impl Machine {
         let constants = constants(description)?;
         let declarations = c::read(&description.sources, &constants)?;
         let build_id = build_id(description, &constants);
-        let image = link::link(&declarations, description.percpu, boot::notes(&build_id))?;
+        let image = link::link(&declarations, description, boot::notes(&build_id))?;
         let (memory, truth) = boot::boot(description, &declarations, &image, build_id)?;
         Ok(Self { memory, truth, declarations, sources: description.sources.clone(), image })
     }
@@ -187,6 +188,9 @@ fn constants(description: &Description) -> Result<c::Constants, MachineError> {
     }
     if description.percpu == PerCpu::Ordinary {
         constants.insert("PERCPU_ORDINARY", 1);
+    }
+    if description.describes_itself {
+        constants.insert("KALLSYMS", 1);
     }
     Ok(constants)
 }

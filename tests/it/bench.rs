@@ -3,10 +3,8 @@
 use std::{fs, process::Command};
 
 use assert_cmd::prelude::*;
-use nettlp_gdb::{
-    machine::{Description, Machine},
-    mem::PhysMem,
-};
+
+use crate::recording::{images, small};
 
 /// What is measured at each latency, and against what.
 const ROWS: [(&str, &str); 5] = [
@@ -20,13 +18,10 @@ const CEILING: (&str, &str) = ("dump", "bare UDP loop, same datagrams");
 
 #[test]
 fn every_row_is_there_and_every_figure_is_one() {
-    let machine = Machine::build(&Description::demo()).unwrap();
+    let machine = small();
     let directory = tempfile::tempdir().unwrap();
-    let file = |name: &str, bytes: Vec<u8>| {
-        let path = directory.path().join(name);
-        fs::write(&path, bytes).unwrap();
-        path.display().to_string()
-    };
+    let vmlinux = directory.path().join("vmlinux");
+    fs::write(&vmlinux, machine.vmlinux().unwrap()).unwrap();
     let mut command = Command::cargo_bin("nettlp-gdb").unwrap();
     command.args([
         "bench",
@@ -40,13 +35,8 @@ fn every_row_is_there_and_every_figure_is_one() {
         "--latency-us",
         "50",
     ]);
-    command.args(["--vmlinux", &file("vmlinux", machine.vmlinux().unwrap())]).env_remove("RUST_LOG");
-    for range in machine.memory().ram() {
-        let mut bytes = vec![0; usize::try_from(range.len()).unwrap()];
-        machine.memory().read(range.start, &mut bytes).unwrap();
-        let start = range.start;
-        command.arg("--image").arg(format!("{}@{start}", file(&start.to_string(), bytes)));
-    }
+    command.arg("--vmlinux").arg(&vmlinux).env_remove("RUST_LOG");
+    command.args(images(&machine, &directory));
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");

@@ -15,6 +15,8 @@ use nettlp_gdb::{
     session::{Options, Session, Source},
 };
 
+use crate::recording::images;
+
 fn open(source: Source, ram: &[PhysRange]) -> Session {
     let options = Options {
         source,
@@ -137,13 +139,7 @@ fn the_command() {
     let text = config("6.1.0", 5);
     scatter(&machine, &text);
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    let mut arguments = Vec::new();
-    for (n, range) in machine.memory().ram().iter().enumerate() {
-        let mut bytes = vec![0; usize::try_from(range.len()).unwrap()];
-        machine.memory().read(range.start, &mut bytes).unwrap();
-        fs::write(path(&format!("ram{n}")), bytes).unwrap();
-        arguments.extend(["--image".to_owned(), format!("{}@{}", path(&format!("ram{n}")), range.start)]);
-    }
+    let arguments = images(&machine, &directory);
     let run = |more: &[&str]| {
         let mut command = Command::cargo_bin("nettlp-gdb").unwrap();
         command.arg("kconfig").args(&arguments).args(more).env_remove("RUST_LOG");

@@ -15,7 +15,7 @@ use std::{
 use nettlp_gdb::{
     addr::{PhysAddr, PhysRange},
     emulator::{self, Backing, Emulator},
-    machine::{Description, Machine},
+    machine::Machine,
     mem::{MemError, PhysMem, PhysWrite, ReadOp, cache::Validity, sparse::Sparse},
     session::{Options, Session, Source},
 };
@@ -77,12 +77,7 @@ pub(crate) fn bytes(addr: u64, len: u64) -> PhysRange {
 }
 
 pub(crate) fn small() -> Machine {
-    let description = Description {
-        ram: ["0-0x9fc00", "1M-48M"].map(range).to_vec(),
-        text_phys: PhysAddr::new(16 << 20),
-        ..Description::demo()
-    };
-    Machine::build(&description).unwrap()
+    Machine::build(&crate::corpus::targets::machine::small()).unwrap()
 }
 
 pub(crate) fn options(machine: &Machine, memory: Arc<dyn PhysMem>, directory: &TempDir) -> Options {
@@ -104,6 +99,19 @@ pub(crate) fn options(machine: &Machine, memory: Arc<dyn PhysMem>, directory: &T
 pub(crate) fn attach(machine: &Machine) -> Session {
     let directory = tempfile::tempdir().unwrap();
     Session::open(options(machine, machine.memory(), &directory), &|_| ()).unwrap()
+}
+
+/// A machine's memory in files of `directory`, and the arguments that name them.
+pub(crate) fn images(machine: &Machine, directory: &TempDir) -> Vec<String> {
+    let mut arguments = Vec::new();
+    for range in machine.memory().ram() {
+        let mut bytes = vec![0; usize::try_from(range.len()).unwrap()];
+        machine.memory().read(range.start, &mut bytes).unwrap();
+        let path = directory.path().join(range.start.to_string());
+        fs::write(&path, bytes).unwrap();
+        arguments.extend(["--image".to_owned(), format!("{}@{}", path.display(), range.start)]);
+    }
+    arguments
 }
 
 /// The adapter's and our own address in the bench of this number: of this process alone, because the ports are fixed and

@@ -6,7 +6,7 @@ use super::Boot;
 use crate::{
     machine::{
         MachineError,
-        link::{Kind, POISON},
+        link::{Kind, POISON, TEXT},
     },
     paging::Levels,
     types::TypeSource,
@@ -44,6 +44,10 @@ impl Boot<'_> {
             if let Some(section) = self.image.section(kind) {
                 self.write(self.run_time(section.addr), bytes)?;
             }
+        }
+        if let Some((addr, bytes)) = &self.image.carried {
+            self.write(self.run_time(*addr), bytes)?;
+            self.set_global("kallsyms_relative_base", self.run_time(TEXT))?;
         }
         self.write(self.symbol("linux_banner")?, self.truth.banner.as_bytes())?;
         let handlers = ["__x64_sys_read", "__x64_sys_write", "__x64_sys_wait4", "__x64_sys_epoll_wait"];
@@ -119,6 +123,12 @@ impl Boot<'_> {
             self.describe_symbols(&mut text, &symbols)?;
             let members = ["ts_nsec", "len", "text_len", "dict_len"];
             self.describe_struct(&mut text, "printk_log", &members, true)?;
+        }
+        if self.image.carried.is_some() {
+            let tables = ["names", "num_syms", "token_table", "token_index", "offsets", "relative_base"];
+            for table in tables.map(|table| format!("kallsyms_{table}")) {
+                self.describe_symbols(&mut text, &[&table])?;
+            }
         }
         let _ = writeln!(text, "NUMBER(phys_base)={}", self.truth.phys_base as i64);
         self.describe_symbols(&mut text, &["init_top_pgt"])?;
