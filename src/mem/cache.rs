@@ -99,6 +99,7 @@ pub struct Cache<M> {
     read_ahead: AtomicBool,
     hits: AtomicU64,
     misses: AtomicU64,
+    surprises: AtomicU64,
 }
 
 impl<M: PhysMem> Cache<M> {
@@ -112,7 +113,7 @@ impl<M: PhysMem> Cache<M> {
             history: History::default(),
             round_trip: Duration::ZERO,
         };
-        let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
+        let [hits, misses, surprises] = [const { AtomicU64::new(0) }; 3];
         let read_ahead = AtomicBool::new(true);
         Self {
             inner,
@@ -122,6 +123,7 @@ impl<M: PhysMem> Cache<M> {
             read_ahead,
             hits,
             misses,
+            surprises,
         }
     }
 
@@ -165,6 +167,11 @@ impl<M: PhysMem> Cache<M> {
         (self.hits.load(Relaxed), self.misses.load(Relaxed))
     }
 
+    /// How often something had to be fetched that no earlier picture led to expect.
+    pub fn surprises(&self) -> u64 {
+        self.surprises.load(Relaxed)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -197,17 +204,24 @@ impl<M: PhysMem> Cache<M> {
         state.used = now;
     }
 
-    /// What is about to be asked for, and with the first of a picture what was asked for when one last began so.
-    fn foresee(&self, mut wanted: Vec<PhysAddr>, now: Instant) -> Vec<PhysAddr> {
+    /// Fetches what will probably be asked for, and with the first of a picture what was asked for when one last began
+    /// so.
+    fn foresee(&self, mut wanted: Vec<PhysAddr>, now: Instant) {
+        let asked = wanted.len();
         let mut state = self.state();
         let lacking: Vec<PhysAddr> =
             wanted.iter().copied().filter(|sector| !self.has(&state, *sector, now)).collect();
-        if !lacking.is_empty() {
-            wanted.extend(state.history.begin(&lacking));
-            wanted.sort_unstable();
-            wanted.dedup();
+        if lacking.is_empty() {
+            return;
         }
-        wanted
+        wanted.extend(state.history.begin(&lacking));
+        drop(state);
+        if wanted.len() == asked {
+            self.surprises.fetch_add(1, Relaxed);
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        self.fill(&wanted, now);
     }
 
     fn has(&self, state: &State, sector: PhysAddr, now: Instant) -> bool {
@@ -217,14 +231,14 @@ impl<M: PhysMem> Cache<M> {
     }
 
     /// Fetches the sectors that `wanted` names (ascending addresses) and the cache lacks, all in one batch. Those that
-    /// cannot be read whole (the end of RAM) stay absent.
-    fn fill(&self, wanted: &[PhysAddr], now: Instant) {
+    /// cannot be read whole (the end of RAM) stay absent. Gives whether it lacked any.
+    fn fill(&self, wanted: &[PhysAddr], now: Instant) -> bool {
         let mut pages = self.take_out(wanted, now);
         let missing: usize = pages.iter().map(|(_, _, runs)| asked_for(runs)).sum();
         self.hits.fetch_add((wanted.len() - missing) as u64, Relaxed);
         self.misses.fetch_add(missing as u64, Relaxed);
         if pages.is_empty() {
-            return;
+            return false;
         }
         let mut reads: Vec<ReadOp<'_>> = Vec::with_capacity(pages.len());
         for (addr, page, runs) in &mut pages {
@@ -258,6 +272,7 @@ impl<M: PhysMem> Cache<M> {
             }
             state.pages.insert(addr, page);
         }
+        true
     }
 
     /// Takes the pages out of the cache of which something has to be fetched, each with what that is.
@@ -368,7 +383,9 @@ impl<M: PhysMem> PhysMem for Cache<M> {
         self.touch(now);
         let wanted = sectors(ops.iter().map(|op| (op.addr, op.buf.len() as u64)));
         self.state().history.note(&wanted);
-        self.fill(&wanted, now);
+        if self.fill(&wanted, now) {
+            self.surprises.fetch_add(1, Relaxed);
+        }
         let cached = |op: &mut ReadOp<'_>| cacheable(op.addr, op.buf.len() as u64) && self.serve(op, now);
         let mut missed: Vec<&mut ReadOp<'_>> =
             ops.iter_mut().filter_map(|op| (!cached(op)).then_some(op)).collect();
@@ -389,7 +406,7 @@ impl<M: PhysMem> PhysMem for Cache<M> {
         self.touch(now);
         let wanted = sectors(ranges.iter().map(|range| (range.start, range.len())));
         self.state().history.note(&wanted);
-        self.fill(&self.foresee(wanted, now), now);
+        self.foresee(wanted, now);
     }
 }
 
