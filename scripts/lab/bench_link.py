@@ -24,6 +24,7 @@ from lab.guest import Guest, GuestError, Machine, image_arguments
 from lab.venv import python as lab_python
 
 LATENCIES = (0, 12, 100, 1000)
+TAGS = 256
 COMMANDS = ("lx-ps", "lx-dmesg")
 # gdb is asked so often in one session, each time after a pause that makes the server forget what it read.
 REPEATS = 5
@@ -99,7 +100,7 @@ class Host:
 
 
 def own_rows(binary: Path, host: Host, latencies: list[int], rounds: int) -> list[Row]:
-    command = [binary, "bench", *host.images, "--vmlinux", host.vmlinux, "--rounds", str(rounds), "--json"]
+    command = [binary, "bench", *host.images, "--vmlinux", host.vmlinux, "--rounds", str(rounds), "--tags", str(TAGS), "--json"]
     command += [word for latency in latencies for word in ("--latency-us", str(latency))]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return [Row(**json.loads(line)) for line in done.stdout.splitlines()]
@@ -120,7 +121,8 @@ def gdb_rows(binary: Path, host: Host, script: Path, latency: int, rounds: int) 
             raise process.ProcessError("gdb answered " + " ".join(answers)) from None
 
     with Bench(
-        binary, host.guest.ram_file, host.guest.ram, host.vmlinux, serve=("--threads", "cpus"), latency_us=latency,
+        binary, host.guest.ram_file, host.guest.ram, host.vmlinux, serve=("--threads", "cpus", "--tags", str(TAGS)),
+        latency_us=latency,
     ) as bench:
         for _ in range(rounds):
             for each, pair in zip(wanted, zip(ask(bench.port), ask(host.qemu_port))):
@@ -179,7 +181,7 @@ def about(host: str, load: tuple[float, float], rounds: int) -> str:
     quiet = "nothing else ran" if busy < 1 else f"**not quiet: {busy:.0f} processes wanted each CPU**"
     return (
         f"`scripts/bench --rounds {rounds} --write` on {datetime.date.today()}: {os.cpu_count()} CPUs, {platform.system()} "
-        f"{platform.release().split('-')[0]}, load {load[0]:.1f} before and {load[1]:.1f} after ({quiet}); {host}; 64 tags, "
+        f"{platform.release().split('-')[0]}, load {load[0]:.1f} before and {load[1]:.1f} after ({quiet}); {host}; {TAGS} tags, "
         "requests of 512 bytes."
     )
 
