@@ -6,7 +6,7 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
-    os::unix::net::UnixStream,
+    os::{fd::AsRawFd as _, unix::net::UnixStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Socket, TcpKeepalive};
 
 /// Bytes taken from the stream at once.
@@ -25,6 +26,10 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// A socket's time limit is counted in ticks of the clock, of 10 ms at most: less is waited for in another way.
 pub const TICK: Duration = Duration::from_millis(10);
+
+/// For so long after a reply the next packet is looked for without going to sleep: a command of GDB's is hundreds of
+/// packets, and being woken for one takes as long as answering it.
+const AWAKE: Duration = Duration::from_micros(200);
 
 /// What a read brought.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,15 +52,35 @@ struct Timed {
     socket: Socket,
     read: Option<Duration>,
     write: Option<Duration>,
+    /// When the last reply was sent.
+    replied: Option<Instant>,
 }
 
 impl Timed {
-    fn limit_reads(&mut self, limit: Option<Duration>) -> io::Result<()> {
+    /// Waits as [`Connection::read`] does.
+    fn read(&mut self, limit: Option<Duration>, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(limit) = limit
+            && limit < TICK
+        {
+            thread::sleep(limit);
+            return self.arrived(buffer);
+        }
+        while self.replied.is_some_and(|at| at.elapsed() < AWAKE) {
+            match self.arrived(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
+                outcome => return outcome,
+            }
+        }
         if self.read != limit {
             self.socket.set_read_timeout(limit)?;
             self.read = limit;
         }
-        Ok(())
+        self.socket.read(buffer)
+    }
+
+    /// What has arrived, without waiting.
+    fn arrived(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
     }
 
     fn limit_writes(&mut self, limit: Duration) -> io::Result<()> {
@@ -106,7 +131,7 @@ impl Connection {
 
     fn socket(socket: Socket, reply: Duration) -> io::Result<Self> {
         socket.set_nonblocking(false)?;
-        Ok(Self::over(Stream::Socket(Timed { socket, read: None, write: None }), reply))
+        Ok(Self::over(Stream::Socket(Timed { socket, read: None, write: None, replied: None }), reply))
     }
 
     /// The process that started us with our standard input and output as its pipe.
@@ -151,10 +176,7 @@ impl Connection {
     /// When the stream breaks.
     pub fn read(&mut self, limit: Option<Duration>) -> io::Result<Input<'_>> {
         let read = match &mut self.stream {
-            Stream::Socket(stream) => match limit {
-                Some(limit) if limit < TICK => read_after(limit, &mut stream.socket, &mut self.buffer),
-                limit => stream.limit_reads(limit).and_then(|()| stream.socket.read(&mut self.buffer)),
-            },
+            Stream::Socket(stream) => stream.read(limit, &mut self.buffer),
             Stream::Stdio(stdin) if stdin.hung_up.load(Ordering::Acquire) => Ok(0),
             Stream::Stdio(stdin) => {
                 let bytes = match limit {
@@ -199,15 +221,6 @@ impl Connection {
     }
 }
 
-/// Reads what has arrived after `limit`.
-fn read_after(limit: Duration, socket: &mut Socket, buffer: &mut [u8]) -> io::Result<usize> {
-    thread::sleep(limit);
-    socket.set_nonblocking(true)?;
-    let outcome = socket.read(buffer);
-    socket.set_nonblocking(false)?;
-    outcome
-}
-
 /// Writes all of `bytes` in `limit` altogether: a client that takes one byte now and then is as good as one that takes
 /// none.
 fn write_within(limit: Duration, mut bytes: &[u8], stream: &mut Timed) -> io::Result<()> {
@@ -228,6 +241,7 @@ fn write_within(limit: Duration, mut bytes: &[u8], stream: &mut Timed) -> io::Re
         }
         left = limit.saturating_sub(start.elapsed());
     }
+    stream.replied = Some(Instant::now());
     Ok(())
 }
 

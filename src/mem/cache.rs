@@ -377,9 +377,8 @@ fn sectors(places: impl Iterator<Item = (PhysAddr, u64)>) -> Vec<PhysAddr> {
     sectors
 }
 
-impl<M: PhysMem> PhysMem for Cache<M> {
-    fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
-        let now = Instant::now();
+impl<M: PhysMem> Cache<M> {
+    fn read_at(&self, now: Instant, ops: &mut [ReadOp<'_>]) {
         self.touch(now);
         let wanted = sectors(ops.iter().map(|op| (op.addr, op.buf.len() as u64)));
         self.state().history.note(&wanted);
@@ -401,12 +400,21 @@ impl<M: PhysMem> PhysMem for Cache<M> {
         }
     }
 
-    fn prefetch(&self, ranges: &[PhysRange]) {
-        let now = Instant::now();
+    fn prefetch_at(&self, now: Instant, ranges: &[PhysRange]) {
         self.touch(now);
         let wanted = sectors(ranges.iter().map(|range| (range.start, range.len())));
         self.state().history.note(&wanted);
         self.foresee(wanted, now);
+    }
+}
+
+impl<M: PhysMem> PhysMem for Cache<M> {
+    fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
+        self.read_at(Instant::now(), ops);
+    }
+
+    fn prefetch(&self, ranges: &[PhysRange]) {
+        self.prefetch_at(Instant::now(), ranges);
     }
 }
 
@@ -494,6 +502,30 @@ mod tests {
         assert_eq!((ask(&cache, 0, at(29)), ask(&cache, 0, at(30))), (1, 0), "a pause");
         let asked: u64 = (30..140).step_by(5).map(|tenths| ask(&cache, 0, at(tenths))).sum();
         assert_eq!(asked, 1, "without a pause, after ten times as long");
+    }
+
+    #[test]
+    fn a_picture_that_begins_as_an_earlier_one_is_fetched_at_once() {
+        let pause = Duration::from_secs(1000);
+        let cache = over("0-1M", Validity::Pause(pause));
+        let mut now = Instant::now();
+        let mut batches = |places: &[u64]| {
+            now += pause;
+            let before = cache.inner().counts().batches;
+            let (first, rest) = places.split_first().unwrap();
+            cache.prefetch_at(now, &[PhysRange::with_len(PhysAddr::new(*first), 8).unwrap()]);
+            for addr in rest {
+                cache.read_at(now, &mut [ReadOp::new(PhysAddr::new(*addr), &mut [0; 8])]);
+            }
+            (cache.inner().counts().batches - before, cache.surprises())
+        };
+        let (list, other) = ([0x0, 0x1000, 0x5000, 0x9000], [0x600, 0x5000, 0x1000]);
+        assert_eq!(batches(&list), (4, 4));
+        assert_eq!(batches(&other), (3, 7));
+        assert_eq!(batches(&list), (1, 7));
+        assert_eq!(batches(&[0x0, 0x1000, 0xa000]), (2, 8), "it has changed since");
+        cache.invalidate();
+        assert_eq!(batches(&list), (4, 12), "nothing is left of what was before");
     }
 
     #[test]
