@@ -3,6 +3,7 @@
 //!
 //! The same functions run over the kept seeds, and mutations of them, in the project's own tests (`tests/it/corpus.rs`).
 
+mod attach;
 pub mod machine;
 mod orc;
 mod walks;
@@ -18,8 +19,8 @@ use std::{
     time::Duration,
 };
 
-pub use self::{orc::orc, walks::walks};
-use machine::Change;
+pub use self::{attach::attach, orc::orc, walks::walks};
+use machine::{Change, Mutating};
 use nettlp_gdb::{
     addr::{LinkAddr, PhysAddr, VirtAddr},
     dump::journal,
@@ -245,9 +246,11 @@ pub fn printk(data: &[u8]) {
     let after = if input.number(1) & 1 == 0 { descs.clone() } else { input.take(descs.len()).to_vec() };
     let text = input.0.to_vec();
     let ring = dmesg::ring::Ring { tail_id, descs, infos, size_bits, text_start, text };
-    for record in dmesg::ring::parse(layout, &ring, &after) {
-        let _ = record.lines().count();
-    }
+    let records = dmesg::ring::parse(layout, &ring, &after);
+    let said: usize =
+        records.iter().map(|record| record.lines().map(|_| 1).sum::<usize>() + record.text.len()).sum();
+    // A byte that is no UTF-8 becomes three; an empty message is a line.
+    assert!(said <= 4 * ring.text.len() + ring.descs.len(), "{said} bytes and lines");
 }
 
 /// The log of kernels before 5.10: records that say how long they are.
@@ -361,30 +364,34 @@ pub fn tables(data: &[u8]) {
     assert!(reads < 1000, "{reads} reads for four addresses");
 }
 
+/// What `input` says is changed of `words` in `memory`.
+fn changes(input: &mut Input<'_>, memory: &Mutating, words: &[u64]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    while !input.is_empty() && changes.len() < 16 {
+        let word = |number: u64| words[number as usize % words.len()];
+        let whole = |addr| memory.memory.read_u64(PhysAddr::new(addr)).unwrap_or(0);
+        let how = input.number(1);
+        let addr = word(input.number(3));
+        let value = match how & 3 {
+            0 => input.number(8),
+            // A pointer that is there, in another place.
+            1 => whole(word(input.number(3))),
+            2 => [0, u64::MAX, 1 << 63, 0xdead_0000_0000_0100][input.number(1) as usize % 4],
+            _ => whole(addr).wrapping_add(input.number(2)),
+        };
+        changes.push(Change { addr, value, period: how >> 4 & 7 });
+    }
+    changes
+}
+
 /// A kernel that lies, and one that changes between any two reads: every walk ends within a stated number of reads.
 pub fn kernel(data: &[u8]) {
     /// The whole machine takes a few thousand.
     const MOST_READS: u64 = 400_000;
 
     let target = machine::target();
-    let mut input = Input(data);
-    let mut changes = Vec::new();
-    while !input.is_empty() && changes.len() < 16 {
-        let word = |number: u64| target.words[number as usize % target.words.len()];
-        let how = input.number(1);
-        let addr = word(input.number(3));
-        let value = match how & 3 {
-            0 => input.number(8),
-            // A pointer that is there, in another place.
-            1 => target.memory.memory.read_u64(PhysAddr::new(word(input.number(3)))).unwrap_or(0),
-            2 => [0, u64::MAX, 1 << 63, 0xdead_0000_0000_0100][input.number(1) as usize % 4],
-            _ => {
-                target.memory.memory.read_u64(PhysAddr::new(addr)).unwrap_or(0).wrapping_add(input.number(2))
-            }
-        };
-        changes.push(Change { addr, value, period: how >> 4 & 7 });
-    }
-    *target.memory.changes.lock().expect("one thread") = changes;
+    *target.memory.changes.lock().expect("one thread") =
+        changes(&mut Input(data), &target.memory, &target.words);
     target.memory.reads.store(0, Relaxed);
     target.session.refresh();
     machine::everything(&target.session.kernel, 4);

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use nettlp_gdb::{
-    addr::{PhysAddr, PhysRange},
+    addr::{PAGE_SIZE, PhysAddr, PhysRange},
     gdb::{Host as _, shown::Shown},
     kernel::{
         Kernel, UserMemory, bt, cmdline, cross_view, dmesg, files,
@@ -17,7 +17,7 @@ use nettlp_gdb::{
         timekeeper, user,
     },
     machine::{Description, Machine},
-    mem::{PhysMem, ReadOp, cache::Validity},
+    mem::{PhysMem, PhysWrite as _, ReadOp, cache::Validity},
     session::{Options, Session, Source},
     synth::SymbolFile,
     vmlinux::Vmlinux,
@@ -91,6 +91,12 @@ impl Mutating {
         self.recording.store(true, Relaxed);
     }
 
+    /// Those of `words` that are not 0: of a table that was read as a whole, the part that says something.
+    pub fn filled(&self, mut words: Vec<u64>) -> Vec<u64> {
+        words.retain(|word| self.memory.read_u64(PhysAddr::new(*word)).is_ok_and(|value| value != 0));
+        words
+    }
+
     /// The words that were read so far; no more of them are noted.
     pub fn asked(&self) -> Vec<u64> {
         self.recording.store(false, Relaxed);
@@ -123,6 +129,44 @@ pub fn small() -> Description {
         text_phys: PhysAddr::new(16 << 20),
         ..Description::demo()
     }
+}
+
+/// A configuration's file of that version, whose options depend on `unset`.
+pub fn config(version: &str, unset: usize) -> String {
+    let mut text = format!(
+        "#\n# Automatically generated file; DO NOT EDIT.\n# Linux/x86 {version} Kernel Configuration\n#\n"
+    );
+    for n in 0..1000 {
+        match n % unset {
+            0 => text += &format!("# CONFIG_SYNTHETIC_DRIVER_{n} is not set\n"),
+            1 => text += &format!("CONFIG_SYNTHETIC_DRIVER_{n}={}\n", n * 7),
+            _ => text += &format!("CONFIG_SYNTHETIC_DRIVER_{n}=m\n"),
+        }
+    }
+    text
+}
+
+/// Frames of RAM that nothing was written to, from its end.
+fn free_frames(machine: &Machine) -> impl Iterator<Item = PhysAddr> {
+    let memory = machine.memory();
+    let range = memory.ram().last().copied().expect("RAM");
+    let frames = (range.start.raw() / PAGE_SIZE..range.end.raw() / PAGE_SIZE).rev();
+    frames.map(|frame| PhysAddr::new(frame * PAGE_SIZE)).filter(move |frame| {
+        let mut page = [0; PAGE_SIZE as usize];
+        memory.read(*frame, &mut page).is_ok() && page == [0; PAGE_SIZE as usize]
+    })
+}
+
+/// Puts the pages of `text` into every other free frame, first the odd ones, then the even ones; says where.
+pub fn scatter(machine: &Machine, text: &str) -> Vec<PhysAddr> {
+    let pages: Vec<&[u8]> = text.as_bytes().chunks(PAGE_SIZE as usize).collect();
+    let frames: Vec<PhysAddr> = free_frames(machine).step_by(2).take(pages.len()).collect();
+    assert_eq!(frames.len(), pages.len());
+    let (even, odd): (Vec<_>, Vec<_>) = pages.iter().enumerate().partition(|(n, _)| n % 2 == 0);
+    for (frame, (_, page)) in frames.iter().zip(odd.into_iter().chain(even)) {
+        machine.memory().write(*frame, page).expect("RAM");
+    }
+    frames
 }
 
 /// A kernel's file.

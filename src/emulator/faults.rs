@@ -8,16 +8,20 @@ use std::time::Duration;
 use super::Faults;
 use crate::link::nettlp::HEADER_LEN;
 
-/// `SplitMix64` (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+/// Numbers that a seed decides: `SplitMix64` (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+/// 2014). For faults, here and in tests.
 #[derive(Debug, Clone)]
-pub(super) struct SplitMix64(u64);
+pub struct SplitMix64(u64);
 
 impl SplitMix64 {
-    pub(super) const fn new(seed: u64) -> Self {
+    /// Those of `seed`; neighbouring seeds have nothing in common.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    /// The next number, of 64 bits.
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,12 +31,12 @@ impl SplitMix64 {
 
     /// True with this probability. Takes one number whatever the outcome.
     fn chance(&mut self, probability: f64) -> bool {
-        ((self.next() >> 11) as f64) < probability * (1_u64 << 53) as f64
+        ((self.draw() >> 11) as f64) < probability * (1_u64 << 53) as f64
     }
 
-    /// A number below `bound`, which is small.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+    /// A number below `bound`, which is small; 0 below 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.draw() % bound.max(1)
     }
 }
 
@@ -57,7 +61,7 @@ impl RequestFate {
     /// The fate of the `nth` request of `tag`.
     pub(super) fn draw(faults: &Faults, tag: u8, nth: u64) -> Self {
         let mut stream = SplitMix64::new(faults.seed);
-        let key = stream.next() ^ u64::from(tag) << 56 ^ nth;
+        let key = stream.draw() ^ u64::from(tag) << 56 ^ nth;
         let mut random = SplitMix64::new(key);
         Self { lost: random.chance(faults.loss), late: random.chance(faults.late), random }
     }
@@ -68,7 +72,7 @@ impl RequestFate {
         let lost = random.chance(faults.loss);
         let duplicate = random.chance(faults.dup).then(|| Duration::from_micros(random.below(500)));
         let hold = random.chance(faults.reorder).then(|| Duration::from_micros(20 + random.below(480)));
-        let damage = random.chance(faults.corrupt).then(|| random.next());
+        let damage = random.chance(faults.corrupt).then(|| random.draw());
         FrameFate { lost, duplicate, hold, damage }
     }
 }
@@ -101,7 +105,7 @@ mod tests {
     #[test]
     fn the_generator_is_splitmix64() {
         let mut random = SplitMix64::new(1_234_567);
-        let first: Vec<_> = (0..3).map(|_| random.next()).collect();
+        let first: Vec<_> = (0..3).map(|_| random.draw()).collect();
         assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
     }
 
@@ -122,7 +126,7 @@ mod tests {
     #[test]
     fn damage_always_changes_the_headers_or_the_length() {
         for choice in 0..100_000_u64 {
-            let choice = SplitMix64::new(choice).next();
+            let choice = SplitMix64::new(choice).draw();
             let mut frame = vec![0; HEADER_LEN + 12 + 4];
             damage(&mut frame, choice);
             let intact = frame.len() == 22 && frame[HEADER_LEN..HEADER_LEN + 12] == [0; 12];

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-pub use self::ram::Ram;
+pub use self::{faults::SplitMix64, ram::Ram};
 use crate::{
     link::{Requester, message, nettlp},
     mem::{PhysMem, PhysWrite, ReadOp},

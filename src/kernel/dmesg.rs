@@ -12,9 +12,12 @@ use crate::{
     paging::{VirtMem, VirtOp},
 };
 
-/// No log buffer is larger: `CONFIG_LOG_BUF_SHIFT` is 25 at most and `log_buf_len=` 2 GiB, of which nobody made
-/// use; 64 MiB bounds what a damaged size can make us read.
-const MAX_BUFFER: u64 = 64 << 20;
+/// `CONFIG_LOG_BUF_SHIFT` is 25 at most. With `log_buf_len=` it could be more, of which nobody makes use.
+const MAX_TEXT: u64 = 32 << 20;
+/// A ring has a descriptor for each 32 bytes of text (`PRB_AVGBITS`).
+const MAX_RECORDS: u64 = 1 << 20;
+/// Bytes of so many `struct printk_info`, of which each has 88.
+const MAX_BUFFER: u64 = 96 << 20;
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

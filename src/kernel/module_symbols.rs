@@ -11,6 +11,8 @@ mod layout;
 
 pub use generated::generated;
 
+use std::cell::Cell;
+
 use super::{
     Kernel, KernelError,
     module::{self, Module},
@@ -21,10 +23,12 @@ use crate::{
 };
 use layout::{Exports, Layout, Tables};
 
-/// The largest modules have some 100,000 symbols, all that are ever loaded together not ten times as many.
-const MAX_SYMBOLS: u64 = 1 << 20;
-/// Their names take some MiB.
-const MAX_NAMES: u64 = 64 << 20;
+/// The largest modules have some 30,000 symbols, all that are ever loaded together some 100,000.
+const MAX_SYMBOLS: u64 = 1 << 19;
+/// A module's names take a few MiB.
+const MAX_NAMES: u64 = 16 << 20;
+/// `KSYM_NAME_LEN`; without it, every symbol could have all of the names for its own.
+const MAX_NAME: usize = 512;
 /// Bytes of an `Elf64_Sym` (System V ABI, chapter 4).
 const SYMBOL_LEN: usize = 24;
 
@@ -54,10 +58,6 @@ pub fn list(kernel: &Kernel) -> Result<Vec<LoadedSymbol>, KernelError> {
     let mut all = Vec::new();
     for module in module::list(kernel)?.iter().filter(|module| module.state != "unformed") {
         all.extend(reader.of(module)?);
-        if all.len() as u64 > MAX_SYMBOLS {
-            let reason = format!("up to this module there are more than {MAX_SYMBOLS} symbols");
-            return Err(KernelError::Inconsistent { step: STEP, addr: module.addr, reason });
-        }
     }
     all.extend(generated(kernel)?);
     Ok(all)
@@ -67,6 +67,8 @@ pub fn list(kernel: &Kernel) -> Result<Vec<LoadedSymbol>, KernelError> {
 pub struct ModuleSymbols<'k> {
     kernel: &'k Kernel,
     layout: Layout,
+    /// Of how many symbols it is still to be believed.
+    left: Cell<u64>,
 }
 
 impl<'k> ModuleSymbols<'k> {
@@ -76,13 +78,13 @@ impl<'k> ModuleSymbols<'k> {
     /// [`KernelError`] when there are no types, or they know no `mod_kallsyms`.
     pub fn resolve(kernel: &'k Kernel) -> Result<Self, KernelError> {
         let types = kernel.types("listing the symbols of modules")?;
-        Ok(Self { kernel, layout: Layout::resolve(types)? })
+        Ok(Self { kernel, layout: Layout::resolve(types)?, left: MAX_SYMBOLS.into() })
     }
 
     /// The symbols of `module`, in the order of its table.
     ///
     /// # Errors
-    /// [`KernelError`] when something cannot be read, or is of an impossible size.
+    /// [`KernelError`] when something cannot be read, or is of an impossible size, alone or with the modules before it.
     pub fn of(&self, module: &Module) -> Result<Vec<LoadedSymbol>, KernelError> {
         let memory = &*self.kernel.memory;
         let inconsistent = |addr, reason: &str| KernelError::Inconsistent {
@@ -95,9 +97,8 @@ impl<'k> ModuleSymbols<'k> {
         let (kallsyms, exports) = self.layout.of_module(&structure).ok_or_else(early)?;
         let tables = read(memory, kallsyms, self.layout.kallsyms_len)?;
         let Tables { symtab, count, strtab, typetab } = self.layout.tables(&tables).ok_or_else(early)?;
-        if count > MAX_SYMBOLS || exports.count > MAX_SYMBOLS {
-            return Err(inconsistent(kallsyms, "an impossible number of symbols"));
-        }
+        let left = self.left.get().checked_sub(count).filter(|_| exports.count <= MAX_SYMBOLS);
+        self.left.set(left.ok_or_else(|| inconsistent(kallsyms, "an impossible number of symbols"))?);
 
         let mut symbols = vec![0; count as usize * SYMBOL_LEN];
         let mut types = vec![0; if typetab.is_some() { count as usize } else { 0 }];
@@ -205,7 +206,9 @@ impl Strings {
 
     fn at(&self, addr: VirtAddr) -> Option<String> {
         let start = usize::try_from(addr.wrapping_offset_from(self.start)).ok()?;
-        let text = self.bytes.get(start..)?.split(|byte| *byte == 0).next()?;
+        let text = self.bytes.get(start..)?;
+        let text = text.get(..MAX_NAME).unwrap_or(text);
+        let text = text.get(..memchr::memchr(0, text)?)?;
         Some(String::from_utf8_lossy(text).into_owned())
     }
 }

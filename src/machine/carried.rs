@@ -31,6 +31,19 @@ impl Labelled {
         self.labels.push((name, self.bytes.len()));
     }
 
+    fn symbols(&self, image: &Image, start: LinkAddr) -> Vec<LinkedSymbol> {
+        let section = image.sections.iter().position(|section| section.kind == Kind::RoData).unwrap_or(0);
+        let symbols = self.labels.iter().map(|(name, at)| LinkedSymbol {
+            name: (*name).to_owned(),
+            addr: start.wrapping_add(*at as u64),
+            size: if *name == "kallsyms_relative_base" { 8 } else { 0 },
+            kind: SymbolKind::Object,
+            external: true,
+            section,
+        });
+        symbols.collect()
+    }
+
     fn words(&mut self, words: impl IntoIterator<Item = u32>) {
         words.into_iter().for_each(|word| self.bytes.extend(word.to_le_bytes()));
     }
@@ -46,17 +59,11 @@ pub(super) fn write(
     out.label("__start_BTF");
     out.bytes.extend(btf(declarations, image));
     out.label("__stop_BTF");
-    kallsyms(image, &mut out);
-    let section = image.sections.iter().position(|section| section.kind == Kind::RoData).unwrap_or(0);
-    let symbols = out.labels.iter().map(|(name, at)| LinkedSymbol {
-        name: (*name).to_owned(),
-        addr: start.wrapping_add(*at as u64),
-        size: if *name == "kallsyms_relative_base" { 8 } else { 0 },
-        kind: SymbolKind::Object,
-        external: true,
-        section,
-    });
-    (out.bytes, symbols.collect())
+    // The table has everything but itself.
+    let types = out.symbols(image, start);
+    kallsyms(image, &types, &mut out);
+    let symbols = out.symbols(image, start);
+    (out.bytes, symbols)
 }
 
 /// A symbol's letter, as `nm` has it.
@@ -71,8 +78,8 @@ fn letter(image: &Image, symbol: &LinkedSymbol) -> u8 {
     if symbol.external { letter } else { letter.to_ascii_lowercase() }
 }
 
-fn kallsyms(image: &Image, out: &mut Labelled) {
-    let mut symbols: Vec<&LinkedSymbol> = image.symbols.iter().collect();
+fn kallsyms(image: &Image, more: &[LinkedSymbol], out: &mut Labelled) {
+    let mut symbols: Vec<&LinkedSymbol> = image.symbols.iter().chain(more).collect();
     symbols.sort_by_key(|symbol| symbol.addr);
     let zero_based = symbols.first().is_some_and(|symbol| symbol.addr < TEXT);
     let offsets = |out: &mut Labelled| {

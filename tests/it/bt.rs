@@ -1,6 +1,7 @@
 //! Backtraces of synthetic machines, whose kernel has frame pointers and no ORC tables.
 
 use nettlp_gdb::{
+    emulator::SplitMix64,
     kernel::{
         bt::{self, Backtrace, Which},
         unwind::FoundBy,
@@ -62,20 +63,14 @@ fn random_bytes_in_tasks_and_stacks_end_every_backtrace() {
         .flat_map(|task| [(task.addr, 0x800), (task.stack.wrapping_add(0x3c00), 0x400)])
         .map(|(addr, len)| (session.kernel.memory.translate(addr).unwrap().phys, len))
         .collect();
-    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = move |below: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % below
-    };
+    let mut random = SplitMix64::new(1);
     let (mut refused, mut incomplete) = (0, 0);
     for _ in 0..150 {
-        let (start, len) = places[random(places.len() as u64) as usize];
-        let at = start.wrapping_add(random(len / 8) * 8);
+        let (start, len) = places[random.below(places.len() as u64) as usize];
+        let at = start.wrapping_add(random.below(len / 8) * 8);
         let mut before = [0; 8];
         memory.read(at, &mut before).unwrap();
-        memory.write(at, &random(u64::MAX).to_le_bytes()).unwrap();
+        memory.write(at, &random.draw().to_le_bytes()).unwrap();
         session.refresh();
         match bt::read(&session.kernel, Which::All, None) {
             Ok(found) => incomplete += found.tasks.iter().filter(|task| task.incomplete.is_some()).count(),

@@ -3,6 +3,8 @@
 
 use std::{fs, path::Path};
 
+use nettlp_gdb::emulator::SplitMix64;
+
 #[allow(unreachable_pub, reason = "the fuzzer's own crate has these as its interface")]
 #[path = "../../fuzz/src/lib.rs"]
 pub(crate) mod targets;
@@ -11,39 +13,29 @@ pub(crate) mod targets;
 const CHANGES: usize = 40;
 const CHANGES_OF_KERNELS: usize = 5;
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound.max(1) as u64) as usize
-    }
-
-    /// A few bytes of `seed` changed, cut off, repeated or set to what breaks counts.
-    fn change(&mut self, seed: &[u8]) -> Vec<u8> {
-        let mut changed = seed.to_vec();
-        for _ in 0..=self.below(6) {
-            let at = self.below(changed.len());
-            match self.below(5) {
-                0 if !changed.is_empty() => changed[at] ^= 1 << self.below(8),
-                1 if !changed.is_empty() => changed[at] = [0, 0xff, 0x7f, 0x80][self.below(4)],
-                2 => changed.truncate(at),
-                3 => {
-                    let len = self.below(64).min(changed.len() - at);
-                    let again = changed[at..at + len].to_vec();
-                    changed.splice(at..at, again);
-                }
-                _ => {
-                    for byte in changed.iter_mut().skip(at).take(4) {
-                        *byte = 0xff;
-                    }
+/// A few bytes of `seed` changed, cut off, repeated or set to what breaks counts.
+fn change(random: &mut SplitMix64, seed: &[u8]) -> Vec<u8> {
+    let mut below = |bound: usize| random.below(bound as u64) as usize;
+    let mut changed = seed.to_vec();
+    for _ in 0..=below(6) {
+        let at = below(changed.len());
+        match below(5) {
+            0 if !changed.is_empty() => changed[at] ^= 1 << below(8),
+            1 if !changed.is_empty() => changed[at] = [0, 0xff, 0x7f, 0x80][below(4)],
+            2 => changed.truncate(at),
+            3 => {
+                let len = below(64).min(changed.len() - at);
+                let again = changed[at..at + len].to_vec();
+                changed.splice(at..at, again);
+            }
+            _ => {
+                for byte in changed.iter_mut().skip(at).take(4) {
+                    *byte = 0xff;
                 }
             }
         }
-        changed
     }
+    changed
 }
 
 fn check(name: &str, target: fn(&[u8])) {
@@ -52,16 +44,16 @@ fn check(name: &str, target: fn(&[u8])) {
     files.sort();
     assert!(!files.is_empty(), "{name} has no seed");
     let changes = match name {
-        "kernel" | "packets" => CHANGES_OF_KERNELS,
+        "attach" | "kernel" | "packets" => CHANGES_OF_KERNELS,
         "walks" => 1,
         _ => CHANGES,
     };
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = SplitMix64::new(1);
     for file in files {
         let seed = fs::read(&file).unwrap();
         target(&seed);
         for _ in 0..changes {
-            target(&random.change(&seed));
+            target(&change(&mut random, &seed));
         }
     }
     target(&[]);
@@ -90,6 +82,6 @@ macro_rules! corpus {
 }
 
 corpus!(
-    btf, datagrams, dwarf, image, journal, kallsyms, kconfig, kernel, orc, packets, printk, profile, records,
-    tables, tlp, vmcoreinfo, walks
+    attach, btf, datagrams, dwarf, image, journal, kallsyms, kconfig, kernel, orc, packets, printk, profile,
+    records, tables, tlp, vmcoreinfo, walks
 );

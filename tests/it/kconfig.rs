@@ -6,7 +6,7 @@ use std::{fs, io::Write as _, net::IpAddr, ops::ControlFlow, sync::Arc};
 use assert_cmd::Command;
 use flate2::{Compression, write::GzEncoder};
 use nettlp_gdb::{
-    addr::{PAGE_SIZE, PhysAddr, PhysRange},
+    addr::PhysRange,
     emulator::{self, Emulator, ReadOnly},
     kernel::kconfig::{self, Method, Recovered, order},
     link,
@@ -15,7 +15,10 @@ use nettlp_gdb::{
     session::{Options, Session, Source},
 };
 
-use crate::recording::images;
+use crate::{
+    corpus::targets::machine::{config, scatter},
+    recording::images,
+};
 
 fn open(source: Source, ram: &[PhysRange]) -> Session {
     let options = Options {
@@ -36,49 +39,12 @@ fn recover(session: &Session, names: &[String]) -> Recovered {
     kconfig::recover(&session.kernel, &*session.phys, names, go_on).unwrap()
 }
 
-/// A file of the machine's kernel, or of another one.
-fn config(version: &str, unset: usize) -> String {
-    let mut text = format!(
-        "#\n# Automatically generated file; DO NOT EDIT.\n# Linux/x86 {version} Kernel Configuration\n#\n"
-    );
-    for n in 0..1000 {
-        match n % unset {
-            0 => text += &format!("# CONFIG_SYNTHETIC_DRIVER_{n} is not set\n"),
-            1 => text += &format!("CONFIG_SYNTHETIC_DRIVER_{n}={}\n", n * 7),
-            _ => text += &format!("CONFIG_SYNTHETIC_DRIVER_{n}=m\n"),
-        }
-    }
-    text
-}
-
 /// A source tree with the options of [`config`].
 fn tree(directory: &std::path::Path) {
     fs::write(directory.join("Kconfig"), "mainmenu \"x\"\nsource \"drivers/Kconfig\"\n").unwrap();
     fs::create_dir(directory.join("drivers")).unwrap();
     let options: String = (0..1000).map(|n| format!("config SYNTHETIC_DRIVER_{n}\n\ttristate\n")).collect();
     fs::write(directory.join("drivers/Kconfig"), options).unwrap();
-}
-
-/// Frames of `ram` that nothing was written to, from its end.
-fn free_frames(machine: &Machine) -> impl Iterator<Item = PhysAddr> {
-    let memory = machine.memory();
-    let range = memory.ram().last().copied().unwrap();
-    let frames = (range.start.raw() / PAGE_SIZE..range.end.raw() / PAGE_SIZE).rev();
-    frames.map(|frame| PhysAddr::new(frame * PAGE_SIZE)).filter(move |frame| {
-        let mut page = [0; PAGE_SIZE as usize];
-        memory.read(*frame, &mut page).is_ok() && page == [0; PAGE_SIZE as usize]
-    })
-}
-
-/// Puts the pages of `text` into every other free frame, first the odd ones, then the even ones.
-fn scatter(machine: &Machine, text: &str) {
-    let pages: Vec<&[u8]> = text.as_bytes().chunks(PAGE_SIZE as usize).collect();
-    let frames: Vec<PhysAddr> = free_frames(machine).step_by(2).take(pages.len()).collect();
-    assert_eq!(frames.len(), pages.len());
-    let (even, odd): (Vec<_>, Vec<_>) = pages.iter().enumerate().partition(|(n, _)| n % 2 == 0);
-    for (frame, (_, page)) in frames.into_iter().zip(odd.into_iter().chain(even)) {
-        machine.memory().write(frame, page).unwrap();
-    }
 }
 
 #[test]

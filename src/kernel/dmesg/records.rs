@@ -3,7 +3,7 @@
 //! Records of variable length follow each other in `log_buf`; a length of 0 says that the next one is at the
 //! start of the buffer.
 
-use super::{Record, read_all};
+use super::{MAX_TEXT, Record, read_all};
 use crate::{
     addr::VirtAddr,
     kernel::{Kernel, KernelError},
@@ -55,6 +55,10 @@ pub fn read(kernel: &Kernel) -> Result<Vec<Record>, KernelError> {
     };
     let buffer = VirtAddr::new(word("log_buf", 8)?);
     let len = word("log_buf_len", 4)?;
+    if len > MAX_TEXT {
+        let reason = format!("{len} bytes is no size of a log buffer");
+        return Err(KernelError::Inconsistent { step: STEP, addr: buffer, reason });
+    }
     let (first, next) = (word("log_first_idx", 4)?, word("log_next_idx", 4)?);
     let seq = word("log_first_seq", 8)?;
     let bytes = read_all(&*kernel.memory, STEP, &[(buffer, len)])?.concat();
@@ -97,7 +101,12 @@ fn slice(buffer: &[u8], at: u64, len: u64) -> Option<&[u8]> {
 
 fn record(layout: &Layout, buffer: &[u8], at: u64, seq: u64) -> Option<Record> {
     let header = slice(buffer, at, layout.header)?;
-    let text = slice(buffer, at.checked_add(layout.header)?, layout.text_len.get(header)?)?;
+    let text_len = layout.text_len.get(header)?;
+    // A text that reached into the next records would be read again with each of them.
+    if layout.header.checked_add(text_len)? > layout.len.get(header)? {
+        return None;
+    }
+    let text = slice(buffer, at.checked_add(layout.header)?, text_len)?;
     Some(Record {
         seq,
         ts_nsec: layout.ts_nsec.get(header)?,
@@ -159,8 +168,10 @@ mod tests {
         let end = buffer.len() as u64;
         buffer[24 + 10] = 0xff;
         assert_eq!(texts(&parse(&layout(), &buffer, 0, end, 0)), [(0, "first")]);
+        buffer[24 + 10] = 16;
+        assert_eq!(texts(&parse(&layout(), &buffer, 0, end, 0)), [(0, "first")], "more text than record");
         buffer[8] = 1;
-        assert_eq!(parse(&layout(), &buffer, 0, end, 0).len(), 1);
+        assert!(parse(&layout(), &buffer, 0, end, 0).is_empty());
         assert!(parse(&layout(), &[0; 64], 0, 8, 0).is_empty());
         assert!(parse(&layout(), &buffer, u64::MAX, 8, 0).is_empty());
     }

@@ -5,7 +5,7 @@
 //! or finalized; its text block must begin with that id. A block that would cross the end of the byte ring lies
 //! at its start instead.
 
-use super::{MAX_BUFFER, Record, read_all, ring_stretches};
+use super::{MAX_RECORDS, MAX_TEXT, Record, read_all, ring_stretches};
 use crate::{
     addr::VirtAddr,
     kernel::{Kernel, KernelError},
@@ -88,22 +88,22 @@ impl Control {
                 || KernelError::Inconsistent { step: STEP, addr, reason: format!("no room for {path}") };
             field.get(&bytes).ok_or_else(short)
         };
-        let bits = |path: &str| {
+        let bits = |path: &str, most: u64| {
             let bits = get(path)?;
             let reason = || format!("{path} is {bits}");
             u32::try_from(bits)
                 .ok()
-                .filter(|bits| 1_u64.checked_shl(*bits).is_some_and(|size| size <= MAX_BUFFER))
+                .filter(|bits| 1_u64.checked_shl(*bits).is_some_and(|size| size <= most))
                 .ok_or_else(|| KernelError::Inconsistent { step: STEP, addr, reason: reason() })
         };
         Ok(Self {
             descs: VirtAddr::new(get("desc_ring.descs")?),
             infos: VirtAddr::new(get("desc_ring.infos")?),
-            count_bits: bits("desc_ring.count_bits")?,
+            count_bits: bits("desc_ring.count_bits", MAX_RECORDS)?,
             head_id: get("desc_ring.head_id")? & ID_MASK,
             tail_id: get("desc_ring.tail_id")? & ID_MASK,
             data: VirtAddr::new(get("text_data_ring.data")?),
-            size_bits: bits("text_data_ring.size_bits")?,
+            size_bits: bits("text_data_ring.size_bits", MAX_TEXT)?,
             head_lpos: get("text_data_ring.head_lpos")?,
             tail_lpos: get("text_data_ring.tail_lpos")?,
         })
@@ -146,7 +146,11 @@ pub fn read(kernel: &Kernel) -> Result<Vec<Record>, KernelError> {
     let memory = &*kernel.memory;
     let all: Vec<(VirtAddr, u64)> = descs.into_iter().chain(infos).chain(text).collect();
     let mut parts = read_all(memory, STEP, &all)?.into_iter();
-    let mut joined = || [parts.next().unwrap_or_default(), parts.next().unwrap_or_default()].concat();
+    let mut joined = || {
+        let mut bytes = parts.next().unwrap_or_default();
+        bytes.append(&mut parts.next().unwrap_or_default());
+        bytes
+    };
     let ring = Ring {
         tail_id: control.tail_id,
         descs: joined(),
@@ -165,23 +169,33 @@ pub fn read(kernel: &Kernel) -> Result<Vec<Record>, KernelError> {
 pub fn parse(layout: &Layout, ring: &Ring, after: &[u8]) -> Vec<Record> {
     let (desc_size, info_size) = (layout.desc_size.max(1) as usize, layout.info_size.max(1) as usize);
     let descs = ring.descs.chunks_exact(desc_size).zip(after.chunks_exact(desc_size));
+    // No two messages share a byte: a few blocks that many claim would stand for gigabytes.
+    let mut left = ring.text.len();
     descs
         .zip(ring.infos.chunks_exact(info_size))
         .zip(0_u64..)
         .filter(|(((before, after), _), _)| layout.state_var.get(before) == layout.state_var.get(after))
         .filter_map(|(((desc, _), info), index)| {
-            record(layout, ring, desc, info, ring.tail_id.wrapping_add(index) & ID_MASK)
+            record(layout, ring, desc, info, ring.tail_id.wrapping_add(index) & ID_MASK, &mut left)
         })
         .collect()
 }
 
-fn record(layout: &Layout, ring: &Ring, desc: &[u8], info: &[u8], id: u64) -> Option<Record> {
+fn record(
+    layout: &Layout,
+    ring: &Ring,
+    desc: &[u8],
+    info: &[u8],
+    id: u64,
+    left: &mut usize,
+) -> Option<Record> {
     let state = layout.state_var.get(desc)?;
     if state & ID_MASK != id || !matches!(state >> STATE_SHIFT, COMMITTED | FINALIZED) {
         return None;
     }
     let text_len = layout.text_len.get(info)?;
     let text = text(ring, id, layout.begin.get(desc)?, layout.next.get(desc)?, text_len)?;
+    *left = left.checked_sub(text.len())?;
     Some(Record {
         seq: layout.seq.get(info)?,
         ts_nsec: layout.ts_nsec.get(info)?,

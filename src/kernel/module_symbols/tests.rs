@@ -155,6 +155,15 @@ fn impossible_numbers_are_refused_before_they_are_read() {
 }
 
 #[test]
+fn a_name_without_an_end_is_none() {
+    let mut image = Image::new();
+    image.put(0x800, &[b'x'; 0x800]);
+    image.symbol(2, (0x800 - NAMES) as u32, b'T', 0xffff_ffff_c100_0040, 0x10);
+    let names: Vec<String> = image.list(true).unwrap().into_iter().map(|symbol| symbol.name).collect();
+    assert_eq!(names, ["demo_init", "demo_get_alias", "bpf_lab"]);
+}
+
+#[test]
 fn a_list_that_leads_into_itself_ends() {
     let mut image = Image::new();
     image.word(BPF + 16, START + BPF as u64 + 16);

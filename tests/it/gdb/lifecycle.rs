@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use nettlp_gdb::gdb::{Options, Patience, packet::frame};
+use nettlp_gdb::{
+    emulator::SplitMix64,
+    gdb::{Options, Patience, packet::frame},
+};
 
 use super::{
     client::Client,
@@ -182,21 +185,15 @@ fn a_thousand_attach_and_detach_cycles_leave_nothing_behind() {
 #[test]
 fn random_bytes_never_end_the_server() {
     let server = fake::serve(FakeHost::new());
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random
-    };
+    let mut random = SplitMix64::new(1);
     for round in 0..200 {
         let mut client = connect_when_free(server.address);
         for _ in 0..20 {
-            let len = next() as usize % 64;
-            let noise: Vec<u8> = (0..len).map(|_| next() as u8).collect();
+            let len = random.below(64);
+            let noise: Vec<u8> = (0..len).map(|_| random.draw() as u8).collect();
             // Half of it is well-framed, so that it gets past the framing.
             let starts = [&b"m"[..], b"vCont;", b"q", b"H", b"Z", b"qXfer:", b"T", b"z", b"qRcmd,", b""];
-            let start = starts[next() as usize % starts.len()];
+            let start = starts[random.below(starts.len() as u64) as usize];
             let framed = frame(&[start, &noise].concat());
             let bytes = if round % 2 == 0 { &framed } else { &noise };
             if std::io::Write::write_all(&mut client.stream, bytes).is_err() {

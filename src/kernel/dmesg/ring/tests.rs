@@ -168,3 +168,27 @@ proptest! {
         let _ = parse(&layout(), &ring, &descs);
     }
 }
+
+#[test]
+fn messages_that_share_a_block_are_not_many_times_as_long() {
+    let mut writer = Writer::new(12, 7, 0);
+    writer.bytes.fill(b'x');
+    let text = "x".repeat(1000);
+    writer.push(&text);
+    let begin = writer.lpos;
+    // Each block begins with its id and holds all that follow it.
+    for at in 0..100 {
+        let (id, begin) = (writer.id, begin + 8 * at);
+        writer.bytes[begin as usize..][..8].copy_from_slice(&id.to_le_bytes());
+        writer.desc(FINALIZED, begin, 4096, 4000);
+    }
+    writer.lpos = 4096;
+    let ring = writer.finish();
+    let said = texts(&ring);
+    assert_eq!(said[0], text);
+    assert!(
+        said.len() > 1 && said.iter().map(String::len).sum::<usize>() <= ring.text.len(),
+        "{}",
+        said.len()
+    );
+}

@@ -6,47 +6,34 @@
 //! failure names.
 
 use super::*;
-use crate::kernel::{
-    halted::tests::{die, recover},
-    testing::orc_kernel::{ENTRIES, IPS, LEN, LOOKUP, VARIABLES},
+use crate::{
+    emulator::SplitMix64,
+    kernel::{
+        halted::tests::{die, recover},
+        testing::orc_kernel::{ENTRIES, IPS, LEN, LOOKUP, VARIABLES},
+    },
 };
 
 const USUAL_CASES: u64 = 2000;
 const MOST_MEMORY: u64 = 64 << 20;
 
-/// xorshift64*, which is enough to choose bytes.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// A value that a pointer, an offset or a count may have to mislead.
-    fn word(&mut self) -> u64 {
-        let stack = TEXT + STACKS + self.below(3 * STACK_LEN);
-        match self.below(8) {
-            0 => self.next(),
-            1 => stack & !7,
-            2 => stack,
-            3 => TEXT + self.below(0x1000),
-            4 => function(FUNCTIONS[self.below(10) as usize]) + RETURN,
-            5 => u64::MAX - self.below(16),
-            6 => self.below(16),
-            _ => TEXT + self.below(LEN),
-        }
+/// A value that a pointer, an offset or a count may have to mislead.
+fn word(random: &mut SplitMix64) -> u64 {
+    let stack = TEXT + STACKS + random.below(3 * STACK_LEN);
+    match random.below(8) {
+        0 => random.draw(),
+        1 => stack & !7,
+        2 => stack,
+        3 => TEXT + random.below(0x1000),
+        4 => function(FUNCTIONS[random.below(10) as usize]) + RETURN,
+        5 => u64::MAX - random.below(16),
+        6 => random.below(16),
+        _ => TEXT + random.below(LEN),
     }
 }
 
 /// Damages a few words, mostly where they matter, and remembers what was there.
-fn damage(random: &mut Random, bytes: &mut [u8]) -> Vec<(usize, [u8; 8])> {
+fn damage(random: &mut SplitMix64, bytes: &mut [u8]) -> Vec<(usize, [u8; 8])> {
     let mut before = Vec::new();
     for _ in 0..1 + random.below(6) {
         let at = match random.below(6) {
@@ -61,7 +48,7 @@ fn damage(random: &mut Random, bytes: &mut [u8]) -> Vec<(usize, [u8; 8])> {
         let at = at.min(bytes.len() - 8);
         let old: [u8; 8] = bytes[at..at + 8].try_into().unwrap();
         before.push((at, old));
-        let new = random.word().to_le_bytes();
+        let new = word(random).to_le_bytes();
         let len = 1 + random.below(8) as usize;
         bytes[at..at + len].copy_from_slice(&new[..len]);
     }
@@ -101,7 +88,7 @@ fn damaged_memory_ends_every_walk() {
         die(&mut made);
         let (kernel, bytes) = made.shared();
         for case in (at as u64..cases).step_by(FORMATS.len()) {
-            let mut random = Random(case.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+            let mut random = SplitMix64::new(case);
             let before = damage(&mut random, &mut bytes.lock().unwrap());
             match Unwinder::new(&kernel) {
                 Err(_) => *ways.entry("refused tables").or_default() += 1,
