@@ -22,6 +22,7 @@ from lab.guest import Guest, GuestError, Machine, image_arguments
 from lab.venv import python as lab_python
 
 LATENCIES = (0, 12, 100, 1000)
+TAGS = 256
 COMMANDS = ("lx-ps", "lx-dmesg")
 # gdb is asked so often in one session, each time after a pause that makes the server forget what it read.
 REPEATS = 5
@@ -96,7 +97,7 @@ class Host:
 
 
 def own_rows(binary: Path, host: Host, latencies: list[int], rounds: int) -> list[Row]:
-    command = [binary, "bench", *host.images, "--vmlinux", host.vmlinux, "--rounds", str(rounds), "--json"]
+    command = [binary, "bench", *host.images, "--vmlinux", host.vmlinux, "--rounds", str(rounds), "--tags", str(TAGS), "--json"]
     command += [word for latency in latencies for word in ("--latency-us", str(latency))]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return [Row(**json.loads(line)) for line in done.stdout.splitlines()]
@@ -117,7 +118,8 @@ def gdb_rows(binary: Path, host: Host, script: Path, latency: int, rounds: int) 
             raise process.ProcessError("gdb answered " + " ".join(answers)) from None
 
     with Bench(
-        binary, host.guest.ram_file, host.guest.ram, host.vmlinux, serve=("--threads", "cpus"), latency_us=latency,
+        binary, host.guest.ram_file, host.guest.ram, host.vmlinux, serve=("--threads", "cpus", "--tags", str(TAGS)),
+        latency_us=latency,
     ) as bench:
         for _ in range(rounds):
             for each, pair in zip(wanted, zip(ask(bench.port), ask(host.qemu_port))):
@@ -213,7 +215,7 @@ def run(options: argparse.Namespace) -> None:
     print(text(rows))
     if options.write:
         run_as = written.measured(f"scripts/bench --rounds {options.rounds} --write", before)
-        FIGURES.write(page(rows, f"{run_as}; {what}; 64 tags, requests of 512 bytes."))
+        FIGURES.write(page(rows, f"{run_as}; {what}; {TAGS} tags, requests of 512 bytes."))
 
 
 def main() -> int:

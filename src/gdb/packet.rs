@@ -129,7 +129,9 @@ pub fn error_text(sentence: &str) -> Vec<u8> {
 /// Bytes of `data` as two hexadecimal digits each.
 #[must_use]
 pub fn hex(data: &[u8]) -> Vec<u8> {
-    data.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or_default();
+    data.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The bytes that pairs of hexadecimal digits stand for; `None` when they do not.
