@@ -25,7 +25,7 @@ use ahead::Ahead;
 use layout::{Layout, ThreadLists};
 
 /// `PID_MAX_LIMIT` (`include/linux/threads.h`): no list of tasks is longer.
-const MAX_TASKS: usize = 4 << 20;
+const MAX_TASKS: usize = 1 << 20;
 
 /// A task as its `task_struct` had it when it was read.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

@@ -38,6 +38,9 @@ use crate::{
     },
 };
 
+/// Entries of all units together: a distribution's kernel has 600,000, one with every driver built in some times as many.
+/// Symbols of one name share a prototype and modules a kernel's types, so the length of neither bounds this.
+const MAX_ENTRIES: usize = 4 << 20;
 /// No function of a kernel has a dozen parameters; each symbol of its name repeats them.
 const MAX_PARAMS: usize = 64;
 
@@ -52,14 +55,15 @@ pub(super) struct Debug {
 /// Describes the types of the input's BTF and those of `symbols` that it knows.
 pub(super) fn write(input: &Input<'_>, symbols: &[Symbol]) -> Result<Debug, SynthError> {
     let btf = input.btf;
-    let mut dwarf = Dwarf::new();
+    let (mut dwarf, mut left) = (Dwarf::new(), MAX_ENTRIES);
     let release = input.release.unwrap_or("vmlinux");
 
     let mut unit = new_unit();
-    let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+    let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings, left: &mut left };
     maker.describe_unit(&format!("{release}: types and variables"));
     let mut types = Types::new(btf);
     types.write(&mut maker)?;
+    maker.end()?;
     let mut variables = Variables::new(btf, symbols, &mut types);
     let of_files = variables.write(&mut maker)?;
     let variables = variables.count();
@@ -67,7 +71,7 @@ pub(super) fn write(input: &Input<'_>, symbols: &[Symbol]) -> Result<Debug, Synt
 
     for (file, _) in FILES {
         let mut unit = new_unit();
-        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings, left: &mut left };
         maker.describe_unit(file);
         for OfFile { symbol, ty, .. } in of_files.iter().filter(|one| one.file == *file) {
             let ty = ty.map(|ty| AttributeValue::DebugInfoRef(DebugInfoRef::Entry(types_unit, ty)));
@@ -79,16 +83,17 @@ pub(super) fn write(input: &Input<'_>, symbols: &[Symbol]) -> Result<Debug, Synt
     let mut count = types.count();
     for (name, btf) in input.modules {
         let mut unit = new_unit();
-        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings, left: &mut left };
         maker.describe_unit(&format!("{release}: types of module {name}"));
         let mut own = Types::of_module(btf, &types, types_unit);
         own.write(&mut maker)?;
+        maker.end()?;
         count += own.count();
         dwarf.units.add(unit);
     }
 
     let mut unit = new_unit();
-    let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+    let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings, left: &mut left };
     maker.describe_unit(&format!("{release}: functions"));
     let functions = write_functions(btf, symbols, &types, types_unit, &mut maker)?;
     dwarf.units.add(unit);
@@ -99,19 +104,20 @@ pub(super) fn write(input: &Input<'_>, symbols: &[Symbol]) -> Result<Debug, Synt
 /// Describes the types of modules and those of each one's functions that they know: of the kernel's types what is
 /// needed, structs as declarations, whose definitions are in the kernel's own file.
 pub(super) fn write_modules(modules: &[(&str, &Btf, &[Symbol])]) -> Result<Debug, SynthError> {
-    let mut dwarf = Dwarf::new();
+    let (mut dwarf, mut left) = (Dwarf::new(), MAX_ENTRIES);
     let (mut count, mut functions) = (0, 0);
     for (name, btf, symbols) in modules {
         let mut unit = new_unit();
-        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings, left: &mut left };
         maker.describe_unit(&format!("{name}: types"));
         let mut types = Types::of_module_alone(btf);
         types.write(&mut maker)?;
+        maker.end()?;
         count += types.count();
         let types_unit = dwarf.units.add(unit);
 
         let mut unit = new_unit();
-        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings, left: &mut left };
         maker.describe_unit(&format!("{name}: functions"));
         functions += write_functions(btf, symbols, &types, types_unit, &mut maker)?;
         dwarf.units.add(unit);
@@ -142,6 +148,8 @@ fn new_unit() -> Unit {
 struct Maker<'m> {
     unit: &'m mut Unit,
     strings: &'m mut StringTable,
+    /// How many entries may still be added.
+    left: &'m mut usize,
 }
 
 impl Maker<'_> {
@@ -152,8 +160,20 @@ impl Maker<'_> {
         self.text(root, dw::DW_AT_name, name);
     }
 
+    /// A new entry; once there are too many, which [`Maker::end`] tells, an old one.
     fn add(&mut self, parent: UnitEntryId, tag: gimli::DwTag) -> UnitEntryId {
-        self.unit.add(parent, tag)
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                *self.left = left;
+                self.unit.add(parent, tag)
+            }
+            None => parent,
+        }
+    }
+
+    /// Whether everything that was added is there.
+    fn end(&self) -> Result<(), SynthError> {
+        if *self.left == 0 { Err(SynthError::TooMuch { most: MAX_ENTRIES }) } else { Ok(()) }
     }
 
     fn set(&mut self, entry: UnitEntryId, name: gimli::DwAt, value: AttributeValue) {
@@ -231,6 +251,7 @@ fn write_functions(
         let (start, last) = span.unwrap_or((symbol.addr, end));
         span = Some((start.min(symbol.addr), last.max(end)));
         count += 1;
+        maker.end()?;
     }
     if let Some((start, end)) = span {
         let low = AttributeValue::Address(Address::Constant(start.raw()));
