@@ -24,7 +24,7 @@ use crate::{
 use ahead::Ahead;
 use layout::{Layout, ThreadLists};
 
-/// `PID_MAX_LIMIT` (`include/linux/threads.h`): no list of tasks is longer.
+/// No list of tasks is longer: a quarter of `PID_MAX_LIMIT` (`include/linux/threads.h`).
 const MAX_TASKS: usize = 1 << 20;
 
 /// A task as its `task_struct` had it when it was read.

@@ -38,7 +38,7 @@ use crate::{
     },
 };
 
-/// Entries of all units together: a distribution's kernel has 600,000, one with every driver built in some times as many.
+/// Entries of all units together: a distribution's kernel has 400,000, one with every driver built in some times as many.
 /// Symbols of one name share a prototype and modules a kernel's types, so the length of neither bounds this.
 const MAX_ENTRIES: usize = 4 << 20;
 /// No function of a kernel has a dozen parameters; each symbol of its name repeats them.
