@@ -6,7 +6,7 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
-    os::unix::net::UnixStream,
+    os::{fd::AsFd, unix::net::UnixStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -125,26 +125,8 @@ impl Connection {
     /// When the stream breaks.
     pub fn read(&mut self, limit: Option<Duration>) -> io::Result<Input<'_>> {
         let read = match &mut self.stream {
-            Stream::Tcp(stream) => match limit {
-                Some(limit) if limit < TICK => {
-                    let set = |on| stream.set_nonblocking(on);
-                    read_after(limit, set, || (&*stream).read(&mut self.buffer))
-                }
-                limit => {
-                    stream.set_read_timeout(limit)?;
-                    stream.read(&mut self.buffer)
-                }
-            },
-            Stream::Unix(stream) => match limit {
-                Some(limit) if limit < TICK => {
-                    let set = |on| stream.set_nonblocking(on);
-                    read_after(limit, set, || (&*stream).read(&mut self.buffer))
-                }
-                limit => {
-                    stream.set_read_timeout(limit)?;
-                    stream.read(&mut self.buffer)
-                }
-            },
+            Stream::Tcp(stream) => read_within(limit, stream, &mut self.buffer),
+            Stream::Unix(stream) => read_within(limit, stream, &mut self.buffer),
             Stream::Stdio(stdin) if stdin.hung_up.load(Ordering::Acquire) => Ok(0),
             Stream::Stdio(stdin) => {
                 let bytes = match limit {
@@ -194,16 +176,21 @@ impl Connection {
     }
 }
 
-/// Reads what has arrived after `limit`.
-fn read_after(
-    limit: Duration,
-    set_nonblocking: impl Fn(bool) -> io::Result<()>,
-    read: impl FnOnce() -> io::Result<usize>,
-) -> io::Result<usize> {
+/// Reads what arrives within `limit`, or has arrived after it when it is below [`TICK`].
+fn read_within<S>(limit: Option<Duration>, mut stream: &S, buffer: &mut [u8]) -> io::Result<usize>
+where
+    S: AsFd,
+    for<'s> &'s S: Read,
+{
+    let socket = SockRef::from(stream);
+    let Some(limit) = limit.filter(|limit| *limit < TICK) else {
+        socket.set_read_timeout(limit)?;
+        return stream.read(buffer);
+    };
     thread::sleep(limit);
-    set_nonblocking(true)?;
-    let outcome = read();
-    set_nonblocking(false)?;
+    socket.set_nonblocking(true)?;
+    let outcome = stream.read(buffer);
+    socket.set_nonblocking(false)?;
     outcome
 }
 
