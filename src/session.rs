@@ -325,9 +325,9 @@ impl Session {
         })?)
     }
 
-    /// Told of a debugger's read before it is answered: what it will ask next is fetched with it.
-    pub fn read_ahead(&self, addr: VirtAddr, len: usize) {
-        self.ahead.of_read(&self.kernel, addr, len, self.cache.picture());
+    /// To be told what a debugger has read of the kernel's memory: reads ahead of it where it walks a list.
+    pub fn was_read(&self, addr: VirtAddr, len: usize) {
+        self.ahead.of_read(&self.kernel, addr, len, self.cache.picture(), self.cache.surprises());
     }
 
     /// Makes a symbol file of the modules loaded now, at the addresses they run at. It has their types where the

@@ -8,27 +8,25 @@ medians are compared.
 
 import argparse
 import dataclasses
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from lab import debugger, demo, fetch, initramfs, process
+from lab import debugger, demo, fetch, initramfs, process, written
 from lab.bench import Bench
 from lab.guest import Guest, GuestError, Machine, image_arguments
 from lab.venv import python as lab_python
 
 LATENCIES = (0, 12, 100, 1000)
+TAGS = 256
 COMMANDS = ("lx-ps", "lx-dmesg")
 # gdb is asked so often in one session, each time after a pause that makes the server forget what it read.
 REPEATS = 5
-FIGURES = demo.REPOSITORY / "docs" / "performance.md"
-FROM, TO = "<!-- scripts/bench: from here -->\n", "<!-- scripts/bench: to here -->\n"
+FIGURES = written.Part(written.PERFORMANCE, "scripts/bench")
 
 # Given to gdb. The first time a command pays for the types gdb loads, whatever the target; it is not counted.
 IN_GDB = """
@@ -99,7 +97,7 @@ class Host:
 
 
 def own_rows(binary: Path, host: Host, latencies: list[int], rounds: int) -> list[Row]:
-    command = [binary, "bench", *host.images, "--vmlinux", host.vmlinux, "--rounds", str(rounds), "--json"]
+    command = [binary, "bench", *host.images, "--vmlinux", host.vmlinux, "--rounds", str(rounds), "--tags", str(TAGS), "--json"]
     command += [word for latency in latencies for word in ("--latency-us", str(latency))]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return [Row(**json.loads(line)) for line in done.stdout.splitlines()]
@@ -120,7 +118,8 @@ def gdb_rows(binary: Path, host: Host, script: Path, latency: int, rounds: int) 
             raise process.ProcessError("gdb answered " + " ".join(answers)) from None
 
     with Bench(
-        binary, host.guest.ram_file, host.guest.ram, host.vmlinux, serve=("--threads", "cpus"), latency_us=latency,
+        binary, host.guest.ram_file, host.guest.ram, host.vmlinux, serve=("--threads", "cpus", "--tags", str(TAGS)),
+        latency_us=latency,
     ) as bench:
         for _ in range(rounds):
             for each, pair in zip(wanted, zip(ask(bench.port), ask(host.qemu_port))):
@@ -173,24 +172,6 @@ def figure(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def about(host: str, load: tuple[float, float], rounds: int) -> str:
-    """Where and when, and whether the machine had anything else to do."""
-    busy = max(load) / (os.cpu_count() or 1)
-    quiet = "nothing else ran" if busy < 1 else f"**not quiet: {busy:.0f} processes wanted each CPU**"
-    return (
-        f"`scripts/bench --rounds {rounds} --write` on {datetime.date.today()}: {os.cpu_count()} CPUs, {platform.system()} "
-        f"{platform.release().split('-')[0]}, load {load[0]:.1f} before and {load[1]:.1f} after ({quiet}); {host}; 64 tags, "
-        "requests of 512 bytes."
-    )
-
-
-def write(into: Path, table: str) -> None:
-    """Puts the table in its place on the page."""
-    before, rest = into.read_text().split(FROM)
-    _, after = rest.split(TO)
-    into.write_text(before + FROM + table + TO + after)
-
-
 def measure(options: argparse.Namespace, host: Host, binary: Path, directory: Path) -> list[Row]:
     progress(f"nettlp-gdb bench, {options.rounds} rounds")
     rows = own_rows(binary, host, options.latency_us, options.rounds)
@@ -233,7 +214,8 @@ def run(options: argparse.Namespace) -> None:
             what = f"a Debian guest (Linux {kernel.release}, 1 GiB, 2 CPUs) that stands still"
     print(text(rows))
     if options.write:
-        write(FIGURES, page(rows, about(what, (before, os.getloadavg()[0]), options.rounds)))
+        run_as = written.measured(f"scripts/bench --rounds {options.rounds} --write", before)
+        FIGURES.write(page(rows, f"{run_as}; {what}; {TAGS} tags, requests of 512 bytes."))
 
 
 def main() -> int:

@@ -1,5 +1,5 @@
-"""Time and processor time from starting gdb to the first task `lx-ps` lists, and to gdb's end: with no file given, where gdb
-is handed the one made from memory, and with the distribution's vmlinux.
+"""Time and processor time from starting gdb to what it first answers: with no file given, where gdb is handed the one made
+from memory, and with the distribution's vmlinux.
 
 Both serve the same memory image without a link, so that what differs is the symbol file. The two take turns; gdb's index
 cache and debuginfod are off. Processor time is of the whole gdb to its end, the threads that index DWARF included.
@@ -15,38 +15,54 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import process
+from lab import process, written
 from lab.demo import SCRIPTS, built_binary
 
-# A row of lx-ps: address, pid 1, its name.
-FIRST_TASK = re.compile(rb"^\s*0x[0-9a-f]+\s+1\s+\S")
+FIGURES = written.Part(written.PERFORMANCE, "scripts/bench-symbols")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What gdb is asked, and the line that answers."""
+
+    title: str
+    commands: tuple[str, ...]
+    answer: re.Pattern
 
 
 @dataclass(frozen=True)
 class Took:
-    """Seconds of one gdb: until its first row, until its end, and of processor time."""
+    """Seconds of one gdb: until it answered, and of processor time."""
 
-    first: float
-    end: float
+    answered: float
     cpu: float
 
 
-def gdb(vmlinux: Path | None, port: int, scripts: Path) -> Took:
+def questions(scripts: Path) -> list[Question]:
+    # A row of lx-ps: address, pid 1, its name.
+    first_task = re.compile(rb"^\s*0x[0-9a-f]+\s+1\s+\S")
+    return [
+        Question("the first task of `lx-ps`", (f"source {scripts}", "lx-ps"), first_task),
+        Question("`p sizeof(struct task_struct)`", ("p sizeof(struct task_struct)",), re.compile(rb"^\$1 = \d+$")),
+    ]
+
+
+def gdb(vmlinux: Path | None, port: int, question: Question) -> Took:
     command = ["gdb", "-nx", "-batch", "-iex", "set debuginfod enabled off", "-iex", "set index-cache enabled off"]
     command += [str(vmlinux)] if vmlinux else []
-    command += ["-ex", f"target remote 127.0.0.1:{port}", "-ex", f"source {scripts}", "-ex", "lx-ps"]
-    start, first = time.monotonic(), None
+    for each in (f"target remote 127.0.0.1:{port}", *question.commands):
+        command += ["-ex", each]
+    start, answered, said = time.monotonic(), None, b""
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
-        said = b""
         for line in running.stdout:
             said += line
-            if first is None and FIRST_TASK.match(line):
-                first = time.monotonic() - start
+            if answered is None and question.answer.match(line.rstrip()):
+                answered = time.monotonic() - start
         _, status, used = os.wait4(running.pid, 0)
         running.returncode = os.waitstatus_to_exitcode(status)
-    if first is None:
-        raise process.ProcessError(f"gdb listed no task:\n{said.decode(errors='replace')}")
-    return Took(first, time.monotonic() - start, used.ru_utime + used.ru_stime)
+    if answered is None:
+        raise process.ProcessError(f"gdb did not answer {question.commands[-1]!r}:\n{said.decode(errors='replace')}")
+    return Took(answered, used.ru_utime + used.ru_stime)
 
 
 class Server:
@@ -79,24 +95,35 @@ def forget(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def compare(ram: Path, vmlinux: Path, scripts: Path, rounds: int, cold: bool) -> dict[str, list[Took]]:
-    took = {"memory": [], "vmlinux": []}
+def compare(ram: Path, vmlinux: Path, asked: list[Question], rounds: int, cold: bool) -> dict[Question, str]:
+    """A row of each question's table."""
+    rows = {}
     with Server(ram, None) as alone, Server(ram, vmlinux) as given:
-        gdb(None, alone.port, scripts), gdb(vmlinux, given.port, scripts)
-        for _ in range(rounds):
-            took["memory"].append(gdb(None, alone.port, scripts))
-            if cold:
-                forget(vmlinux)
-            took["vmlinux"].append(gdb(vmlinux, given.port, scripts))
-    return took
+        for question in asked:
+            memory, distribution = [], []
+            gdb(None, alone.port, question), gdb(vmlinux, given.port, question)
+            for _ in range(rounds):
+                memory.append(gdb(None, alone.port, question))
+                if cold:
+                    forget(vmlinux)
+                distribution.append(gdb(vmlinux, given.port, question))
+            rows[question] = row(vmlinux.name.removeprefix("vmlinux-"), memory, distribution)
+    return rows
 
 
-def row(vmlinux: Path, took: dict[str, list[Took]]) -> str:
-    cells = [vmlinux.name.removeprefix("vmlinux-")]
-    for what in ("first", "end", "cpu"):
-        ours, theirs = (statistics.median(getattr(one, what) for one in took[side]) for side in ("memory", "vmlinux"))
+def row(kernel: str, memory: list[Took], distribution: list[Took]) -> str:
+    cells = [kernel]
+    for what in ("cpu", "answered"):
+        ours, theirs = (statistics.median(getattr(one, what) for one in side) for side in (memory, distribution))
         cells += [f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}"]
     return "| " + " | ".join(cells) + " |"
+
+
+def table(question: Question, rows: list[str]) -> str:
+    """What the answer took, kernel by kernel."""
+    title = f"From gdb's start to {question.title}:"
+    columns = "| kernel | CPU, s: memory | vmlinux | ratio | answered after, s: memory | vmlinux | ratio |"
+    return "\n".join([title, "", columns, "| --- |" + " ---: |" * 6, *rows, ""])
 
 
 def main() -> None:
@@ -105,16 +132,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="runs of each side after one that warms up")
     parser.add_argument("--cold", action="store_true", help="drop the vmlinux from the page cache before each run")
     parser.add_argument("--scripts", type=Path, default=SCRIPTS, metavar="FILE", help="the commands to load (default: ours)")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     given = parser.parse_args()
     process.end_on_signals()
-    print("| kernel | first task, s: memory | vmlinux | ratio | gdb's end, s: memory | vmlinux | ratio | CPU, s: memory | vmlinux | ratio |")
-    print("| --- |" + " ---: |" * 9)
+    before, asked = os.getloadavg()[0], questions(given.scripts)
+    rows: dict[Question, list[str]] = {question: [] for question in asked}
     for pair in given.images:
         ram, equals, vmlinux = pair.partition("=")
         if not equals:
             parser.error(f"{pair} is not RAM=VMLINUX")
-        path = Path(vmlinux).resolve()
-        print(row(path, compare(Path(ram), path, given.scripts, given.rounds, given.cold)), flush=True)
+        for question, line in compare(Path(ram), Path(vmlinux).resolve(), asked, given.rounds, given.cold).items():
+            rows[question].append(line)
+    tables = "\n".join(table(question, lines) for question, lines in rows.items())
+    print(tables)
+    if given.write:
+        version = subprocess.run(["gdb", "--version"], check=True, capture_output=True, text=True).stdout.split("\n")[0]
+        run_as = written.measured(f"scripts/bench-symbols --rounds {given.rounds} --write RAM=VMLINUX...", before)
+        FIGURES.write(f"{run_as}; {version}; medians.\n\n{tables}")
 
 
 if __name__ == "__main__":

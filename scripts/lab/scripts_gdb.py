@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab import cache, fetch
+from lab import cache, fetch, source
 
 # Above this line constants.py.in includes headers (scripts/gdb/linux/Makefile).
 END_OF_HEADERS = "<!-- end-c-headers -->"
@@ -30,21 +30,29 @@ def _generate(kernel: fetch.Kernel, into: Path) -> None:
     build = into / "build"
     build.mkdir()
     print(f"Generating the gdb scripts of {kernel.release}", file=sys.stderr)
+    scripts = _source(kernel, build) / "scripts" / "gdb"
+    target = into / "scripts" / "gdb"
+    (target / "linux").mkdir(parents=True)
+    for script in (scripts / "linux").glob("*.py"):
+        shutil.copy(script, target / "linux" / script.name)
+    (target / "linux/constants.py").write_text(_constants(kernel, build, scripts / "linux/constants.py.in"))
+    shutil.copy(scripts / "vmlinux-gdb.py", into / "vmlinux-gdb.py")
+    shutil.rmtree(build)
+
+
+def _source(kernel: fetch.Kernel, build: Path) -> Path:
+    """A tree with the scripts in it: of the system's own kernel the whole one, which the ring needs besides."""
+    if not kernel.apt:
+        return source.tree(kernel)
     series = re.match(r"\d+\.\d+", kernel.release)[0]
     fetch.unpack(f"linux-source-{series}", ["./usr/src/*.tar.xz"], build, kernel.apt)
     archive = next(build.glob("usr/src/*.tar.xz"))
     wanted = ["--strip-components=1", "--wildcards", "*/scripts/gdb/*"]
     subprocess.run(["tar", "-xf", archive, "-C", build, *wanted], check=True)
-    target = into / "scripts" / "gdb"
-    (target / "linux").mkdir(parents=True)
-    for script in (build / "scripts/gdb/linux").glob("*.py"):
-        shutil.copy(script, target / "linux" / script.name)
-    (target / "linux/constants.py").write_text(_constants(kernel, build))
-    shutil.copy(build / "scripts/gdb/vmlinux-gdb.py", into / "vmlinux-gdb.py")
-    shutil.rmtree(build)
+    return build
 
 
-def _constants(kernel: fetch.Kernel, build: Path) -> str:
+def _constants(kernel: fetch.Kernel, build: Path, template: Path) -> str:
     common = f"linux-headers-{kernel.release.removesuffix('-cloud-amd64')}-common"
     own = f"linux-headers-{kernel.release}"
     for package in (common, own):
@@ -58,7 +66,7 @@ def _constants(kernel: fetch.Kernel, build: Path) -> str:
     for header in ("compiler-version.h", "kconfig.h", "compiler_types.h"):
         path = trees[0] / "include/linux" / header
         command += ["-include", str(path)] if path.is_file() else []
-    made = subprocess.run([*command, build / "scripts/gdb/linux/constants.py.in"], capture_output=True, text=True)
+    made = subprocess.run([*command, template], capture_output=True, text=True)
     if made.returncode != 0:
         raise fetch.FetchError(f"the headers of {kernel.release} do not make constants.py: {made.stderr.strip()}")
     return made.stdout.partition(END_OF_HEADERS)[2]

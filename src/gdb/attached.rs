@@ -19,7 +19,7 @@ const MOST_CPUS: u64 = 8192;
 
 impl Host for Session {
     fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError> {
-        self.read_ahead(addr, buf.len());
+        let wanted = buf.len();
         let first = (PAGE_SIZE - addr.offset_in(PAGE_SIZE)) as usize;
         let (head, tail) = buf.split_at_mut(first.min(buf.len()));
         let pieces = std::iter::once(head).chain(tail.chunks_mut(PAGE_SIZE as usize));
@@ -32,6 +32,7 @@ impl Host for Session {
             })
             .collect();
         self.kernel.memory.read_batch(&mut ops);
+        self.was_read(addr, wanted);
         let mut read = 0;
         for op in ops {
             match op.result {

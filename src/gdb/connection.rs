@@ -6,7 +6,7 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{fd::AsRawFd as _, unix::net::UnixStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,7 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use socket2::{SockRef, TcpKeepalive};
+use nix::sys::socket::{MsgFlags, recv};
+use socket2::{Socket, TcpKeepalive};
 
 /// Bytes taken from the stream at once.
 const READ_SIZE: usize = 64 * 1024;
@@ -25,6 +26,10 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// A socket's time limit is counted in ticks of the clock, of 10 ms at most: less is waited for in another way.
 pub const TICK: Duration = Duration::from_millis(10);
+
+/// For so long after a reply the next packet is looked for without going to sleep: a command of GDB's is hundreds of
+/// packets, and being woken for one takes as long as answering it.
+const AWAKE: Duration = Duration::from_micros(200);
 
 /// What a read brought.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,9 +43,53 @@ pub enum Input<'b> {
 }
 
 enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Socket(Timed),
     Stdio(Stdin),
+}
+
+/// A socket, and the time limits it has: setting one is a system call, and few packets need another.
+struct Timed {
+    socket: Socket,
+    read: Option<Duration>,
+    write: Option<Duration>,
+    /// When the last reply was sent.
+    replied: Option<Instant>,
+}
+
+impl Timed {
+    /// Waits as [`Connection::read`] does.
+    fn read(&mut self, limit: Option<Duration>, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(limit) = limit
+            && limit < TICK
+        {
+            thread::sleep(limit);
+            return self.arrived(buffer);
+        }
+        while self.replied.is_some_and(|at| at.elapsed() < AWAKE) {
+            match self.arrived(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
+                outcome => return outcome,
+            }
+        }
+        if self.read != limit {
+            self.socket.set_read_timeout(limit)?;
+            self.read = limit;
+        }
+        self.socket.read(buffer)
+    }
+
+    /// What has arrived, without waiting.
+    fn arrived(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
+    }
+
+    fn limit_writes(&mut self, limit: Duration) -> io::Result<()> {
+        if self.write != Some(limit) {
+            self.socket.set_write_timeout(Some(limit))?;
+            self.write = Some(limit);
+        }
+        Ok(())
+    }
 }
 
 /// Standard input cannot be read with a time limit: a thread reads it, and sends an empty buffer at its end.
@@ -64,13 +113,12 @@ impl Connection {
     /// # Errors
     /// When the socket cannot be set up.
     pub fn tcp(stream: TcpStream, reply: Duration) -> io::Result<Self> {
-        stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(3);
-        let socket = SockRef::from(&stream);
+        let socket = Socket::from(stream);
         socket.set_tcp_keepalive(&keepalive)?;
         socket.set_tcp_user_timeout(Some(reply))?;
-        Ok(Self::over(Stream::Tcp(stream), reply))
+        Self::socket(socket, reply)
     }
 
     /// A client that connected over a Unix socket, and may take `reply` for each reply.
@@ -78,8 +126,12 @@ impl Connection {
     /// # Errors
     /// When the socket cannot be set up.
     pub fn unix(stream: UnixStream, reply: Duration) -> io::Result<Self> {
-        stream.set_nonblocking(false)?;
-        Ok(Self::over(Stream::Unix(stream), reply))
+        Self::socket(Socket::from(stream), reply)
+    }
+
+    fn socket(socket: Socket, reply: Duration) -> io::Result<Self> {
+        socket.set_nonblocking(false)?;
+        Ok(Self::over(Stream::Socket(Timed { socket, read: None, write: None, replied: None }), reply))
     }
 
     /// The process that started us with our standard input and output as its pipe.
@@ -113,8 +165,7 @@ impl Connection {
     /// When the socket cannot be duplicated.
     pub fn hang_up(&self) -> io::Result<HangUp> {
         Ok(match &self.stream {
-            Stream::Tcp(stream) => HangUp::Tcp(stream.try_clone()?),
-            Stream::Unix(stream) => HangUp::Unix(stream.try_clone()?),
+            Stream::Socket(stream) => HangUp::Socket(stream.socket.try_clone()?),
             Stream::Stdio(stdin) => HangUp::Stdio(stdin.sender.clone(), Arc::clone(&stdin.hung_up)),
         })
     }
@@ -125,8 +176,7 @@ impl Connection {
     /// When the stream breaks.
     pub fn read(&mut self, limit: Option<Duration>) -> io::Result<Input<'_>> {
         let read = match &mut self.stream {
-            Stream::Tcp(stream) => read_within(limit, stream, &mut self.buffer),
-            Stream::Unix(stream) => read_within(limit, stream, &mut self.buffer),
+            Stream::Socket(stream) => stream.read(limit, &mut self.buffer),
             Stream::Stdio(stdin) if stdin.hung_up.load(Ordering::Acquire) => Ok(0),
             Stream::Stdio(stdin) => {
                 let bytes = match limit {
@@ -160,13 +210,8 @@ impl Connection {
     /// # Errors
     /// When the stream breaks, or the client has not taken them all in its time.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &self.stream {
-            Stream::Tcp(stream) => {
-                write_within(self.reply, bytes, stream, |left| stream.set_write_timeout(Some(left)))
-            }
-            Stream::Unix(stream) => {
-                write_within(self.reply, bytes, stream, |left| stream.set_write_timeout(Some(left)))
-            }
+        match &mut self.stream {
+            Stream::Socket(stream) => write_within(self.reply, bytes, stream),
             Stream::Stdio(_) => {
                 let mut out = io::stdout().lock();
                 out.write_all(bytes)?;
@@ -176,41 +221,17 @@ impl Connection {
     }
 }
 
-/// Reads what arrives within `limit`, or has arrived after it when it is below [`TICK`].
-fn read_within<S>(limit: Option<Duration>, mut stream: &S, buffer: &mut [u8]) -> io::Result<usize>
-where
-    S: AsFd,
-    for<'s> &'s S: Read,
-{
-    let socket = SockRef::from(stream);
-    let Some(limit) = limit.filter(|limit| *limit < TICK) else {
-        socket.set_read_timeout(limit)?;
-        return stream.read(buffer);
-    };
-    thread::sleep(limit);
-    socket.set_nonblocking(true)?;
-    let outcome = stream.read(buffer);
-    socket.set_nonblocking(false)?;
-    outcome
-}
-
 /// Writes all of `bytes` in `limit` altogether: a client that takes one byte now and then is as good as one that takes
 /// none.
-fn write_within(
-    limit: Duration,
-    mut bytes: &[u8],
-    mut stream: impl Write,
-    set_limit: impl Fn(Duration) -> io::Result<()>,
-) -> io::Result<()> {
-    let start = Instant::now();
+fn write_within(limit: Duration, mut bytes: &[u8], stream: &mut Timed) -> io::Result<()> {
+    let (start, mut left) = (Instant::now(), limit);
     while !bytes.is_empty() {
-        let left = limit.saturating_sub(start.elapsed());
         if left.is_zero() {
             let text = format!("the client did not take a reply within {limit:?}");
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
-        set_limit(left)?;
-        match stream.write(bytes) {
+        stream.limit_writes(left)?;
+        match stream.socket.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(len) => bytes = bytes.get(len..).unwrap_or_default(),
             Err(error) => match error.kind() {
@@ -218,7 +239,9 @@ fn write_within(
                 _ => return Err(error),
             },
         }
+        left = limit.saturating_sub(start.elapsed());
     }
+    stream.replied = Some(Instant::now());
     Ok(())
 }
 
@@ -230,10 +253,8 @@ pub fn is_hang_up(error: &io::Error) -> bool {
 
 /// Ends another thread's connection: what it is sending still goes out, what it waits for does not come.
 pub enum HangUp {
-    /// Over TCP.
-    Tcp(TcpStream),
-    /// Over a Unix socket.
-    Unix(UnixStream),
+    /// Over TCP or a Unix socket.
+    Socket(Socket),
     /// Over standard input: what wakes its reader, and what says why.
     Stdio(SyncSender<Vec<u8>>, Arc<AtomicBool>),
 }
@@ -242,8 +263,7 @@ impl HangUp {
     /// Ends it.
     pub fn now(&self) {
         let ended = match self {
-            Self::Tcp(stream) => stream.shutdown(Shutdown::Read),
-            Self::Unix(stream) => stream.shutdown(Shutdown::Read),
+            Self::Socket(socket) => socket.shutdown(Shutdown::Read),
             Self::Stdio(sender, hung_up) => {
                 hung_up.store(true, Ordering::Release);
                 // A full channel means that its reader does not wait.

@@ -3,16 +3,22 @@
 //! * `qSupported`: what is announced is one list, ours. It leaves out `multiprocess`, so that a thread's id is all
 //!   GDB prints, and adds `qXfer:threads:read`; `qXfer:exec-file:read` only when there is a file to hand out.
 //! * `qXfer:threads:read`: all threads with their names in one answer, instead of two packets per thread.
+//! * `vFile:pread`: a symbol file has millions of bytes, and `gdbstub` sends them one by one.
 //! * `QStartNoAckMode`: acknowledgements are the event loop's.
 //! * `M`, `X`: what became of a write is a sentence. GDB prints one for registers only, so those of memory are logged.
 //! * `G`, `P` and `vKill`: refused with a sentence.
-//! * `m`: `gdbstub` reads on after a short read and has no bound of its own, so the length is cut to one reply.
+//! * `m` of kernel memory, most of what GDB sends: `gdbstub` looks through all of its 64 KiB for each packet, and writes
+//!   digit by digit.
+//! * `m` of a process' memory: `gdbstub` knows whose, but reads on after a short read and has no bound of its own, so the
+//!   length is cut to one reply.
 
 use std::borrow::Cow;
 
+use gdbstub::target::ext::host_io::HostIoErrno;
+
 use super::{
     packet::{self, PACKET_SIZE},
-    target::GdbTarget,
+    target::{GdbTarget, is_of_a_process},
     write::Write,
 };
 use crate::addr::VirtAddr;
@@ -55,7 +61,10 @@ impl Extras {
     /// Looks at a packet before `gdbstub` does.
     pub fn answer<'p>(&mut self, target: &mut GdbTarget, body: &'p [u8]) -> Answer<'p> {
         match body.split_first() {
-            Some((b'm', _)) => Answer::Forward(clamp_read(body)),
+            Some((b'm', place)) => match hex_pair(place) {
+                Some((addr, len)) if !is_of_a_process(addr) => Answer::Reply(read_kernel(target, addr, len)),
+                place => Answer::Forward(clamp_read(place)),
+            },
             Some((b'M' | b'X', _)) => Answer::Reply(self.write(target, body)),
             Some((b'G' | b'P', _)) => Answer::Reply(packet::error_text(REGISTER_REFUSAL)),
             _ if body.starts_with(b"vKill") => Answer::Reply(packet::error_text(KILL_REFUSAL)),
@@ -64,10 +73,15 @@ impl Extras {
                 let file = if target.has_symbol_file() { EXEC_FILE } else { "" };
                 Answer::Reply(format!("PacketSize={PACKET_SIZE:x}{FEATURES}{file}").into_bytes())
             }
-            _ => match body.strip_prefix(b"qXfer:threads:read::") {
-                Some(range) => Answer::Reply(self.threads(target, range)),
-                None => Answer::Forward(Cow::Borrowed(body)),
-            },
+            _ => {
+                if let Some(range) = body.strip_prefix(b"qXfer:threads:read::") {
+                    Answer::Reply(self.threads(target, range))
+                } else if let Some(place) = body.strip_prefix(b"vFile:pread:") {
+                    Answer::Reply(read_file(target, place))
+                } else {
+                    Answer::Forward(Cow::Borrowed(body))
+                }
+            }
         }
     }
 
@@ -97,6 +111,28 @@ impl Extras {
     }
 }
 
+/// The reply to `vFile:pread: FD,COUNT,OFFSET`: `F`, how many bytes, and those.
+fn read_file(target: &GdbTarget, place: &[u8]) -> Vec<u8> {
+    let comma = place.iter().position(|byte| *byte == b',').unwrap_or(place.len());
+    let (fd, range) = place.split_at(comma);
+    let fd = std::str::from_utf8(fd).ok().and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    let (Some(fd), Some((count, offset))) = (fd, range.get(1..).and_then(hex_pair)) else {
+        return file_error(HostIoErrno::EINVAL);
+    };
+    match target.read_file(fd, count.min(PACKET_SIZE as u64), offset) {
+        Ok(bytes) => {
+            let mut reply = format!("F{:x};", bytes.len()).into_bytes();
+            reply.extend(packet::escape(bytes));
+            reply
+        }
+        Err(errno) => file_error(errno),
+    }
+}
+
+fn file_error(errno: HostIoErrno) -> Vec<u8> {
+    format!("F-1,{:x}", errno as u32).into_bytes()
+}
+
 /// The reply to `qXfer:...:read`: `m` and a part, `l` and the last part.
 fn part(document: &[u8], offset: u64, len: u64) -> Vec<u8> {
     let start = usize::try_from(offset).unwrap_or(usize::MAX).min(document.len());
@@ -109,13 +145,18 @@ fn part(document: &[u8], offset: u64, len: u64) -> Vec<u8> {
     reply
 }
 
+fn read_kernel(target: &GdbTarget, addr: u64, len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len.min(MOST_MEMORY) as usize];
+    match target.read_kernel(VirtAddr::new(addr), &mut bytes) {
+        Ok(len) => packet::hex(bytes.get(..len).unwrap_or_default()),
+        Err(number) => format!("E{number:02x}").into_bytes(),
+    }
+}
+
 /// `m ADDR,LEN` with a length whose reply fits a packet; GDB takes a short reply as it is.
-fn clamp_read(body: &[u8]) -> Cow<'_, [u8]> {
-    match body.get(1..).and_then(hex_pair) {
-        Some((addr, len)) if len > MOST_MEMORY => {
-            Cow::Owned(format!("m{addr:x},{MOST_MEMORY:x}").into_bytes())
-        }
-        Some(_) => Cow::Borrowed(body),
+fn clamp_read(place: Option<(u64, u64)>) -> Cow<'static, [u8]> {
+    match place {
+        Some((addr, len)) => Cow::Owned(format!("m{addr:x},{:x}", len.min(MOST_MEMORY)).into_bytes()),
         // Nothing `gdbstub` should try to make sense of.
         None => Cow::Borrowed(b"m"),
     }
@@ -134,11 +175,12 @@ mod tests {
 
     #[test]
     fn long_reads_are_cut_to_one_reply() {
-        assert_eq!(*clamp_read(b"m10,20"), *b"m10,20");
-        assert_eq!(*clamp_read(b"mffffffffffffffff,ffffffffffffffff"), *b"mffffffffffffffff,8000");
-        assert_eq!(*clamp_read(b"m10,20,30"), *b"m");
-        assert_eq!(*clamp_read(b"m"), *b"m");
-        assert_eq!(*clamp_read(b"m10,fffffffffffffffff"), *b"m", "65 bits");
+        let clamped = |place: &[u8]| clamp_read(hex_pair(place)).into_owned();
+        assert_eq!(clamped(b"10,20"), b"m10,20");
+        assert_eq!(clamped(b"ffffffffffffffff,ffffffffffffffff"), b"mffffffffffffffff,8000");
+        assert_eq!(clamped(b"10,20,30"), b"m");
+        assert_eq!(clamped(b""), b"m");
+        assert_eq!(clamped(b"10,fffffffffffffffff"), b"m", "65 bits");
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! Each step reads the wanted members of a `task_struct` in one go, its list pointer included; what the pid IDR leads to
 //! was read before, side by side ([`ahead`]). The thread lists of all processes are walked side by side too.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 
 mod ahead;
 mod details;
@@ -213,7 +216,16 @@ impl Tasks {
 
     /// The wanted members of each task, at their places; the bytes between them are not read.
     fn fetch(&self, kernel: &Kernel, addrs: &[VirtAddr]) -> Vec<Result<Vec<u8>, VirtError>> {
-        let spans = &self.layout.spans;
+        self.fetch_spans(kernel, addrs, &self.layout.spans)
+    }
+
+    /// As [`Tasks::fetch`], of the members in `spans` only; the others are 0.
+    fn fetch_spans(
+        &self,
+        kernel: &Kernel,
+        addrs: &[VirtAddr],
+        spans: &[Range<usize>],
+    ) -> Vec<Result<Vec<u8>, VirtError>> {
         let mut buffers = vec![vec![0; self.layout.bytes]; addrs.len()];
         let mut ops: Vec<VirtOp<'_>> = Vec::with_capacity(addrs.len() * spans.len());
         for (addr, buf) in addrs.iter().zip(&mut buffers) {

@@ -3,8 +3,11 @@
 //! It keeps pages of 4 KiB in sectors of 512 bytes, what one request carries at the usual MRRS: fetching a whole sector
 //! costs one round trip as eight bytes would, and the next member of the same structure is then free. Neighbouring
 //! sectors are fetched as one read, which the link cuts as its MRRS allows. A few sectors take the rest of their pages
-//! along where a round trip is dear, or where the page was read before: a `task_struct` is several sectors long.
+//! along where a round trip is dear, or where the page was read before: a `task_struct` is several sectors long. What
+//! was asked for in an earlier picture that began in the same way is fetched at once ([`history`]).
 //! Nothing is fetched outside a page that something above asked for; DRAM is decoded in coarser units than that.
+
+mod history;
 
 use std::{
     collections::HashMap,
@@ -16,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::history::History;
 use super::{PhysMem, ReadOp};
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 
@@ -75,6 +79,7 @@ struct State {
     /// What was read before does not count any more.
     since: Instant,
     used: Instant,
+    history: History,
     /// How long fetches of few sectors take, smoothed.
     round_trip: Duration,
 }
@@ -94,14 +99,21 @@ pub struct Cache<M> {
     read_ahead: AtomicBool,
     hits: AtomicU64,
     misses: AtomicU64,
+    surprises: AtomicU64,
 }
 
 impl<M: PhysMem> Cache<M> {
     /// An empty cache over `inner`.
     pub fn new(inner: M, validity: Validity) -> Self {
         let now = Instant::now();
-        let state = State { pages: HashMap::new(), since: now, used: now, round_trip: Duration::ZERO };
-        let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
+        let state = State {
+            pages: HashMap::new(),
+            since: now,
+            used: now,
+            history: History::default(),
+            round_trip: Duration::ZERO,
+        };
+        let [hits, misses, surprises] = [const { AtomicU64::new(0) }; 3];
         let read_ahead = AtomicBool::new(true);
         Self {
             inner,
@@ -111,6 +123,7 @@ impl<M: PhysMem> Cache<M> {
             read_ahead,
             hits,
             misses,
+            surprises,
         }
     }
 
@@ -124,6 +137,7 @@ impl<M: PhysMem> Cache<M> {
         let constant = self.constant.read().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.state();
         state.since = Instant::now();
+        state.history = History::default();
         state.pages.retain(|addr, _| {
             constant.iter().any(|(range, constancy)| {
                 *constancy == Constancy::ForEver && range.contains(*addr, PAGE_SIZE)
@@ -153,6 +167,11 @@ impl<M: PhysMem> Cache<M> {
         (self.hits.load(Relaxed), self.misses.load(Relaxed))
     }
 
+    /// How often something had to be fetched that no earlier picture led to expect.
+    pub fn surprises(&self) -> u64 {
+        self.surprises.load(Relaxed)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,19 +199,46 @@ impl<M: PhysMem> Cache<M> {
             && now.saturating_duration_since(state.used) >= pause
         {
             state.since = now;
+            state.history.turn();
         }
         state.used = now;
     }
 
+    /// Fetches what will probably be asked for, and with the first of a picture what was asked for when one last began
+    /// so.
+    fn foresee(&self, mut wanted: Vec<PhysAddr>, now: Instant) {
+        let asked = wanted.len();
+        let mut state = self.state();
+        let lacking: Vec<PhysAddr> =
+            wanted.iter().copied().filter(|sector| !self.has(&state, *sector, now)).collect();
+        if lacking.is_empty() {
+            return;
+        }
+        wanted.extend(state.history.begin(&lacking));
+        drop(state);
+        if wanted.len() == asked {
+            self.surprises.fetch_add(1, Relaxed);
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        self.fill(&wanted, now);
+    }
+
+    fn has(&self, state: &State, sector: PhysAddr, now: Instant) -> bool {
+        let (page, index) = (page_of(sector), (sector.offset_in(PAGE_SIZE) / SECTOR) as usize);
+        let read_at = state.pages.get(&page).and_then(|page| *page.read_at.get(index)?);
+        self.is_valid(state.since, read_at, page, now)
+    }
+
     /// Fetches the sectors that `wanted` names (ascending addresses) and the cache lacks, all in one batch. Those that
-    /// cannot be read whole (the end of RAM) stay absent.
-    fn fill(&self, wanted: &[PhysAddr], now: Instant) {
+    /// cannot be read whole (the end of RAM) stay absent. Gives whether it lacked any.
+    fn fill(&self, wanted: &[PhysAddr], now: Instant) -> bool {
         let mut pages = self.take_out(wanted, now);
         let missing: usize = pages.iter().map(|(_, _, runs)| asked_for(runs)).sum();
         self.hits.fetch_add((wanted.len() - missing) as u64, Relaxed);
         self.misses.fetch_add(missing as u64, Relaxed);
         if pages.is_empty() {
-            return;
+            return false;
         }
         let mut reads: Vec<ReadOp<'_>> = Vec::with_capacity(pages.len());
         for (addr, page, runs) in &mut pages {
@@ -226,6 +272,7 @@ impl<M: PhysMem> Cache<M> {
             }
             state.pages.insert(addr, page);
         }
+        true
     }
 
     /// Takes the pages out of the cache of which something has to be fetched, each with what that is.
@@ -330,11 +377,14 @@ fn sectors(places: impl Iterator<Item = (PhysAddr, u64)>) -> Vec<PhysAddr> {
     sectors
 }
 
-impl<M: PhysMem> PhysMem for Cache<M> {
-    fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
-        let now = Instant::now();
+impl<M: PhysMem> Cache<M> {
+    fn read_at(&self, now: Instant, ops: &mut [ReadOp<'_>]) {
         self.touch(now);
-        self.fill(&sectors(ops.iter().map(|op| (op.addr, op.buf.len() as u64))), now);
+        let wanted = sectors(ops.iter().map(|op| (op.addr, op.buf.len() as u64)));
+        self.state().history.note(&wanted);
+        if self.fill(&wanted, now) {
+            self.surprises.fetch_add(1, Relaxed);
+        }
         let cached = |op: &mut ReadOp<'_>| cacheable(op.addr, op.buf.len() as u64) && self.serve(op, now);
         let mut missed: Vec<&mut ReadOp<'_>> =
             ops.iter_mut().filter_map(|op| (!cached(op)).then_some(op)).collect();
@@ -350,10 +400,21 @@ impl<M: PhysMem> PhysMem for Cache<M> {
         }
     }
 
-    fn prefetch(&self, ranges: &[PhysRange]) {
-        let now = Instant::now();
+    fn prefetch_at(&self, now: Instant, ranges: &[PhysRange]) {
         self.touch(now);
-        self.fill(&sectors(ranges.iter().map(|range| (range.start, range.len()))), now);
+        let wanted = sectors(ranges.iter().map(|range| (range.start, range.len())));
+        self.state().history.note(&wanted);
+        self.foresee(wanted, now);
+    }
+}
+
+impl<M: PhysMem> PhysMem for Cache<M> {
+    fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
+        self.read_at(Instant::now(), ops);
+    }
+
+    fn prefetch(&self, ranges: &[PhysRange]) {
+        self.prefetch_at(Instant::now(), ranges);
     }
 }
 
@@ -441,6 +502,30 @@ mod tests {
         assert_eq!((ask(&cache, 0, at(29)), ask(&cache, 0, at(30))), (1, 0), "a pause");
         let asked: u64 = (30..140).step_by(5).map(|tenths| ask(&cache, 0, at(tenths))).sum();
         assert_eq!(asked, 1, "without a pause, after ten times as long");
+    }
+
+    #[test]
+    fn a_picture_that_begins_as_an_earlier_one_is_fetched_at_once() {
+        let pause = Duration::from_secs(1000);
+        let cache = over("0-1M", Validity::Pause(pause));
+        let mut now = Instant::now();
+        let mut batches = |places: &[u64]| {
+            now += pause;
+            let before = cache.inner().counts().batches;
+            let (first, rest) = places.split_first().unwrap();
+            cache.prefetch_at(now, &[PhysRange::with_len(PhysAddr::new(*first), 8).unwrap()]);
+            for addr in rest {
+                cache.read_at(now, &mut [ReadOp::new(PhysAddr::new(*addr), &mut [0; 8])]);
+            }
+            (cache.inner().counts().batches - before, cache.surprises())
+        };
+        let (list, other) = ([0x0, 0x1000, 0x5000, 0x9000], [0x600, 0x5000, 0x1000]);
+        assert_eq!(batches(&list), (4, 4));
+        assert_eq!(batches(&other), (3, 7));
+        assert_eq!(batches(&list), (1, 7));
+        assert_eq!(batches(&[0x0, 0x1000, 0xa000]), (2, 8), "it has changed since");
+        cache.invalidate();
+        assert_eq!(batches(&list), (4, 12), "nothing is left of what was before");
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! GDB follows the list with a packet or two for each task, so over a link it would wait for a round trip each. Whoever
 //! reads `init_task.tasks` is at the start of the list: the tasks are then fetched in a handful of round trips, and
-//! what GDB asks next is in the cache, as of one moment. Once for each picture the cache holds; nothing is answered
-//! from here.
+//! what GDB asks next is in the cache, as of one moment. Once for each picture the cache holds, and only when something
+//! had to be fetched that the cache did not foresee: who lists the tasks again finds those of the last time at hand.
+//! Nothing is answered from here.
 
 use std::{
     ops::Range,
@@ -27,25 +28,48 @@ enum List {
     },
 }
 
+/// How far somebody has come in the list.
+struct Walk {
+    list: List,
+    /// The picture in which its head was read.
+    begun: Option<Instant>,
+    /// The picture for which it was read ahead.
+    read_for: Option<Instant>,
+    /// How often the cache had been surprised when memory was read last.
+    surprises: u64,
+}
+
 /// The reader ahead of one session.
-pub(super) struct Ahead(Mutex<(List, Option<Instant>)>);
+pub(super) struct Ahead(Mutex<Walk>);
 
 impl Ahead {
     pub(super) fn new() -> Self {
-        Self(Mutex::new((List::Unasked, None)))
+        Self(Mutex::new(Walk { list: List::Unasked, begun: None, read_for: None, surprises: 0 }))
     }
 
-    /// Reads ahead if `addr` and the `len` bytes from it touch the head of the list, and what was read for an earlier
-    /// `picture` does not hold any more.
-    pub(super) fn of_read(&self, kernel: &Kernel, addr: VirtAddr, len: usize, picture: Instant) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (list, read_for) = &mut *state;
-        if matches!(list, List::Unasked) {
-            *list = resolve(kernel).unwrap_or(List::Unknown);
+    /// `len` bytes at `addr` were read, of this `picture`, and the cache has been surprised so often by now. Reads ahead
+    /// if the list is being walked and the walk met something new.
+    pub(super) fn of_read(
+        &self,
+        kernel: &Kernel,
+        addr: VirtAddr,
+        len: usize,
+        picture: Instant,
+        surprises: u64,
+    ) {
+        let mut walk = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(walk.list, List::Unasked) {
+            walk.list = resolve(kernel).unwrap_or(List::Unknown);
         }
-        let List::Known { tasks, head } = list else { return };
-        let touches = addr < head.end && addr.wrapping_add(len as u64) > head.start;
-        if touches && *read_for != Some(picture) {
+        let Walk { list: List::Known { tasks, head }, begun, read_for, surprises: before } = &mut *walk
+        else {
+            return;
+        };
+        if addr < head.end && addr.wrapping_add(len as u64) > head.start {
+            *begun = Some(picture);
+        }
+        let surprised = std::mem::replace(before, surprises) != surprises;
+        if surprised && *begun == Some(picture) && *read_for != Some(picture) {
             *read_for = Some(picture);
             tasks.read_ahead(kernel);
         }

@@ -5,12 +5,12 @@
 //! one, says that they are its own. What was found is remembered.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use gimli::{DebugInfoOffset, Dwarf, EndianSlice, LittleEndian, SectionId};
+use gimli::{DebugInfoOffset, DwForm, Dwarf, EndianSlice, LittleEndian, Reader, SectionId};
 
 use crate::{
     addr::LinkAddr,
@@ -101,12 +101,15 @@ fn by_unit(file: &Vmlinux, addrs: &[LinkAddr]) -> Result<ByUnit, LinesError> {
             }
         }
     }
-    let info = gimli::DebugInfo::from(section(".debug_info")?);
-    let abbrev = gimli::DebugAbbrev::from(section(".debug_abbrev")?);
+    let (info, abbrev) = (gimli::DebugInfo::from(section(".debug_info")?), section(".debug_abbrev")?);
+    let mut looked_at: HashMap<_, Option<Range<usize>>> = HashMap::new();
     let mut sorted = ByUnit::new();
     for addr in addrs {
         let unit = match units.get(addr).map(Vec::as_slice) {
-            Some([unit]) => self_contained(&info, &abbrev, *unit)?,
+            Some([unit]) => match looked_at.entry(*unit) {
+                Entry::Occupied(known) => known.get().clone(),
+                Entry::Vacant(new) => new.insert(self_contained(&info, abbrev, *unit)?).clone(),
+            },
             _ => None,
         };
         match sorted.iter_mut().find(|(known, _)| *known == unit) {
@@ -120,18 +123,37 @@ fn by_unit(file: &Vmlinux, addrs: &[LinkAddr]) -> Result<ByUnit, LinesError> {
 /// Where a unit stands that refers to no entry of another one.
 fn self_contained(
     info: &gimli::DebugInfo<Slice<'_>>,
-    abbrev: &gimli::DebugAbbrev<Slice<'_>>,
+    abbrev: Slice<'_>,
     unit: DebugInfoOffset,
 ) -> gimli::Result<Option<Range<usize>>> {
     let header = info.header_from_offset(unit)?;
-    let abbreviations = header.abbreviations(abbrev)?;
-    // Compilers number abbreviations from 1 on.
-    let attributes =
-        (1..).map_while(|code| abbreviations.get(code)).flat_map(gimli::Abbreviation::attributes);
-    let mut forms = attributes.map(gimli::AttributeSpecification::form).peekable();
-    let stays = forms.peek().is_some()
-        && forms.all(|form| !matches!(form, gimli::DW_FORM_ref_addr | gimli::DW_FORM_indirect));
+    let mut table = abbrev;
+    table.skip(header.debug_abbrev_offset().0)?;
+    let leaves = |form: &DwForm| matches!(*form, gimli::DW_FORM_ref_addr | gimli::DW_FORM_indirect);
+    let stays = !forms(table)?.iter().any(leaves);
     Ok(stays.then(|| unit.0..unit.0.saturating_add(header.length_including_self())))
+}
+
+/// The forms of all attributes in a table of abbreviations, whatever their codes.
+///
+/// Source: DWARF 5, section 7.5.3.
+fn forms(mut table: Slice<'_>) -> gimli::Result<Vec<DwForm>> {
+    let mut forms = Vec::new();
+    while table.read_uleb128()? != 0 {
+        table.read_uleb128()?;
+        table.read_u8()?;
+        loop {
+            let (name, form) = (table.read_uleb128()?, DwForm(table.read_uleb128_u16()?));
+            if form == gimli::DW_FORM_implicit_const {
+                table.read_sleb128()?;
+            }
+            if (name, form) == (0, gimli::DW_FORM_null) {
+                break;
+            }
+            forms.push(form);
+        }
+    }
+    Ok(forms)
 }
 
 /// Why there are no lines.
@@ -186,6 +208,18 @@ mod tests {
     use object::read::elf::Sym;
 
     use super::*;
+
+    #[test]
+    fn codes_of_abbreviations_may_have_gaps() {
+        // Code, tag, children; names and forms; and the end. What follows is another table's.
+        let first = [1, 0x11, 1, 0x03, 0x08, 0x13, 0x21, 0x7f, 0, 0];
+        let second = [9, 0x34, 0, 0x49, 0x10, 0, 0];
+        let table = [first.as_slice(), &second, &[0, 1, 0x11, 0, 0x03, 0x16, 0, 0, 0]].concat();
+        let forms = |bytes| forms(EndianSlice::new(bytes, LittleEndian));
+        let expected = [gimli::DW_FORM_string, gimli::DW_FORM_implicit_const, gimli::DW_FORM_ref_addr];
+        assert_eq!(forms(&table).unwrap(), expected);
+        assert!(forms(&table[..12]).is_err(), "it has no end");
+    }
 
     /// This very program has debug information of many units, some of which refer to others.
     #[test]

@@ -1,5 +1,5 @@
-//! DWARF 5 from BTF: a compilation unit of types and variables, one of functions, and small ones of variables that
-//! scripts look for in a file of that name.
+//! DWARF 5 from BTF: a compilation unit of types and variables, small ones of functions, and of variables that scripts
+//! look for in a file of that name.
 //!
 //! gdb reads a unit whole once it needs one thing of it, so what an address leads to (functions) stands apart from
 //! what a name leads to. Input: records, symbols. Output: the bytes of the `.debug_*` sections.
@@ -9,16 +9,14 @@
 //!
 //! Source: DWARF 5, chapters 3-5.
 
+mod functions;
 mod types;
 mod variables;
-
-use std::collections::HashMap;
 
 use gimli::{
     Encoding, Format, LittleEndian, constants as dw,
     write::{
-        Address, AttributeValue, DebugInfoRef, Dwarf, EndianVec, LineProgram, Sections, StringTable, Unit,
-        UnitEntryId, UnitId,
+        AttributeValue, DebugInfoRef, Dwarf, EndianVec, LineProgram, Sections, StringTable, Unit, UnitEntryId,
     },
 };
 
@@ -30,19 +28,11 @@ use super::{
     globals::FILES,
     vmlinux::{Input, Symbol, SynthError},
 };
-use crate::{
-    symbols::SymbolKind,
-    types::{
-        TypeId,
-        btf::{Btf, Kind},
-    },
-};
+use crate::types::btf::Btf;
 
 /// Entries of all units together: a distribution's kernel has 400,000, one with every driver built in some times as many.
 /// Symbols of one name share a prototype and modules a kernel's types, so the length of neither bounds this.
 const MAX_ENTRIES: usize = 4 << 20;
-/// No function of a kernel has a dozen parameters; each symbol of its name repeats them.
-const MAX_PARAMS: usize = 64;
 
 /// The sections, and how much is in them.
 pub(super) struct Debug {
@@ -92,11 +82,8 @@ pub(super) fn write(input: &Input<'_>, symbols: &[Symbol]) -> Result<Debug, Synt
         dwarf.units.add(unit);
     }
 
-    let mut unit = new_unit();
-    let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings, left: &mut left };
-    maker.describe_unit(&format!("{release}: functions"));
-    let functions = write_functions(btf, symbols, &types, types_unit, &mut maker)?;
-    dwarf.units.add(unit);
+    let name = format!("{release}: functions");
+    let functions = functions::write((&mut dwarf, &mut left), &name, btf, symbols, (&types, types_unit))?;
 
     Ok(Debug { sections: sections(&mut dwarf)?, types: count, functions, variables })
 }
@@ -115,12 +102,8 @@ pub(super) fn write_modules(modules: &[(&str, &Btf, &[Symbol])]) -> Result<Debug
         maker.end()?;
         count += types.count();
         let types_unit = dwarf.units.add(unit);
-
-        let mut unit = new_unit();
-        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings, left: &mut left };
-        maker.describe_unit(&format!("{name}: functions"));
-        functions += write_functions(btf, symbols, &types, types_unit, &mut maker)?;
-        dwarf.units.add(unit);
+        let name = format!("{name}: functions");
+        functions += functions::write((&mut dwarf, &mut left), &name, btf, symbols, (&types, types_unit))?;
     }
     Ok(Debug { sections: sections(&mut dwarf)?, types: count, functions, variables: 0 })
 }
@@ -200,63 +183,22 @@ impl Maker<'_> {
     }
 }
 
-/// Describes every function that BTF has a prototype of and that has a place, and spans the unit over them.
-fn write_functions(
-    btf: &Btf,
-    symbols: &[Symbol],
-    types: &Types<'_>,
-    types_unit: UnitId,
-    maker: &mut Maker<'_>,
-) -> Result<usize, SynthError> {
-    let mut prototypes = HashMap::new();
-    for id in btf.ids() {
-        let record = btf.record(TypeId(u64::from(id)))?;
-        if let Kind::Function { prototype, .. } = record.kind {
-            prototypes.entry(record.name).or_insert(prototype);
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_beyond_the_bound_are_an_error_and_take_nothing() {
+        let (mut unit, mut strings, mut left) = (new_unit(), StringTable::default(), 3);
+        let mut maker = Maker { unit: &mut unit, strings: &mut strings, left: &mut left };
+        let root = maker.unit.root();
+        maker.add(root, dw::DW_TAG_base_type);
+        maker.add(root, dw::DW_TAG_base_type);
+        assert!(maker.end().is_ok());
+        maker.add(root, dw::DW_TAG_base_type);
+        assert_eq!(maker.add(root, dw::DW_TAG_base_type), root);
+        let said = maker.end().unwrap_err().to_string();
+        assert!(said.contains("more than 4194304 entries"), "{said}");
+        assert_eq!(unit.get(root).children().count(), 3);
     }
-    let root = maker.unit.root();
-    let refer = |maker: &mut Maker<'_>, entry, ty| {
-        if let Some(target) = types.entry(ty) {
-            let place = AttributeValue::DebugInfoRef(DebugInfoRef::Entry(types_unit, target));
-            maker.set(entry, dw::DW_AT_type, place);
-        }
-    };
-    let (mut count, mut span) = (0, None);
-    for symbol in symbols.iter().filter(|symbol| symbol.kind == SymbolKind::Function && symbol.size > 0) {
-        let Some(prototype) = prototypes.get(symbol.name.as_str()) else { continue };
-        let Kind::Prototype { result, params } = btf.record(*prototype)?.kind else { continue };
-        if params.len() > MAX_PARAMS {
-            continue;
-        }
-        let entry = maker.add(root, dw::DW_TAG_subprogram);
-        maker.name(entry, &symbol.name);
-        maker.flag(entry, dw::DW_AT_prototyped);
-        if symbol.global {
-            maker.flag(entry, dw::DW_AT_external);
-        }
-        refer(maker, entry, result);
-        maker.set(entry, dw::DW_AT_low_pc, AttributeValue::Address(Address::Constant(symbol.addr.raw())));
-        maker.number(entry, dw::DW_AT_high_pc, symbol.size);
-        for param in params.iter().flatten() {
-            if param.ty == TypeId(0) {
-                maker.add(entry, dw::DW_TAG_unspecified_parameters);
-                continue;
-            }
-            let child = maker.add(entry, dw::DW_TAG_formal_parameter);
-            maker.name(child, param.name);
-            refer(maker, child, param.ty);
-        }
-        let end = symbol.addr.wrapping_add(symbol.size);
-        let (start, last) = span.unwrap_or((symbol.addr, end));
-        span = Some((start.min(symbol.addr), last.max(end)));
-        count += 1;
-        maker.end()?;
-    }
-    if let Some((start, end)) = span {
-        let low = AttributeValue::Address(Address::Constant(start.raw()));
-        maker.set(root, dw::DW_AT_low_pc, low);
-        maker.number(root, dw::DW_AT_high_pc, end.wrapping_offset_from(start));
-    }
-    Ok(count)
 }

@@ -2,7 +2,9 @@
 //!
 //! Sections of the kernel have a place and no bytes (`SHT_NOBITS`); what is in the file besides is not loaded. The
 //! build id stands in a note without an address for the same reason: gdb complains about a loaded section whose
-//! bytes belong to no segment. Source: System V ABI, chapters 4 and 5.
+//! bytes belong to no segment. Headers and their names come first and what gdb does not read, the types, last: it opens
+//! the file three times before it reads a section, and fetches 64 KiB wherever it looks. Source: System V ABI, chapters
+//! 4 and 5.
 
 use std::borrow::Cow;
 
@@ -20,6 +22,8 @@ use crate::symbols::SymbolKind;
 
 /// Alignment of segments, whose addresses are multiples of it.
 const PAGE: u64 = 4096;
+/// The kernel's types as it has them, for who reads them there.
+const TYPES: &str = ".BTF";
 /// `__START_KERNEL_map`: physical addresses of segments are as linked.
 const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 
@@ -47,7 +51,7 @@ impl<'a> Stored<'a> {
         let mut stored: Vec<Self> = input.build_id.map(note).into_iter().collect();
         // drgn knows a kernel by a section of this name that is not NOBITS, and only then leaves per-CPU variables alone.
         stored.push(plain(".init.text", &[], 1));
-        stored.push(plain(".BTF", input.btf.bytes(), 8));
+        stored.push(plain(TYPES, input.btf.bytes(), 8));
         stored
     }
 }
@@ -62,6 +66,7 @@ pub(super) fn write(
     for (name, bytes) in debug {
         stored.push(Stored { name, kind: elf::SHT_PROGBITS, bytes: bytes.into(), align: 1 });
     }
+    stored.sort_by_key(|section| section.name == TYPES);
     // The table has its local symbols first.
     let mut ordered: Vec<&Symbol> = symbols.iter().collect();
     ordered.sort_by_key(|symbol| symbol.global);
@@ -99,15 +104,20 @@ impl Composer<'_> {
             let index = self.writer.reserve_section_index();
             headers.push((name, index));
         }
-        let mut offsets = Vec::new();
+        let mut stored_names = Vec::new();
         for section in stored {
-            let name = self.writer.add_section_name(section.name.as_bytes());
+            stored_names.push(self.writer.add_section_name(section.name.as_bytes()));
             self.writer.reserve_section_index();
-            offsets.push((name, self.writer.reserve(section.bytes.len() as u64, section.align)));
         }
         self.writer.reserve_symtab_section_index();
         self.writer.reserve_strtab_section_index();
         self.writer.reserve_shstrtab_section_index();
+        self.writer.reserve_shstrtab()?;
+        self.writer.reserve_section_headers();
+        let mut offsets = Vec::new();
+        for (section, name) in stored.iter().zip(stored_names) {
+            offsets.push((name, self.writer.reserve(section.bytes.len() as u64, section.align)));
+        }
         self.writer.reserve_null_symbol_index();
         let mut names = Vec::with_capacity(self.symbols.len());
         for symbol in self.symbols {
@@ -116,22 +126,10 @@ impl Composer<'_> {
         }
         self.writer.reserve_symtab();
         self.writer.reserve_strtab()?;
-        self.writer.reserve_shstrtab()?;
-        self.writer.reserve_section_headers();
 
         self.writer.write_file_header(&file_header(sections))?;
         self.writer.write_align_program_headers();
         segments.iter().for_each(|segment| self.writer.write_program_header(segment));
-        for (section, (_, offset)) in stored.iter().zip(&offsets) {
-            self.writer.pad_until(*offset);
-            self.writer.write(&section.bytes);
-        }
-        self.writer.write_null_symbol();
-        for (symbol, name) in self.symbols.iter().zip(names) {
-            let st_name = self.writer.string_offset(Some(name));
-            self.writer.write_symbol(&sym(symbol, st_name, index_of(&headers, symbol)));
-        }
-        self.writer.write_strtab();
         self.writer.write_shstrtab();
         self.writer.write_null_section_header();
         for (section, (name, _)) in sections.iter().zip(&headers) {
@@ -156,6 +154,16 @@ impl Composer<'_> {
         self.writer.write_symtab_section_header(locals);
         self.writer.write_strtab_section_header();
         self.writer.write_shstrtab_section_header();
+        for (section, (_, offset)) in stored.iter().zip(&offsets) {
+            self.writer.pad_until(*offset);
+            self.writer.write(&section.bytes);
+        }
+        self.writer.write_null_symbol();
+        for (symbol, name) in self.symbols.iter().zip(names) {
+            let st_name = self.writer.string_offset(Some(name));
+            self.writer.write_symbol(&sym(symbol, st_name, index_of(&headers, symbol)));
+        }
+        self.writer.write_strtab();
         Ok(())
     }
 }

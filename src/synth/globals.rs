@@ -145,6 +145,8 @@ pub(super) const GLOBALS: &[Global] = &[
     of("irq_desc_tree", "struct radix_tree_root"),
     of("nr_irqs", INT),
     array("irq_stat_info", "struct irq_stat_info"),
+    array("irq_stat_count_show", LONG),
+    of("irq_proc_constraints", "struct irq_proc_constraints"),
     of("total_nr_irqs", UINT),
     of("irq_err_count", "atomic_t"),
     of("irq_mis_count", "atomic_t"),

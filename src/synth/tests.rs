@@ -291,6 +291,27 @@ fn entries(file: &Vmlinux) -> Vec<(gimli::DwTag, String, Option<u64>)> {
 }
 
 #[test]
+fn functions_are_in_units_of_few_that_do_not_overlap() {
+    let (mut table, code) = (Table::kernel(), TEXT + 0x200);
+    table.0.extend((0..600).map(|number| ("schedule", code + 4 * number, SymbolKind::Function)));
+    let btf = Btf::parse("BTF", fixture::kernel().0).unwrap();
+    let file = Vmlinux::from_bytes("synthesized", made_of(&table, &btf).unwrap().bytes).unwrap();
+    let (mut units, mut functions) = (Vec::new(), Vec::new());
+    for (tag, _, place) in entries(&file).into_iter().rev() {
+        match (tag, place) {
+            (gimli::DW_TAG_subprogram, Some(place)) => functions.push(place),
+            (gimli::DW_TAG_compile_unit, Some(start)) => units.push((start, std::mem::take(&mut functions))),
+            _ => {}
+        }
+    }
+    units.reverse();
+    let counts: Vec<usize> = units.iter().map(|(_, functions)| functions.len()).collect();
+    assert_eq!(counts, [256, 256, 89]);
+    assert!(units.iter().all(|(start, functions)| functions.iter().min() == Some(start)));
+    assert!(units.is_sorted_by(|(_, functions), (start, _)| functions.iter().all(|place| place < start)));
+}
+
+#[test]
 fn functions_and_variables_have_places() {
     let (file, _) = kernel();
     let entries = entries(&file);

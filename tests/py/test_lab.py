@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from lab import bench_link, cache, fetch, process
+from lab import bench_link, bench_symbols, cache, fetch, process, written
 from lab.guest import GIB, MIB, Segment, image_arguments, q35_ram, ram_arguments
 
 PARTS = ["vmlinuz", "vmlinux", "config"]
@@ -97,12 +97,18 @@ def test_a_listening_process_is_seen_without_connecting(tmp_path):
 
 def test_the_table_of_figures_is_replaced_and_nothing_else(tmp_path):
     rows = [bench_link.Row(12, "dump", "MiB/s", 71.32, "one read at a time", 3.91, 18.24), bench_link.Row(12, "attach", "ms", 44.4, "drgn", 5299.0, 119.4, "a note")]
-    copy = tmp_path / "performance.md"
-    before = bench_link.FIGURES.read_text()
-    copy.write_text(before)
-    bench_link.write(copy, bench_link.page(rows, "On a machine."))
-    after = copy.read_text()
-    table = after.split(bench_link.FROM)[1].split(bench_link.TO)[0]
+    part = written.Part(tmp_path / "performance.md", "scripts/bench")
+    before = bench_link.FIGURES.document.read_text()
+    part.document.write_text(before)
+    part.write(bench_link.page(rows, "On a machine."))
+    table = part.read()
     assert "| 12 | dump, MiB/s | 71.3 | one read at a time | 3.91 | 18.2 |\n| 12 | attach, ms | 44.4 | drgn | 5299 | 119.4 |" in table
     assert "On a machine." in table and "* attach at 12 us: a note." in table
-    assert after.replace(table, "") == before.replace(before.split(bench_link.FROM)[1].split(bench_link.TO)[0], "")
+    assert part.document.read_text() == before.replace(bench_link.FIGURES.read(), table)
+
+
+def test_each_side_of_the_symbols_table_is_its_median():
+    memory = [bench_symbols.Took(answered, cpu) for answered, cpu in ((0.7, 0.5), (0.6, 0.4), (9.0, 9.0))]
+    distribution = [bench_symbols.Took(1.4, 10.0)]
+    assert bench_symbols.row("6.1", memory, distribution) == "| 6.1 | 0.50 | 10.00 | 20.0 | 0.70 | 1.40 | 2.0 |"
+    assert bench_symbols.FIGURES.read()

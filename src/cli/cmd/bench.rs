@@ -33,7 +33,7 @@ pub(in crate::cli) struct Args {
     latency_us: Vec<u64>,
 
     /// Reads in flight at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=256))]
     tags: u16,
 
     /// Bytes read for a rate

@@ -15,7 +15,33 @@ use gdbstub::{
 use super::{GdbTarget, RebaseState, Registers};
 use crate::{addr::VirtAddr, gdb::errno, paging::VirtError, session::writing::WriteError};
 
+/// Addresses below the canonical hole are those of processes, each its own.
+pub fn is_of_a_process(addr: u64) -> bool {
+    addr >> 63 == 0
+}
+
+/// What a read of `wanted` bytes brought, or its error number.
+fn outcome(wanted: usize, outcome: Result<usize, (u8, String)>) -> Result<usize, u8> {
+    match outcome {
+        Ok(0) if wanted > 0 => Err(errno::EFAULT),
+        Ok(len) => Ok(len),
+        Err((number, error)) => {
+            log::debug!("{error}");
+            Err(number)
+        }
+    }
+}
+
 impl GdbTarget {
+    /// Reads kernel memory; gives how many bytes could be read.
+    ///
+    /// # Errors
+    /// The number that says why none could.
+    pub fn read_kernel(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, u8> {
+        let read = self.read_memory(addr, buf);
+        outcome(buf.len(), read.map_err(|error| (errno::of(&error), error.to_string())))
+    }
+
     /// Reads as [`Host::read`](crate::gdb::host::Host::read), with per-CPU offsets as this client needs them.
     fn read_memory(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError> {
         let len = self.host.read(addr, buf)?.min(buf.len());
@@ -73,11 +99,6 @@ impl GdbTarget {
     }
 }
 
-/// Addresses below the canonical hole are those of processes, each its own.
-fn is_lower_half(addr: VirtAddr) -> bool {
-    addr.raw() >> 63 == 0
-}
-
 impl MultiThreadBase for GdbTarget {
     fn read_registers(&mut self, regs: &mut Registers, tid: Tid) -> TargetResult<(), Self> {
         let (threads, host) = self.threads();
@@ -97,26 +118,17 @@ impl MultiThreadBase for GdbTarget {
         Err(TargetError::Errno(errno::EPERM))
     }
 
+    /// Of a process, whose thread is selected; `m` of kernel memory is answered before.
     fn read_addrs(&mut self, start_addr: u64, data: &mut [u8], tid: Tid) -> TargetResult<usize, Self> {
         let addr = VirtAddr::new(start_addr);
-        // Only addresses of a process need to know whose.
-        let task =
-            if is_lower_half(addr) { self.threads().0.get(tid).and_then(|thread| thread.task) } else { None };
-        let outcome = match task {
+        let read = match self.threads().0.get(tid).and_then(|thread| thread.task) {
             Some(task) => self
                 .host
                 .read_user(task, addr, data)
                 .map_err(|error| (errno::of_kernel(&error), error.to_string())),
             None => self.read_memory(addr, data).map_err(|error| (errno::of(&error), error.to_string())),
         };
-        match outcome {
-            Ok(0) if !data.is_empty() => Err(TargetError::Errno(errno::EFAULT)),
-            Ok(len) => Ok(len),
-            Err((number, error)) => {
-                log::debug!("{error}");
-                Err(TargetError::Errno(number))
-            }
-        }
+        outcome(data.len(), read).map_err(TargetError::Errno)
     }
 
     /// Never asked: `M` and `X` are answered before, with a sentence.

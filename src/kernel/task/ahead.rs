@@ -55,11 +55,12 @@ impl Ahead {
 }
 
 impl Tasks {
-    /// Reads the first tasks that have a number, and the heads of their thread lists.
+    /// Reads of the first tasks that have a number what a walk from outside looks at, and the heads of their thread
+    /// lists.
     pub fn read_ahead(&self, kernel: &Kernel) {
         let mut addrs = Ahead::of(kernel).first().to_vec();
         addrs.push(self.init_task);
-        let tasks = self.fetch(kernel, &addrs);
+        let tasks = self.fetch_spans(kernel, &addrs, &self.layout.walked);
         if let Ok(lists) = &self.layout.thread_lists {
             let head = |bytes: &Vec<u8>| Some(lists.signal.get(bytes)?.wrapping_add(lists.head));
             let mut heads: Vec<VirtAddr> = tasks.iter().flatten().filter_map(head).collect();

@@ -14,6 +14,8 @@ pub(super) struct Layout {
     pub(super) bytes: usize,
     /// Where in these bytes the members are, ascending; none is worth a read of its own between two of them.
     pub(super) spans: Vec<Range<usize>>,
+    /// Likewise of the members that lead from task to task and name them: what a debugger's walk looks at.
+    pub(super) walked: Vec<Range<usize>>,
     pub(super) pid: Field<i32>,
     pub(super) state: Field<u64>,
     pub(super) parent: Field<VirtAddr>,
@@ -49,6 +51,7 @@ impl Layout {
         let mut layout = Self {
             bytes: 0,
             spans: Vec::new(),
+            walked: Vec::new(),
             pid: members.find(&["pid"])?,
             // Named `__state` since 2f064a59a11f (5.14).
             state: members.find(&["__state", "state"])?,
@@ -64,8 +67,21 @@ impl Layout {
         };
         let size = types.struct_size("task_struct")?;
         layout.spans = spans(members.places, size);
+        layout.walked = spans(layout.walked_places(), size);
         layout.bytes = layout.spans.last().map_or(0, |span| span.end);
         Ok(layout)
+    }
+}
+
+impl Layout {
+    /// Offset and size of the links, the pid and the name.
+    fn walked_places(&self) -> Vec<(u64, u64)> {
+        let mut places = vec![(self.comm.offset, self.comm.size), (self.pid.offset(), i32::SIZE)];
+        places.extend(self.next.iter().map(|next| (next.offset(), VirtAddr::SIZE)));
+        if let Ok(ThreadLists { signal, next, .. }) = &self.thread_lists {
+            places.extend([(signal.offset(), VirtAddr::SIZE), (next.offset(), VirtAddr::SIZE)]);
+        }
+        places
     }
 }
 
