@@ -3,6 +3,7 @@
 //! * `qSupported`: what is announced is one list, ours. It leaves out `multiprocess`, so that a thread's id is all
 //!   GDB prints, and adds `qXfer:threads:read`; `qXfer:exec-file:read` only when there is a file to hand out.
 //! * `qXfer:threads:read`: all threads with their names in one answer, instead of two packets per thread.
+//! * `vFile:pread`: a symbol file has millions of bytes, and `gdbstub` sends them one by one.
 //! * `QStartNoAckMode`: acknowledgements are the event loop's.
 //! * `M`, `X`: what became of a write is a sentence. GDB prints one for registers only, so those of memory are logged.
 //! * `G`, `P` and `vKill`: refused with a sentence.
@@ -12,6 +13,8 @@
 //!   length is cut to one reply.
 
 use std::borrow::Cow;
+
+use gdbstub::target::ext::host_io::HostIoErrno;
 
 use super::{
     packet::{self, PACKET_SIZE},
@@ -70,10 +73,15 @@ impl Extras {
                 let file = if target.has_symbol_file() { EXEC_FILE } else { "" };
                 Answer::Reply(format!("PacketSize={PACKET_SIZE:x}{FEATURES}{file}").into_bytes())
             }
-            _ => match body.strip_prefix(b"qXfer:threads:read::") {
-                Some(range) => Answer::Reply(self.threads(target, range)),
-                None => Answer::Forward(Cow::Borrowed(body)),
-            },
+            _ => {
+                if let Some(range) = body.strip_prefix(b"qXfer:threads:read::") {
+                    Answer::Reply(self.threads(target, range))
+                } else if let Some(place) = body.strip_prefix(b"vFile:pread:") {
+                    Answer::Reply(read_file(target, place))
+                } else {
+                    Answer::Forward(Cow::Borrowed(body))
+                }
+            }
         }
     }
 
@@ -101,6 +109,28 @@ impl Extras {
         }
         part(&self.threads, offset, len)
     }
+}
+
+/// The reply to `vFile:pread: FD,COUNT,OFFSET`: `F`, how many bytes, and those.
+fn read_file(target: &GdbTarget, place: &[u8]) -> Vec<u8> {
+    let comma = place.iter().position(|byte| *byte == b',').unwrap_or(place.len());
+    let (fd, range) = place.split_at(comma);
+    let fd = std::str::from_utf8(fd).ok().and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    let (Some(fd), Some((count, offset))) = (fd, range.get(1..).and_then(hex_pair)) else {
+        return file_error(HostIoErrno::EINVAL);
+    };
+    match target.read_file(fd, count.min(PACKET_SIZE as u64), offset) {
+        Ok(bytes) => {
+            let mut reply = format!("F{:x};", bytes.len()).into_bytes();
+            reply.extend(packet::escape(bytes));
+            reply
+        }
+        Err(errno) => file_error(errno),
+    }
+}
+
+fn file_error(errno: HostIoErrno) -> Vec<u8> {
+    format!("F-1,{:x}", errno as u32).into_bytes()
 }
 
 /// The reply to `qXfer:...:read`: `m` and a part, `l` and the last part.

@@ -153,12 +153,15 @@ pub fn console(text: &str) -> Vec<u8> {
 /// `data` with the bytes that have a meaning in packets escaped (GDB manual, "Binary Data").
 #[must_use]
 pub fn escape(data: &[u8]) -> Vec<u8> {
-    let mut escaped = Vec::with_capacity(data.len());
-    for &byte in data {
-        if matches!(byte, b'#' | b'$' | b'}' | b'*') {
-            escaped.extend_from_slice(&[b'}', byte ^ 0x20]);
-        } else {
-            escaped.push(byte);
+    let has_meaning = |byte: &u8| matches!(byte, b'#' | b'$' | b'}' | b'*');
+    let mut escaped = Vec::with_capacity(data.len() + data.len() / 16);
+    for run in data.split_inclusive(has_meaning) {
+        match run.split_last() {
+            Some((last, plain)) if has_meaning(last) => {
+                escaped.extend_from_slice(plain);
+                escaped.extend_from_slice(&[b'}', last ^ 0x20]);
+            }
+            _ => escaped.extend_from_slice(run),
         }
     }
     escaped

@@ -24,6 +24,10 @@ SCENARIOS = {
 }
 
 
+def pytest_addoption(parser):
+    parser.addoption("--write", action="store_true", help="write what was seen into the documents that are held against it")
+
+
 @pytest.fixture(scope="session")
 def kernel() -> fetch.Kernel:
     return fetch.kernel()

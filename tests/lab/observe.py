@@ -16,13 +16,14 @@ from lab.guest import Guest
 
 SETTLE_ATTEMPTS = 6
 
+# Members in Python: in an expression, a name behind a dot costs gdb 15 s of search for types of that name.
 GDB_COMMANDS = {
     "ps": "lx-ps",
     "dmesg": "lx-dmesg",
     "version": "lx-version",
-    "current": "p $lx_current().comm",
-    "curr0": 'p $lx_per_cpu("runqueues", 0).curr->comm',
-    "curr1": 'p $lx_per_cpu("runqueues", 1).curr->comm',
+    "current": """python print(gdb.parse_and_eval('$lx_current()')["comm"].string())""",
+    "curr0": """python print(gdb.parse_and_eval('$lx_per_cpu("runqueues", 0)')["curr"]["comm"].string())""",
+    "curr1": """python print(gdb.parse_and_eval('$lx_per_cpu("runqueues", 1)')["curr"]["comm"].string())""",
 }
 
 

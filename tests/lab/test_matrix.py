@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import re
 import subprocess
 from dataclasses import dataclass, field
 
 import backtraces
+import lx_commands
 import oracle
 import pytest
 import thread_list
 import truth
-from lab import debugger, initramfs, kernels, modules
+from lab import debugger, initramfs, kernels, modules, scripts_gdb
 from lab.bench import Bench, run
 from lab.guest import Guest, Machine, image_arguments
 from observe import settled
@@ -23,13 +25,12 @@ SCENARIOS = [(kernels.SYSTEM, "max,la57=off"), *((series.name, "max") for series
 # A disk to swap to; one that exports to the next; the last keeps per-CPU data.
 MODULES = ("brd", "fat", "vfat", "tun")
 
+# Of the running guest and of the panicked one. A name behind a dot costs gdb 20 s of processor time with a distribution's
+# vmlinux, as any name of a type does: those questions have one gdb to themselves.
 QUESTIONS = [
     "lx-ps",
     "lx-dmesg",
-    "p sizeof(struct task_struct)",
-    "p init_task.comm",
     "info symbol schedule",
-    'p $lx_per_cpu("runqueues", 1).cpu',
     "x/2i schedule",
     "x/s &linux_banner",
     "lx-lsmod",
@@ -39,7 +40,32 @@ QUESTIONS = [
     "x/2i fat_get_cluster",
 ]
 # Whose answers differ with what is known of source and arguments.
-OF_THREADS = ["p $lx_current().pid", "info threads", "thread apply all bt"]
+OF_THREADS = ["python print(gdb.parse_and_eval('$lx_current()')['pid'])", "info threads", "thread apply all bt"]
+# Of the guest at rest, after the kernel's own commands were asked.
+AT_REST = [
+    "p sizeof(struct task_struct)",
+    "ptype struct mm_struct",
+    "ptype struct module",
+    "ptype schedule",
+    "ptype vfs_read",
+    "p init_task.comm",
+    "x/5i schedule",
+    "info symbol schedule",
+    "info symbol vfs_read+4",
+    "info symbol &init_task",
+    'p $lx_per_cpu("runqueues", 0).nr_running',
+    'p $lx_per_cpu("runqueues", 1).cpu',
+    "p &runqueues",
+    "p linux_banner",
+    "p prb->desc_ring.count_bits",
+    "p (void *)'printk.c'::prb",
+    "p init_uts_ns.name.release",
+    "p/x __per_cpu_offset[1]",
+    "p page_offset_base",
+    "p saved_command_line",
+    "lx-version",
+    "lx-mounts",
+]
 
 
 @dataclass
@@ -54,10 +80,14 @@ class State:
     info: dict[str, dict]
     dmesg: list[dict]
     modules: list[dict]
+    # Of the guest at rest: what gdb answered with our commands, and what the kernel's own ones answered.
+    at_rest: dict[str, list[str]] = field(default_factory=dict)
+    kernels_own: dict[str, lx_commands.Answers] = field(default_factory=dict)
 
 
 @dataclass
 class Matrix:
+    name: str
     release: str
     #: whether user mode has page tables of its own
     isolated: bool
@@ -102,6 +132,7 @@ def matrix(request, binary, threads, pages, loaded_scripts, tmp_path_factory) ->
             guest.run(f"insmod /bin/{module}.ko")
         kallsyms = guest.run("cat /proc/kallsyms | tee /tmp/kallsyms | wc -l; md5sum < /tmp/kallsyms; rm /tmp/kallsyms").split()
         seen = Matrix(
+            name,
             kernel.release,
             "pti=on" in options,
             truth.symbols(guest, "_text", "init_task"),
@@ -125,10 +156,19 @@ def matrix(request, binary, threads, pages, loaded_scripts, tmp_path_factory) ->
                 info = {what: json.loads(bench.run("info", "--json")) for what, bench in benches.items()}
                 return gdb, ps, info, lines(alone.run("dmesg", "--json")), lines(alone.run("modules", "--json"))
 
+            def ask_at_rest(state: State) -> None:
+                own = lx_commands.load(scripts_gdb.scripts(kernel))
+                for what, bench in benches.items():
+                    *state.at_rest[what], _, printed = debugger.ask(
+                        bench.vmlinux, bench.port, [*AT_REST, *own], scripts=loaded_scripts["ours"], seconds=1800
+                    )
+                    state.kernels_own[what] = lx_commands.answers(printed)
+
             tasks, log, said = settled(guest, answers)
             seen.states["alive"] = State(tasks, log, *said)
             note = oracle.vmcoreinfo(guest)
             guest.stop()
+            ask_at_rest(seen.states["alive"])
             seen.alive = every_backtrace(alone)
             asleep = {task["pid"] for task in seen.alive if not task["on_cpu"] and task["pid"] != 0}
             program = oracle.program(guest, note, kernel.vmlinux)
@@ -139,6 +179,8 @@ def matrix(request, binary, threads, pages, loaded_scripts, tmp_path_factory) ->
             seen.console = guest.panic()
             log += truth.console_log(seen.console)
             seen.states["panicked"] = State(tasks, log, *answers())
+            guest.stop()
+            ask_at_rest(seen.states["panicked"])
             seen.dead = {what: lines(bench.run("bt", "--json")) for what, bench in benches.items()}
     return seen
 
@@ -223,6 +265,26 @@ def test_gdb_answers_alike_without_a_vmlinux(said):
     alike = slice(2, len(QUESTIONS))
     assert said.gdb["nothing"][alike] == said.gdb["vmlinux"][alike]
     assert "Cannot access" not in "".join(said.gdb["nothing"][: len(QUESTIONS)])
+
+
+def test_gdb_answers_alike_at_rest(said):
+    for question, own, theirs in zip(AT_REST, said.at_rest["nothing"], said.at_rest["vmlinux"], strict=True):
+        assert own == theirs, question
+        assert not re.search("Error|Cannot access|unknown type|No symbol", own), (question, own)
+
+
+def test_the_kernels_own_commands_answer_alike(said):
+    own, theirs = said.kernels_own["nothing"], said.kernels_own["vmlinux"]
+    assert {name: (own.get(name), text) for name, text in theirs.items() if own.get(name) != text} == {}
+    assert own.keys() == theirs.keys() and len(own) > 10
+
+
+def test_the_document_tells_what_the_kernels_own_commands_answer(matrix, request):
+    seen = lx_commands.seen({name: state.kernels_own for name, state in matrix.states.items()})
+    document = lx_commands.Document()
+    if request.config.getoption("--write"):
+        document.write(matrix.name, matrix.release, seen)
+    assert document.columns[document.kernel(matrix.name, matrix.release)] == seen, lx_commands.REGENERATE
 
 
 def test_gdb_knows_the_modules(matrix, said):

@@ -1,10 +1,9 @@
 """`symbols -o`: the vmlinux made of the target's own memory, beside the distribution's, for every tool that is to read it; every
-kernel's file in those that read the whole, the system's own in gdb and drgn, question by question."""
+kernel's file in those that read the whole, the system's own in drgn, question by question (in gdb: `test_matrix.py`)."""
 
 import json
 import re
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import drgn
 import oracle
 import pytest
 from drgn.helpers.linux.pid import for_each_task
-from lab import debugger, fetch, initramfs, modules
-from lab.bench import Bench, run
+from lab import fetch, initramfs, modules
+from lab.bench import run
 from lab.guest import Guest, Machine, image_arguments
 from test_btf import layouts
 from test_kallsyms import at_work, with_modules  # noqa: F401
@@ -26,35 +25,6 @@ INVENTED = re.compile(
     r"^\t*/\* Force padding: \*/\n(?:\t*[\w *]+:\d+;\n|(\t*)(?:struct|union) .*{\n(?:.*\n)*?\1} :\d+;\n)+", re.MULTILINE
 )
 STRUCTS = ("task_struct", "mm_struct", "module", "rq", "net_device", "inode")
-
-# What gdb has to answer alike with either file.
-QUESTIONS = [
-    "p sizeof(struct task_struct)",
-    "ptype struct mm_struct",
-    "ptype struct module",
-    "ptype schedule",
-    "ptype vfs_read",
-    "p init_task.comm",
-    "x/5i schedule",
-    "info symbol schedule",
-    "info symbol vfs_read+4",
-    "info symbol &init_task",
-    'p $lx_per_cpu("runqueues",0).nr_running',
-    'p $lx_per_cpu("runqueues",1).cpu',
-    "p &runqueues",
-    "p linux_banner",
-    "p prb->desc_ring.count_bits",
-    "p (void *)'printk.c'::prb",
-    "p init_uts_ns.name.release",
-    "p/x __per_cpu_offset[1]",
-    "p page_offset_base",
-    "p saved_command_line",
-    "lx-ps",
-    "lx-dmesg",
-    "lx-version",
-    "lx-mounts",
-    "lx-lsmod",
-]
 
 
 @dataclass
@@ -158,23 +128,6 @@ def test_types_of_modules_are_those_of_their_files(at_work, kernel, binary, tmp_
         [file] = modules.files(kernel, (module,))
         ours, theirs = pahole(made, struct), pahole(file, struct, "-F", "btf", "--btf_base", made)
         assert len(ours) > 5 and ours == theirs
-
-
-def test_gdb_answers_alike(made, at_rest, binary, kernel, loaded_scripts, figure):
-    rest = at_rest()
-    answers = {}
-    for name, served in ("ours", None), ("theirs", kernel.vmlinux):
-        path = made if name == "ours" else kernel.vmlinux
-        with Bench(binary, rest.ram_file, rest.ram, served) as bench:
-            for kind, scripts in loaded_scripts.items():
-                answers[name, kind] = debugger.ask(path, bench.port, QUESTIONS, scripts=scripts)
-            start = time.monotonic()
-            debugger.ask(path, bench.port, ["lx-ps"], scripts=loaded_scripts["ours"])
-            figure(f"gdb to the end of its first lx-ps, {name}: {time.monotonic() - start:.2f} s")
-    for kind in loaded_scripts:
-        for question, ours, theirs in zip(QUESTIONS, answers["ours", kind], answers["theirs", kind], strict=True):
-            assert ours == theirs, (kind, question)
-            assert "Error" not in ours and "unknown type" not in ours
 
 
 def test_drgn_needs_nothing_else(made, at_rest, binary, kernel, tmp_path):

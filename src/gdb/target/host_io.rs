@@ -16,8 +16,8 @@ use gdbstub::{
             exec_file::ExecFile,
             host_io::{
                 FsKind, HostIo, HostIoClose, HostIoCloseOps, HostIoErrno, HostIoError, HostIoFstat,
-                HostIoFstatOps, HostIoOpen, HostIoOpenFlags, HostIoOpenMode, HostIoOpenOps, HostIoPread,
-                HostIoPreadOps, HostIoResult, HostIoSetfs, HostIoSetfsOps, HostIoStat,
+                HostIoFstatOps, HostIoOpen, HostIoOpenFlags, HostIoOpenMode, HostIoOpenOps, HostIoResult,
+                HostIoSetfs, HostIoSetfsOps, HostIoStat,
             },
         },
     },
@@ -94,15 +94,11 @@ impl Files {
         self.open.get(&fd).ok_or(HostIoErrno::EBADF)
     }
 
-    fn read(&self, fd: u32, count: usize, offset: u64, buf: &mut [u8]) -> Result<usize, HostIoErrno> {
+    /// What a descriptor has at `offset`, as far as the file goes.
+    pub(super) fn read(&self, fd: u32, count: u64, offset: u64) -> Result<&[u8], HostIoErrno> {
         let bytes = (*self.opened(fd)?.bytes).as_ref();
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        let wanted = bytes.get(start..).unwrap_or_default();
-        let len = wanted.len().min(count).min(buf.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..len), wanted.get(..len)) {
-            to.copy_from_slice(from);
-        }
-        Ok(len)
+        let place = |offset| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        Ok(bytes.get(place(offset)..place(offset.saturating_add(count))).unwrap_or_default())
     }
 }
 
@@ -127,10 +123,6 @@ impl HostIo for GdbTarget {
     }
 
     fn support_close(&mut self) -> Option<HostIoCloseOps<'_, Self>> {
-        Some(self)
-    }
-
-    fn support_pread(&mut self) -> Option<HostIoPreadOps<'_, Self>> {
         Some(self)
     }
 
@@ -163,12 +155,6 @@ impl HostIoClose for GdbTarget {
         } else {
             Err(HostIoError::Errno(HostIoErrno::EBADF))
         }
-    }
-}
-
-impl HostIoPread for GdbTarget {
-    fn pread(&mut self, fd: u32, count: usize, offset: u64, buf: &mut [u8]) -> HostIoResult<usize, Self> {
-        self.files.read(fd, count, offset, buf).map_err(HostIoError::Errno)
     }
 }
 
@@ -235,9 +221,7 @@ mod tests {
         for (fd, seen) in [(0, b"one".as_slice()), (1, b"two")] {
             assert!(matches!(files.open(MODULES, || Ok(seen.to_vec())), Ok(opened) if opened == fd));
         }
-        let mut buf = [0; 8];
-        assert!(matches!(files.read(0, 8, 0, &mut buf), Ok(3)));
-        assert_eq!(buf.get(..3).unwrap(), b"one");
+        assert!(matches!(files.read(0, 8, 0), Ok(b"one")));
         let modified = |fd| files.opened(fd).ok().unwrap().modified;
         assert_ne!(modified(0), modified(1));
     }
@@ -256,12 +240,10 @@ mod tests {
     #[test]
     fn reads_end_where_the_file_does() {
         let mut files = files();
-        let mut buf = [0; 8];
-        assert!(matches!(files.read(0, 4, 0, &mut buf), Err(HostIoErrno::EBADF)), "not open");
+        assert!(matches!(files.read(0, 4, 0), Err(HostIoErrno::EBADF)), "not open");
         files.open(b"/vmlinux", no_modules).ok().unwrap();
-        assert!(matches!(files.read(0, 99, 1, &mut buf), Ok(3)));
-        assert_eq!(buf.get(..3).unwrap(), b"ELF");
-        assert!(matches!(files.read(0, 99, u64::MAX, &mut buf), Ok(0)));
-        assert!(matches!(files.read(0, usize::MAX, 0, &mut buf[..2]), Ok(2)), "as much as the buffer takes");
+        assert!(matches!(files.read(0, 2, 1), Ok(b"EL")));
+        assert!(matches!(files.read(0, u64::MAX, 1), Ok(b"ELF")));
+        assert!(matches!(files.read(0, 99, u64::MAX), Ok(b"")));
     }
 }

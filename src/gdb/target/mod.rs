@@ -19,8 +19,12 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use gdbstub::target::{
     Target,
     ext::{
-        base::BaseOps, breakpoints::BreakpointsOps, exec_file::ExecFileOps, host_io::HostIoOps,
-        monitor_cmd::MonitorCmdOps, section_offsets::SectionOffsetsOps,
+        base::BaseOps,
+        breakpoints::BreakpointsOps,
+        exec_file::ExecFileOps,
+        host_io::{HostIoErrno, HostIoOps},
+        monitor_cmd::MonitorCmdOps,
+        section_offsets::SectionOffsetsOps,
     },
 };
 
@@ -88,6 +92,11 @@ impl GdbTarget {
     #[must_use]
     pub fn has_symbol_file(&self) -> bool {
         self.files.name().is_some()
+    }
+
+    /// Bytes of an open symbol file (`vFile:pread`).
+    pub fn read_file(&self, fd: u32, count: u64, offset: u64) -> Result<&[u8], HostIoErrno> {
+        self.files.read(fd, count, offset)
     }
 
     /// Why the packet just answered with an error was refused, where there is a sentence for it.

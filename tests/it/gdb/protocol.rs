@@ -167,10 +167,13 @@ fn the_symbol_file_is_the_only_file() {
     assert_eq!(client.ask(&open("/etc/passwd")), "F-1,02");
     assert_eq!(client.ask(&open(SYMBOL_FILE).replace(",0,0", ",602,1c0")), "F-1,1e", "read-only");
     assert_eq!(client.ask(&open(SYMBOL_FILE)), "F00");
-    assert_eq!(client.ask("vFile:pread:0,100,1"), "F03;ELF");
-    assert_eq!(client.ask("vFile:pread:0,100,7fffffffffffffff"), "F00;");
+    assert_eq!(client.ask("vFile:pread:0,100,1"), "F3;ELF");
+    assert_eq!(client.ask("vFile:pread:0,100,7fffffffffffffff"), "F0;");
+    for damaged in ["", "0", "0,1", "0,1,2,3", "x,1,2", "100000000,1,2"] {
+        assert_eq!(client.ask(&format!("vFile:pread:{damaged}")), "F-1,16", "{damaged}");
+    }
     assert_eq!(client.ask("vFile:close:0"), "F0");
-    assert_eq!(client.ask("vFile:pread:0,100,1"), "F-1,09");
+    assert_eq!(client.ask("vFile:pread:0,100,1"), "F-1,9");
 
     let (_server, mut client) = attached(FakeHost::new());
     assert!(!client.ask("qSupported").contains("exec-file"));
