@@ -5,11 +5,14 @@ use std::fs;
 
 use nettlp_gdb::{
     addr::{PhysAddr, VirtAddr},
-    gdb::{Host, packet::frame},
+    gdb::{
+        Host,
+        packet::{PACKET_SIZE, frame},
+    },
     kernel::{
         Kernel, KernelError, UserMemory, cmdline,
         cross_view::{self, View},
-        files, maps, mm, pid, process, user,
+        files, maps, mm, pid, process, task, user,
     },
     machine::{Description, Machine, PerCpu, TrueProcess},
     mem::PhysWrite,
@@ -60,6 +63,27 @@ fn poke(session: &Session, machine: &Machine, addr: VirtAddr, value: u64) -> u64
 
 fn offset(kernel: &Kernel, structure: &str, path: &str) -> u64 {
     kernel.types("test").unwrap().field(structure, path).unwrap().offset
+}
+
+#[test]
+fn a_title_over_the_arguments_goes_on_into_the_environment() {
+    for machine in machines() {
+        let session = attach(&machine, UserMemory::All);
+        let kernel = &*session.kernel;
+        let pid = machine.truth().processes.iter().map(|one| one.pid).find(|pid| *pid != 1).unwrap();
+        let mm = mm_of(kernel, pid).unwrap();
+        let [start, end] = mm.arguments;
+        assert_eq!(mm.environment[0], end);
+        let len = end.wrapping_offset_from(start) as usize;
+        let phys = user::translate(kernel, &mm, start).unwrap().phys;
+        machine.memory().write(phys, &vec![b'x'; len]).unwrap();
+        session.refresh();
+        let title = [format!("{}PID={pid}", "x".repeat(len))];
+        assert_eq!(cmdline::strings(&cmdline::cmdline(kernel, &mm).unwrap()), title);
+        let task = pid::find(kernel, pid as i32).unwrap();
+        let details = task::details(kernel, &[task]).unwrap().pop().unwrap();
+        assert_eq!((details.cmdline.as_deref(), details.cmdline_cut), (Some(&title[..]), false));
+    }
 }
 
 #[test]
@@ -263,6 +287,8 @@ fn gdb_reads_the_selected_threads_memory() {
         assert_eq!(client.ask(&format!("m{:x},10", HEAP + 0xff8)).len(), 16, "as far as it goes");
     }
     client.ask("Hg2");
+    let reply = client.ask("mffffffff81000000,ffffffffffffffff");
+    assert!((2..=PACKET_SIZE).contains(&reply.len()), "a reply is a packet at most");
     assert_eq!(client.ask(&format!("m{HEAP:x},8")), "E0e", "a kernel thread has none");
     assert!(client.monitor("maps 905").contains("[heap]"));
     assert!(client.monitor("maps 2").contains("pid 2 has no address space"));
