@@ -13,8 +13,8 @@ use super::{
 };
 use crate::addr::VirtAddr;
 
-/// Tasks on one CPU's run queue: as many as there can be (`PID_MAX_LIMIT`).
-const MAX_RUNNABLE: usize = 4 << 20;
+/// Tasks on one CPU's run queue: as many as are listed altogether.
+const MAX_RUNNABLE: usize = 1 << 20;
 
 /// Looks before a difference is believed.
 const LOOKS: usize = 3;

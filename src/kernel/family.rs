@@ -14,8 +14,8 @@ use crate::{
     types::{TypeError, TypeSource},
 };
 
-/// `PID_MAX_LIMIT` (`include/linux/threads.h`): no family is larger.
-const MAX_TASKS: usize = 4 << 20;
+/// No family is larger: a quarter of `PID_MAX_LIMIT` (`include/linux/threads.h`).
+const MAX_TASKS: usize = 1 << 20;
 
 const STEP: &str = "walking the tree of tasks";
 

@@ -27,8 +27,8 @@ use crate::{
 use ahead::Ahead;
 use layout::{Layout, ThreadLists};
 
-/// `PID_MAX_LIMIT` (`include/linux/threads.h`): no list of tasks is longer.
-const MAX_TASKS: usize = 4 << 20;
+/// No list of tasks is longer: a quarter of `PID_MAX_LIMIT` (`include/linux/threads.h`).
+const MAX_TASKS: usize = 1 << 20;
 
 /// A task as its `task_struct` had it when it was read.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

@@ -16,6 +16,10 @@ use super::{
 
 /// Every end is compared with every beginning.
 const MAX_ENDS: usize = 2048;
+/// Pairs of them that could be one line: where more fit, of hundreds of copies or of a hostile target, nothing is proved.
+const MAX_CANDIDATES: usize = 1 << 14;
+/// The longest values are command lines, of 2,048 bytes at most.
+const MAX_LINE: usize = 4096;
 
 /// A line that lies in two pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +87,9 @@ pub(super) fn chains(pieces: &[Piece], owners: &[Vec<Option<Owner>>], order: &Or
 /// The line over the edge of two pieces, if the one can end and the other begin there.
 fn join(before: &Piece, after: &Piece) -> Option<Vec<u8>> {
     if !before.run.ends_page || !after.run.starts_page || after.run.starts_file() {
+        return None;
+    }
+    if before.run.tail().len() + after.run.head().len() > MAX_LINE {
         return None;
     }
     let line = [before.run.tail(), after.run.head()].concat();
@@ -200,6 +207,10 @@ fn candidates(pieces: &[Piece], chains: &[Chain], order: &Order) -> Vec<Candidat
             let (Some(end), Some(start)) = (first.last(pieces), second.first(pieces)) else { continue };
             let Some(line) = join(end, start) else { continue };
             if let Some(near) = nearness(order, end, start, &line) {
+                if candidates.len() == MAX_CANDIDATES {
+                    log::warn!("more than {MAX_CANDIDATES} ways to join halves of lines: none is taken");
+                    return Vec::new();
+                }
                 candidates.push(Candidate { before, after: *after, near, line });
             }
         }

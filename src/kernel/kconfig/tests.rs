@@ -268,3 +268,24 @@ proptest! {
         }
     }
 }
+
+/// Every page ends with half of a line that every other page could complete: four million lines, none of them proved.
+#[test]
+fn halves_that_all_fit_each_other_are_not_joined() {
+    const PAGES: usize = 300;
+    let mut host = Host::new();
+    let whole = "CONFIG_AAA=y\nCONFIG_XLONG=\"z\"\nCONFIG_BBB=y\n";
+    let mut names: Vec<String> = (0..8).map(|n| format!("O{n}")).collect();
+    names.extend(["AAA", "XLONG", "BBB"].map(str::to_owned));
+    host.page(format!("#\n# Linux/x86 6.1.0-1-test Kernel Configuration\n#\n{whole}").as_bytes());
+    for n in 0..PAGES {
+        let head = format!("{}{n:05}\"\nCONFIG_BBB=y\nCONFIG_O1=y\nCONFIG_AAA=y\n", "a".repeat(1000));
+        let tail = format!("CONFIG_XLONG=\"{n:05}");
+        let fill = PAGE_SIZE as usize - head.len() - tail.len();
+        host.page(format!("{head}{tail}{}", "b".repeat(fill)).as_bytes());
+    }
+    let found = host.search(&names);
+    assert!(found.report.pages > PAGES, "{}", found.report.pages);
+    assert_eq!((found.report.stitched_by_order, found.report.stitched_by_page_cache), (0, 0));
+    assert!(!found.text.contains("aaa"), "{}", found.text.len());
+}

@@ -139,6 +139,28 @@ fn what_is_no_btf_is_refused_with_the_place() {
 }
 
 #[test]
+fn a_name_that_many_members_share_is_no_longer_than_a_symbols() {
+    let members = |len: usize| {
+        let mut btf = Builder::new();
+        let int = btf.int("int", 4, 1);
+        let long = btf.string(&"x".repeat(len));
+        let tail: Vec<u32> = [long, int, 0].repeat(1000);
+        let ty = btf.record("task_struct", info(4, 1000, false), 4, &tail);
+        let btf = Btf::parse("btf", btf.finish()).unwrap();
+        btf.get(TypeId(ty.into()))
+            .map(|ty| matches!(ty, Type::Aggregate(found) if found.members.len() == 1000))
+    };
+    assert_eq!(members(511), Ok(true));
+    assert!(members(512).unwrap_err().to_string().contains("a name is outside the strings"));
+
+    let mut btf = Builder::new();
+    let int = btf.int("int", 4, 1);
+    btf.record("task_struct", info(4, 1 << 18, false), 4, &[0, int, 0].repeat(1 << 18));
+    let said = Btf::parse("btf", btf.finish()).unwrap_err().to_string();
+    assert!(said.contains("impossibly many entries"), "{said}");
+}
+
+#[test]
 fn a_struct_keeps_its_order() {
     let mut btf = Builder::new();
     let int = btf.int("int", 4, 1);
