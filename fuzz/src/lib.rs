@@ -246,7 +246,7 @@ pub fn printk(data: &[u8]) {
     let after = if input.number(1) & 1 == 0 { descs.clone() } else { input.take(descs.len()).to_vec() };
     let text = input.0.to_vec();
     let ring = dmesg::ring::Ring { tail_id, descs, infos, size_bits, text_start, text };
-    let records = dmesg::ring::parse(layout, &ring, &after);
+    let records = dmesg::ring::parse(layout, &ring, &after).records;
     let said: usize =
         records.iter().map(|record| record.lines().map(|_| 1).sum::<usize>() + record.text.len()).sum();
     // A byte that is no UTF-8 becomes three; an empty message is a line.
@@ -263,7 +263,7 @@ pub fn records(data: &[u8]) {
     });
     let mut input = Input(data);
     let [first, next, seq] = [4, 4, 8].map(|len| input.number(len));
-    let records = dmesg::records::parse(layout, input.0, first, next, seq);
+    let records = dmesg::records::parse(layout, input.0, first, next, seq..u64::MAX).records;
     let text: usize = records.iter().map(|record| record.text.len()).sum();
     // A byte that is no UTF-8 becomes three; the buffer is gone through twice at most.
     assert!(text <= 6 * input.0.len(), "{text} bytes of text");

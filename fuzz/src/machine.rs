@@ -217,7 +217,7 @@ pub fn everything(kernel: &Kernel, most: usize) {
         }
     }
     let _ =
-        dmesg::read(kernel).map(|records| records.iter().map(|record| record.lines().count()).sum::<usize>());
+        dmesg::read(kernel).map(|log| log.records.iter().map(|record| record.lines().count()).sum::<usize>());
     let _ = (module::list(kernel), module_symbols::list(kernel));
     let _ = (percpu::cpus(kernel), timekeeper::booted(kernel), Info::of(kernel));
     let _ = cross_view::compare(kernel);

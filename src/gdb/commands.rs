@@ -144,13 +144,15 @@ fn bt(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), 
 }
 
 fn dmesg(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
-    let records = dmesg::read(&session.kernel)?;
+    let log = dmesg::read(&session.kernel)?;
+    let records = &log.records;
     let wanted = match args {
         [count] => count.parse().map_err(|_| MonitorError::Arguments)?,
         _ => records.len(),
     };
     let skipped = records.len().saturating_sub(wanted);
-    Ok(render::dmesg(out, records.get(skipped..).unwrap_or_default())?)
+    render::dmesg(out, records.get(skipped..).unwrap_or_default())?;
+    log.loss().map_or(Ok(()), |loss| Err(MonitorError::Failed(loss)))
 }
 
 fn modules(session: &Session, _: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {

@@ -44,11 +44,34 @@ impl Record {
     }
 }
 
-/// The log, oldest message first.
+/// What could be read of the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Log {
+    /// The messages, oldest first.
+    pub records: Vec<Record>,
+    /// How many more there are, at least: damaged, or replaced by newer ones while they were read. One that was being
+    /// written is not among them.
+    pub lost: u64,
+}
+
+impl Log {
+    /// What to say of the messages that are lost, if any are.
+    #[must_use]
+    pub fn loss(&self) -> Option<String> {
+        let lost = match self.lost {
+            0 => return None,
+            1 => "1 message of the kernel log is damaged or was".to_owned(),
+            lost => format!("{lost} messages of the kernel log are damaged or were"),
+        };
+        Some(format!("{lost} replaced while the log was read"))
+    }
+}
+
+/// Reads the log.
 ///
 /// # Errors
 /// [`KernelError`] when a symbol, type or read is missing or the buffer contradicts itself.
-pub fn read(kernel: &Kernel) -> Result<Vec<Record>, KernelError> {
+pub fn read(kernel: &Kernel) -> Result<Log, KernelError> {
     let has = |name| kernel.variable("the kernel log", name).is_ok();
     if !has("prb") && has("log_first_idx") { records::read(kernel) } else { ring::read(kernel) }
 }

@@ -1,6 +1,6 @@
 //! A target whose structures are damaged, or written to mislead: every walk ends, and says where.
 
-use std::sync::Arc;
+use std::{process::Command, sync::Arc};
 
 use nettlp_gdb::{
     addr::VirtAddr,
@@ -13,7 +13,7 @@ use nettlp_gdb::{
     session::Session,
 };
 
-use crate::recording::attach;
+use crate::recording::{attach, images};
 
 /// The demonstration machine, attached to, to be damaged afterwards.
 struct Victim {
@@ -104,4 +104,26 @@ fn a_log_of_impossible_size_is_refused() {
         let said = dmesg::read(&victim.session.kernel).unwrap_err().to_string();
         assert!(said.contains(&format!("{path} is")), "{said}");
     }
+}
+
+#[test]
+fn a_damaged_message_is_missed() {
+    let victim = Victim::new();
+    let whole = dmesg::read(&victim.session.kernel).unwrap();
+    assert_eq!((whole.lost, whole.loss()), (0, None));
+    victim.write(victim.machine.symbol("__log_buf").unwrap(), 0xbad);
+    let damaged = dmesg::read(&victim.session.kernel).unwrap();
+    assert_eq!((damaged.records.len(), damaged.lost), (whole.records.len() - 1, 1));
+
+    let directory = tempfile::tempdir().unwrap();
+    let vmlinux = directory.path().join("vmlinux");
+    std::fs::write(&vmlinux, victim.machine.vmlinux().unwrap()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nettlp-gdb"));
+    command.env_remove("RUST_LOG").args(["dmesg", "--json", "--vmlinux"]).arg(vmlinux);
+    let output = command.args(images(&victim.machine, &directory)).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("1 message of the kernel log is damaged"), "{said}");
+    let lines = String::from_utf8(output.stdout).unwrap().lines().count();
+    assert_eq!(lines, damaged.records.len());
 }

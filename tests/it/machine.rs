@@ -62,7 +62,9 @@ fn check(machine: &Machine, session: &Session) {
     check_tasks(machine, session);
     let (truth, kernel) = (machine.truth(), &session.kernel);
     let log = dmesg::read(kernel).unwrap();
-    let log: Vec<_> = log.iter().map(|record| (record.ts_nsec, record.level, record.text.as_str())).collect();
+    assert_eq!(log.lost, 0);
+    let log: Vec<_> =
+        log.records.iter().map(|record| (record.ts_nsec, record.level, record.text.as_str())).collect();
     let expected: Vec<_> =
         truth.log.iter().map(|line| (line.ts_nsec, line.level, line.text.as_str())).collect();
     assert_eq!(log, expected);

@@ -1,14 +1,16 @@
 //! `dmesg`: the kernel log.
 
 use crate::{
-    cli::{Outcome, target::Listing},
+    cli::{Outcome, out, target::Listing},
     kernel::dmesg,
     render,
 };
 
 pub(in crate::cli) fn run(listing: &Listing, quiet: bool) -> anyhow::Result<Outcome> {
     let session = listing.open(quiet)?;
-    let records = dmesg::read(&session.kernel)?;
-    listing.print(&session, &records, |text| render::dmesg(text, &records))?;
-    Ok(Outcome::Done)
+    let log = dmesg::read(&session.kernel)?;
+    listing.print(&session, &log.records, |text| render::dmesg(text, &log.records))?;
+    let Some(loss) = log.loss() else { return Ok(Outcome::Done) };
+    out::notice(&format!("nettlp-gdb: {loss}"));
+    Ok(Outcome::Partial)
 }

@@ -3,7 +3,9 @@
 //! Records of variable length follow each other in `log_buf`; a length of 0 says that the next one is at the
 //! start of the buffer.
 
-use super::{MAX_TEXT, Record, read_all};
+use std::ops::Range;
+
+use super::{Log, MAX_TEXT, Record, read_all};
 use crate::{
     addr::VirtAddr,
     kernel::{Kernel, KernelError},
@@ -46,7 +48,7 @@ impl Layout {
 ///
 /// # Errors
 /// [`KernelError`].
-pub fn read(kernel: &Kernel) -> Result<Vec<Record>, KernelError> {
+pub fn read(kernel: &Kernel) -> Result<Log, KernelError> {
     let layout = Layout::resolve(kernel.types("the kernel log")?)?;
     let word = |name: &str, len: u64| -> Result<u64, KernelError> {
         let bytes =
@@ -60,15 +62,15 @@ pub fn read(kernel: &Kernel) -> Result<Vec<Record>, KernelError> {
         return Err(KernelError::Inconsistent { step: STEP, addr: buffer, reason });
     }
     let (first, next) = (word("log_first_idx", 4)?, word("log_next_idx", 4)?);
-    let seq = word("log_first_seq", 8)?;
+    let seqs = word("log_first_seq", 8)?..word("log_next_seq", 8)?;
     let bytes = read_all(&*kernel.memory, STEP, &[(buffer, len)])?.concat();
-    Ok(parse(&layout, &bytes, first, next, seq))
+    Ok(parse(&layout, &bytes, first, next, seqs))
 }
 
-/// The messages from index `first` up to index `next`, the first with sequence number `seq`. Ends where a record
-/// contradicts the buffer.
+/// The messages from index `first` up to index `next`, which have the sequence numbers `seqs`. Ends where a record
+/// contradicts the buffer: those behind it are lost.
 #[must_use]
-pub fn parse(layout: &Layout, buffer: &[u8], first: u64, next: u64, seq: u64) -> Vec<Record> {
+pub fn parse(layout: &Layout, buffer: &[u8], first: u64, next: u64, seqs: Range<u64>) -> Log {
     let mut records = Vec::new();
     let (mut at, mut wrapped) = (first, false);
     while at != next || (records.is_empty() && first == next && !wrapped && !buffer.is_empty()) {
@@ -81,7 +83,9 @@ pub fn parse(layout: &Layout, buffer: &[u8], first: u64, next: u64, seq: u64) ->
             (at, wrapped) = (0, true);
             continue;
         }
-        let Some(record) = record(layout, buffer, at, seq.wrapping_add(records.len() as u64)) else { break };
+        let Some(record) = record(layout, buffer, at, seqs.start.wrapping_add(records.len() as u64)) else {
+            break;
+        };
         records.push(record);
         at = match at.checked_add(len) {
             Some(after) if len >= layout.header => after,
@@ -91,7 +95,11 @@ pub fn parse(layout: &Layout, buffer: &[u8], first: u64, next: u64, seq: u64) ->
             break;
         }
     }
-    records
+    let lost = match at == next {
+        true => 0,
+        false => (seqs.end.saturating_sub(seqs.start)).saturating_sub(records.len() as u64).max(1),
+    };
+    Log { records, lost }
 }
 
 fn slice(buffer: &[u8], at: u64, len: u64) -> Option<&[u8]> {
@@ -143,8 +151,8 @@ mod tests {
         buffer.resize(start + len, 0);
     }
 
-    fn texts(records: &[Record]) -> Vec<(u64, &str)> {
-        records.iter().map(|record| (record.seq, record.text.as_str())).collect()
+    fn texts(log: &Log) -> Vec<(u64, &str)> {
+        log.records.iter().map(|record| (record.seq, record.text.as_str())).collect()
     }
 
     #[test]
@@ -155,9 +163,10 @@ mod tests {
         push(&mut buffer, 1, "first");
         push(&mut buffer, 2, "second");
         buffer.extend([0; 16]);
-        let records = parse(&layout(), &buffer, next as u64, next as u64, 7);
-        assert_eq!(texts(&records), [(7, "first"), (8, "second"), (9, "third")]);
-        assert_eq!((records[0].level, records[0].facility, records[0].ts_nsec), (6, 1, 1));
+        let log = parse(&layout(), &buffer, next as u64, next as u64, 7..10);
+        assert_eq!(texts(&log), [(7, "first"), (8, "second"), (9, "third")]);
+        assert_eq!(log.lost, 0);
+        assert_eq!((log.records[0].level, log.records[0].facility, log.records[0].ts_nsec), (6, 1, 1));
     }
 
     #[test]
@@ -166,13 +175,17 @@ mod tests {
         push(&mut buffer, 1, "first");
         push(&mut buffer, 2, "second");
         let end = buffer.len() as u64;
+        let parse = |buffer: &[u8], first, next| super::parse(&layout(), buffer, first, next, 0..2);
         buffer[24 + 10] = 0xff;
-        assert_eq!(texts(&parse(&layout(), &buffer, 0, end, 0)), [(0, "first")]);
+        let log = parse(&buffer, 0, end);
+        assert_eq!((texts(&log), log.lost), (vec![(0, "first")], 1));
         buffer[24 + 10] = 16;
-        assert_eq!(texts(&parse(&layout(), &buffer, 0, end, 0)), [(0, "first")], "more text than record");
+        let log = parse(&buffer, 0, end);
+        assert_eq!((texts(&log), log.lost), (vec![(0, "first")], 1), "more text than record");
         buffer[8] = 1;
-        assert!(parse(&layout(), &buffer, 0, end, 0).is_empty());
-        assert!(parse(&layout(), &[0; 64], 0, 8, 0).is_empty());
-        assert!(parse(&layout(), &buffer, u64::MAX, 8, 0).is_empty());
+        let nothing = Log { records: Vec::new(), lost: 2 };
+        assert_eq!(parse(&buffer, 0, end), nothing);
+        assert_eq!(parse(&[0; 64], 0, 8), nothing);
+        assert_eq!(parse(&buffer, u64::MAX, 8), nothing);
     }
 }

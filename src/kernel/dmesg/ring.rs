@@ -2,10 +2,11 @@
 //!
 //! Descriptors and infos are two arrays indexed by `id % 2^count_bits`; text lies in a byte ring addressed by
 //! logical positions that only grow. A descriptor is used if it still carries the id looked for and is committed
-//! or finalized; its text block must begin with that id. A block that would cross the end of the byte ring lies
+//! or finalized; its text block must begin with that id. One that is reserved, or reusable, has no message (yet): what the
+//! kernel is writing at the moment is no loss. A block that would cross the end of the byte ring lies
 //! at its start instead.
 
-use super::{MAX_RECORDS, MAX_TEXT, Record, read_all, ring_stretches};
+use super::{Log, MAX_RECORDS, MAX_TEXT, Record, read_all, ring_stretches};
 use crate::{
     addr::VirtAddr,
     kernel::{Kernel, KernelError},
@@ -17,10 +18,13 @@ const STATE_SHIFT: u32 = 62;
 const ID_MASK: u64 = (1 << STATE_SHIFT) - 1;
 const COMMITTED: u64 = 1;
 const FINALIZED: u64 = 2;
+const REUSABLE: u64 = 3;
 /// A text block begins with the id of its descriptor.
 const ID_BYTES: u64 = 8;
 /// The position of a record whose text is empty (`EMPTY_LINE_LPOS`, earlier `NO_LPOS`).
 const EMPTY_LINE: u64 = 3;
+/// That of a record the kernel had no room for (`FAILED_LPOS`); its own dmesg leaves it out as well.
+const FAILED: u64 = 1;
 
 const STEP: &str = "reading the printk ring";
 
@@ -131,7 +135,7 @@ pub struct Ring {
 ///
 /// # Errors
 /// [`KernelError`].
-pub fn read(kernel: &Kernel) -> Result<Vec<Record>, KernelError> {
+pub fn read(kernel: &Kernel) -> Result<Log, KernelError> {
     let types = kernel.types("the kernel log")?;
     let layout = Layout::resolve(types)?;
     let control = Control::read(kernel, types)?;
@@ -166,21 +170,62 @@ pub fn read(kernel: &Kernel) -> Result<Vec<Record>, KernelError> {
 
 /// The messages of a copied ring whose descriptors did not change until `after` was copied.
 #[must_use]
-pub fn parse(layout: &Layout, ring: &Ring, after: &[u8]) -> Vec<Record> {
+pub fn parse(layout: &Layout, ring: &Ring, after: &[u8]) -> Log {
     let (desc_size, info_size) = (layout.desc_size.max(1) as usize, layout.info_size.max(1) as usize);
     let descs = ring.descs.chunks_exact(desc_size).zip(after.chunks_exact(desc_size));
     // No two messages share a byte: a few blocks that many claim would stand for gigabytes.
     let mut left = ring.text.len();
-    descs
-        .zip(ring.infos.chunks_exact(info_size))
-        .zip(0_u64..)
-        .filter(|(((before, after), _), _)| layout.state_var.get(before) == layout.state_var.get(after))
-        .filter_map(|(((desc, _), info), index)| {
-            record(layout, ring, desc, info, ring.tail_id.wrapping_add(index) & ID_MASK, &mut left)
-        })
-        .collect()
+    let (mut log, mut unwritten) = (Log::default(), 0);
+    for (((before, after), info), index) in descs.zip(ring.infos.chunks_exact(info_size)).zip(0_u64..) {
+        let id = ring.tail_id.wrapping_add(index) & ID_MASK;
+        let states = (layout.state_var.get(before), layout.state_var.get(after));
+        match States::of(id, states) {
+            States::Empty => {}
+            States::Unwritten => unwritten += 1,
+            States::Lost => log.lost += 1,
+            States::Message => {
+                // Only the newest are still to be written.
+                log.lost += std::mem::take(&mut unwritten);
+                match record(layout, ring, before, info, id, &mut left) {
+                    Ok(message) => log.records.extend(message),
+                    Err(Lost) => log.lost += 1,
+                }
+            }
+        }
+    }
+    log
 }
 
+/// What a descriptor's state says, before its text was read and after.
+enum States {
+    Message,
+    /// There is none, or it is being written.
+    Empty,
+    /// It was given to a writer, and does not say so yet.
+    Unwritten,
+    Lost,
+}
+
+impl States {
+    fn of(id: u64, (before, after): (Option<u64>, Option<u64>)) -> Self {
+        let (Some(before), Some(after)) = (before, after) else { return Self::Lost };
+        let (state, is_same) = (before >> STATE_SHIFT, after & ID_MASK == id);
+        match before & ID_MASK == id {
+            true if state == FINALIZED && before != after => Self::Lost,
+            true if matches!(state, COMMITTED | FINALIZED) && before == after => Self::Message,
+            // The newest may be gone on with.
+            true if is_same || state == REUSABLE => Self::Empty,
+            false if before == 0 || state == REUSABLE => Self::Unwritten,
+            _ => Self::Lost,
+        }
+    }
+}
+
+/// A message that is there and cannot be told.
+struct Lost;
+
+/// The message of a descriptor; `None` where its text is not all in the copy, being newer, or the kernel itself had no
+/// room for it.
 fn record(
     layout: &Layout,
     ring: &Ring,
@@ -188,28 +233,28 @@ fn record(
     info: &[u8],
     id: u64,
     left: &mut usize,
-) -> Option<Record> {
-    let state = layout.state_var.get(desc)?;
-    if state & ID_MASK != id || !matches!(state >> STATE_SHIFT, COMMITTED | FINALIZED) {
-        return None;
-    }
-    let text_len = layout.text_len.get(info)?;
-    let text = text(ring, id, layout.begin.get(desc)?, layout.next.get(desc)?, text_len)?;
-    *left = left.checked_sub(text.len())?;
-    Some(Record {
-        seq: layout.seq.get(info)?,
-        ts_nsec: layout.ts_nsec.get(info)?,
-        level: layout.level.get(info)?,
-        facility: layout.facility.get(info)?,
+) -> Result<Option<Record>, Lost> {
+    let begin = layout.begin.get(desc).ok_or(Lost)?;
+    let next = layout.next.get(desc).ok_or(Lost)?;
+    let text_len = layout.text_len.get(info).ok_or(Lost)?;
+    let Some(text) = text(ring, id, begin, next, text_len)? else { return Ok(None) };
+    *left = left.checked_sub(text.len()).ok_or(Lost)?;
+    Ok(Some(Record {
+        seq: layout.seq.get(info).ok_or(Lost)?,
+        ts_nsec: layout.ts_nsec.get(info).ok_or(Lost)?,
+        level: layout.level.get(info).ok_or(Lost)?,
+        facility: layout.facility.get(info).ok_or(Lost)?,
         caller_id: layout.caller_id.as_ref().and_then(|field| field.get(info)),
         text: String::from_utf8_lossy(text).into_owned(),
-    })
+    }))
 }
 
-/// The text of the block `begin..next`; `None` when it was lost or overwritten.
-fn text(ring: &Ring, id: u64, begin: u64, next: u64, text_len: u64) -> Option<&[u8]> {
-    if begin & 1 == 1 && next & 1 == 1 {
-        return (begin == EMPTY_LINE && next == EMPTY_LINE).then_some(&[][..]);
+/// The text of the block `begin..next`; `None` as in [`record`].
+fn text(ring: &Ring, id: u64, begin: u64, next: u64, text_len: u64) -> Result<Option<&[u8]>, Lost> {
+    match (begin, next) {
+        (EMPTY_LINE, EMPTY_LINE) => return Ok(Some(&[])),
+        (FAILED, FAILED) => return Ok(None),
+        _ => {}
     }
     // The block's end may stand exactly on the end of the ring, which is the start of the next round. Positions
     // start one round below zero, so that the first lap of every kernel ends with them going round as well.
@@ -220,15 +265,20 @@ fn text(ring: &Ring, id: u64, begin: u64, next: u64, text_len: u64) -> Option<&[
         let start = round(next) << ring.size_bits;
         (start, next.wrapping_sub(start))
     } else {
-        return None;
+        return Err(Lost);
     };
-    let from = usize::try_from(start.wrapping_sub(ring.text_start)).ok()?;
-    let block = ring.text.get(from..from.checked_add(usize::try_from(size).ok()?)?)?;
-    let (block_id, text) = block.split_at_checked(ID_BYTES as usize)?;
-    if u64::from_le_bytes(block_id.try_into().ok()?) & ID_MASK != id {
-        return None;
+    let from = start.wrapping_sub(ring.text_start);
+    let end = from.checked_add(size).ok_or(Lost)?;
+    let copied = ring.text.len() as u64;
+    if (copied + 1..=copied + (1 << ring.size_bits)).contains(&end) {
+        return Ok(None);
     }
-    Some(text.get(..usize::try_from(text_len).ok()?).unwrap_or(text))
+    let block = ring.text.get(from as usize..end as usize).ok_or(Lost)?;
+    let (block_id, text) = block.split_at_checked(ID_BYTES as usize).ok_or(Lost)?;
+    if u64::from_le_bytes(block_id.try_into().map_err(|_| Lost)?) & ID_MASK != id {
+        return Err(Lost);
+    }
+    Ok(Some(text.get(..usize::try_from(text_len).map_err(|_| Lost)?).unwrap_or(text)))
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ impl Writer {
 }
 
 fn texts(ring: &Ring) -> Vec<String> {
-    parse(&layout(), ring, &ring.descs).into_iter().map(|record| record.text).collect()
+    parse(&layout(), ring, &ring.descs).records.into_iter().map(|record| record.text).collect()
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn records_in_order_with_their_fields() {
     writer.push("Linux version");
     writer.push("two\nlines");
     let ring = writer.finish();
-    let records = parse(&layout(), &ring, &ring.descs);
+    let records = parse(&layout(), &ring, &ring.descs).records;
     let first = &records[0];
     assert_eq!((first.seq, first.level, first.facility), (1005, 6, 0));
     assert_eq!(first.caller_id, Some(0x8000_0001));
@@ -119,10 +119,15 @@ fn only_committed_and_unchanged_descriptors_are_shown() {
     writer.push("reused while it was read");
     let ring = writer.finish();
     assert_eq!(texts(&ring), ["", "kept", "reused while it was read"]);
+    assert_eq!(parse(&layout(), &ring, &ring.descs).lost, 0);
     let mut after = ring.descs.clone();
     after[5 * DESC] ^= 0x40;
     let kept = parse(&layout(), &ring, &after);
-    assert_eq!(kept.last().map(|record| record.text.as_str()), Some("kept"));
+    assert_eq!(kept.records.last().map(|record| record.text.as_str()), Some("kept"));
+    assert_eq!(
+        kept.loss().unwrap(),
+        "1 message of the kernel log is damaged or was replaced while the log was read"
+    );
 }
 
 #[test]
@@ -131,7 +136,35 @@ fn a_block_of_another_descriptor_is_not_taken() {
     writer.push("overwritten");
     let mut ring = writer.finish();
     ring.text[0] ^= 1;
-    assert!(texts(&ring).is_empty());
+    assert_eq!(parse(&layout(), &ring, &ring.descs), Log { records: Vec::new(), lost: 1 });
+}
+
+#[test]
+fn what_is_being_written_is_no_loss() {
+    let mut writer = Writer::new(8, 300, 0);
+    writer.push("old");
+    let before = writer.lpos;
+    writer.push("newer than the copy of the text");
+    writer.lpos = before;
+    writer.push("gone on with");
+    writer.desc(0, 0, 0, 0);
+    writer.desc(0, 0, 0, 0);
+    let mut ring = writer.finish();
+    let state = |ring: &mut Ring, at: usize, value: u64| {
+        ring.descs[at * DESC..][..8].copy_from_slice(&value.to_le_bytes());
+    };
+    ring.text.truncate(before as usize);
+    state(&mut ring, 2, COMMITTED << STATE_SHIFT | 302);
+    // Given to a writer, and not written yet: never used before, and used one round ago.
+    state(&mut ring, 3, 0);
+    state(&mut ring, 4, REUSABLE << STATE_SHIFT | 48);
+    let mut after = ring.descs.clone();
+    after[2 * DESC + 7] = (FINALIZED << 6) as u8;
+    let log = parse(&layout(), &ring, &after);
+    assert_eq!((log.records.len(), log.lost), (1, 0));
+
+    state(&mut ring, 1, 0);
+    assert_eq!(parse(&layout(), &ring, &ring.descs).lost, 1, "an empty descriptor among others");
 }
 
 #[test]
