@@ -447,3 +447,25 @@ impl OneProcess {
         Ok((session, task))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        addr::PhysAddr,
+        mem::{Fault, MemError},
+        paging::VirtError,
+    };
+
+    #[test]
+    fn only_what_may_be_otherwise_next_time_is_worth_another_run() {
+        let (addr, len, step) = (VirtAddr::new(0x1000), 8, "reading task_struct");
+        let read = |fault| KernelError::Read { step, source: VirtError { addr, len, fault } };
+        let torn = KernelError::Inconsistent { step, addr, reason: "a loop".to_owned() };
+        assert!(may_have_changed(&torn) && may_have_changed(&read(VirtFault::NonCanonical)));
+        let hole = MemError { addr: PhysAddr::new(0x1000), len, fault: Fault::Hole };
+        for lasting in [read(VirtFault::Data(hole)), KernelError::KernelOnly { what: "user memory" }] {
+            assert!(!may_have_changed(&lasting), "{lasting}");
+        }
+    }
+}

@@ -293,3 +293,17 @@ impl Drop for Emulator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_well_is_not_listed() {
+        let mut stats = EmulatorStats { reads: 3, completions: 6, ..EmulatorStats::default() };
+        assert_eq!(stats.to_string(), "3 reads and 0 writes, 6 completions");
+        (stats.holes, stats.late) = (1, 2);
+        let said = "3 reads and 0 writes, 6 completions, 1 of addresses where nothing is, 2 late";
+        assert_eq!(stats.to_string(), said);
+    }
+}
