@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
     Kernel, KernelError, batch, family, percpu, pid,
-    task::{Scope, Task, Tasks},
+    task::{MAX_TASKS, Scope, Task, Tasks},
 };
 use crate::addr::VirtAddr;
 
-/// Tasks on one CPU's run queue: as many as there can be (`PID_MAX_LIMIT`).
-const MAX_RUNNABLE: usize = 4 << 20;
+/// Tasks that are compared at once.
+const BATCH: usize = 4096;
 
 /// Looks before a difference is believed.
 const LOOKS: usize = 3;
@@ -104,7 +104,7 @@ pub fn compare(kernel: &Kernel) -> Result<CrossView, KernelError> {
     addrs.sort_unstable();
     addrs.dedup();
     let mut differences = Vec::new();
-    for task in reader.at(kernel, &addrs).into_iter().flatten() {
+    for task in addrs.chunks(BATCH).flat_map(|addrs| reader.at(kernel, addrs)).flatten() {
         let has = |view: View| views.get(&view).map(|tasks| tasks.contains(&task.addr));
         let missing_from: Vec<View> =
             expected(&task).into_iter().filter(|view| has(*view) == Some(false)).collect();
@@ -173,7 +173,7 @@ fn runnable(kernel: &Kernel) -> Result<Look, KernelError> {
             };
             let Some(next) = next.filter(|next| next != head) else { continue };
             let task = next.wrapping_sub(link);
-            if tasks.len() < MAX_RUNNABLE && tasks.insert(task) {
+            if tasks.len() < MAX_TASKS && tasks.insert(task) {
                 further.push((next, *head));
             } else {
                 let reason = "a task is met twice".to_owned();

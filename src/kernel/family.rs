@@ -7,15 +7,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Kernel, KernelError};
+use super::{Kernel, KernelError, task::MAX_TASKS};
 use crate::{
     addr::VirtAddr,
     paging::{VirtError, VirtOp},
     types::{TypeError, TypeSource},
 };
 
-/// `PID_MAX_LIMIT` (`include/linux/threads.h`): no family is larger.
-const MAX_TASKS: usize = 4 << 20;
+/// Tasks whose links are held at once.
+const BATCH: usize = 4096;
 
 const STEP: &str = "walking the tree of tasks";
 
@@ -29,7 +29,7 @@ pub fn depth_first(kernel: &Kernel) -> Result<(Vec<VirtAddr>, Option<KernelError
     let mut walk = Walk::new(Links::resolve(types)?, init_task);
     let mut cursors = vec![Cursor { task: init_task, list: List::Root }];
     while !cursors.is_empty() {
-        cursors = walk.step(kernel, &cursors);
+        cursors = cursors.chunks(BATCH).flat_map(|cursors| walk.step(kernel, cursors)).collect();
     }
     Ok((walk.order(init_task), walk.torn))
 }
