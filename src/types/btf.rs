@@ -24,6 +24,9 @@ pub use record::{Entry, Enumerator, Kind, Linkage, List, Param, Record, RecordMe
 
 use super::{Tag, Type, TypeError, TypeId, TypeSource};
 
+/// Names are shorter: the kernel refuses others too (`KSYM_NAME_LEN`, `btf_name_valid_identifier`, `kernel/bpf/btf.c`).
+const MAX_NAME: usize = 512;
+
 /// The first bytes of every little-endian `.BTF` of version 1.
 pub const MAGIC: [u8; 3] = [0x9f, 0xeb, 1];
 /// Bytes of the header's fields that are read; `hdr_len` may say that there are more.
@@ -216,6 +219,7 @@ impl Btf {
             }
         }
         let strings = self.bytes.get(self.strings.clone())?.get(offset..)?;
+        let strings = strings.get(..MAX_NAME).unwrap_or(strings);
         // Names are C identifiers; one that is none cannot be what anybody asks for.
         std::str::from_utf8(strings.get(..memchr::memchr(0, strings)?)?).ok()
     }

@@ -258,7 +258,8 @@ impl<'b, T: Entry<'b>> List<'b, T> {
     pub fn iter(&self) -> impl Iterator<Item = Result<T, &'static str>> + use<'b, T> {
         let Self { btf, flag, .. } = *self;
         let entries = self.bytes.chunks_exact(self.stride);
-        entries.map(move |bytes| T::decode(bytes, btf, flag).ok_or("a name is outside the strings"))
+        entries
+            .map(move |bytes| T::decode(bytes, btf, flag).ok_or("a name is outside the strings or too long"))
     }
 }
 
