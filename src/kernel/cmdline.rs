@@ -15,20 +15,30 @@ const MAX_BYTES: u64 = 8 << 20;
 /// # Errors
 /// [`KernelError::KernelOnly`]; [`KernelError::Absent`] when a page is not there.
 pub fn cmdline(kernel: &Kernel, mm: &Mm) -> Result<Vec<u8>, KernelError> {
-    let [start, end] = mm.arguments;
-    let bytes = range(kernel, mm, [start, end])?;
-    let [environment, environment_end] = mm.environment;
-    // Without a NUL at its end, the arguments were overwritten by one string (setproctitle), which may go on into the
-    // environment, if that follows; the kernel shows a page of it.
-    let is_title = bytes.last().is_some_and(|last| *last != 0);
-    if !is_title {
+    let bytes = range(kernel, mm, mm.arguments)?;
+    if !is_title(&bytes) {
         return Ok(bytes);
     }
-    let limit = if environment == end { environment_end.max(end) } else { end };
-    let page = limit.raw().wrapping_sub(start.raw()).min(PAGE_SIZE);
-    let title = range(kernel, mm, [start, start.wrapping_add(page)])?;
-    let len = title.iter().position(|byte| *byte == 0).map_or(title.len(), |nul| nul + 1);
-    Ok(title.get(..len).unwrap_or_default().to_vec())
+    Ok(title(range(kernel, mm, title_range(mm.arguments, mm.environment))?))
+}
+
+/// Whether the arguments were overwritten by one string (setproctitle): no NUL is at their end.
+pub(super) fn is_title(arguments: &[u8]) -> bool {
+    arguments.last().is_some_and(|last| *last != 0)
+}
+
+/// Where such a string is: it may go on into the environment, if that follows, and the kernel shows a page of it.
+pub(super) fn title_range([start, end]: [VirtAddr; 2], environment: [VirtAddr; 2]) -> [VirtAddr; 2] {
+    let [follows, last] = environment;
+    let limit = if follows == end { last.max(end) } else { end };
+    [start, start.wrapping_add(limit.raw().wrapping_sub(start.raw()).min(PAGE_SIZE))]
+}
+
+/// The string in these bytes, with its NUL.
+pub(super) fn title(mut bytes: Vec<u8>) -> Vec<u8> {
+    let len = bytes.iter().position(|byte| *byte == 0).map_or(bytes.len(), |nul| nul + 1);
+    bytes.truncate(len);
+    bytes
 }
 
 /// The bytes of `/proc/PID/environ`: `NAME=VALUE`, each ended by a NUL, as they were when the process began.

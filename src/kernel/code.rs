@@ -7,7 +7,7 @@ use super::{
     module::{self, Module},
     module_symbols::{self, LoadedSymbol, ModuleSymbols},
 };
-use crate::addr::VirtAddr;
+use crate::addr::{PAGE_SIZE, VirtAddr};
 
 /// A place in code, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +45,13 @@ impl<'k> Code<'k> {
         let at = loaded.partition_point(|symbol| symbol.addr <= addr).checked_sub(1)?;
         let symbol = loaded.get(at)?;
         let offset = addr.wrapping_offset_from(symbol.addr);
-        let within = symbol.size == 0 || offset < symbol.size;
-        within.then(|| Place { function: symbol.name.clone(), offset, module: Some(symbol.module.clone()) })
+        // One without a size ends with the next one, or soon.
+        let size = if symbol.size == 0 { PAGE_SIZE } else { symbol.size };
+        (offset < size).then(|| Place {
+            function: symbol.name.clone(),
+            offset,
+            module: Some(symbol.module.clone()),
+        })
     }
 
     /// Functions of all modules and generated code, ascending; what cannot be read is left out, its addresses nameless.

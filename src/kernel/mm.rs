@@ -2,7 +2,8 @@
 //!
 //! Input: a task. Output: where its top-level page table is and where what `/proc` shows of it lies, plain data.
 //! [`super::vma`] lists its mappings, [`super::user`] reads its memory. With page-table isolation `pgd` is the kernel's
-//! half of a pair and maps user space too; the processor's own user half lies 4 KiB above and is not needed.
+//! half of a pair and maps user space too; the processor's own user half lies 4 KiB above and is not needed: the two differ
+//! in the NX bit of their entries alone, which translation knows.
 
 use super::{Kernel, KernelError, batch, structure::Structure};
 use crate::{

@@ -143,7 +143,11 @@ impl AddressSpace {
             walk.outcome = Some(Err(VirtFault::NotPresent { level, entry_addr, entry }));
             return;
         }
-        walk.flags = (walk.flags & entry & (WRITABLE | USER)) | ((walk.flags | entry) & NO_EXECUTE);
+        // With page-table isolation the kernel may not execute what is the process': the top-level entries of its half
+        // of the pair say so, the processor's other half does not (`arch/x86/mm/pti.c`, `__pti_set_user_pgtbl`).
+        let is_isolation = level == self.levels.count() && walk.page.raw() >> 63 == 0;
+        let no_execute = if is_isolation { 0 } else { entry & NO_EXECUTE };
+        walk.flags = (walk.flags & entry & (WRITABLE | USER)) | (walk.flags & NO_EXECUTE) | no_execute;
         let frame = entry & ADDRESS & !self.encryption_mask;
         let leaf = level == 1 || entry & PAGE != 0;
         if !leaf {

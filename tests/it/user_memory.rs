@@ -9,7 +9,7 @@ use nettlp_gdb::{
     kernel::{
         Kernel, KernelError, UserMemory, cmdline,
         cross_view::{self, View},
-        files, maps, mm, pid, process, user,
+        files, maps, mm, pid, process, task, user,
     },
     machine::{Description, Machine, PerCpu, TrueProcess},
     mem::PhysWrite,
@@ -60,6 +60,27 @@ fn poke(session: &Session, machine: &Machine, addr: VirtAddr, value: u64) -> u64
 
 fn offset(kernel: &Kernel, structure: &str, path: &str) -> u64 {
     kernel.types("test").unwrap().field(structure, path).unwrap().offset
+}
+
+#[test]
+fn a_title_over_the_arguments_goes_on_into_the_environment() {
+    for machine in machines() {
+        let session = attach(&machine, UserMemory::All);
+        let kernel = &*session.kernel;
+        let pid = machine.truth().processes.iter().map(|one| one.pid).find(|pid| *pid != 1).unwrap();
+        let mm = mm_of(kernel, pid).unwrap();
+        let [start, end] = mm.arguments;
+        assert_eq!(mm.environment[0], end);
+        let len = end.wrapping_offset_from(start) as usize;
+        let phys = user::translate(kernel, &mm, start).unwrap().phys;
+        machine.memory().write(phys, &vec![b'x'; len]).unwrap();
+        session.refresh();
+        let title = [format!("{}PID={pid}", "x".repeat(len))];
+        assert_eq!(cmdline::strings(&cmdline::cmdline(kernel, &mm).unwrap()), title);
+        let task = pid::find(kernel, pid as i32).unwrap();
+        let details = task::details(kernel, &[task]).unwrap().pop().unwrap();
+        assert_eq!((details.cmdline.as_deref(), details.cmdline_cut), (Some(&title[..]), false));
+    }
 }
 
 #[test]

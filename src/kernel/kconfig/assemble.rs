@@ -197,7 +197,7 @@ pub(super) fn assemble(
     assembly.write(&ours, &undecided, order, pieces);
     assembly.whole = whole && undecided.is_empty();
     assembly.conflicts = undecided;
-    if let Some(main) = ours.first().filter(|_| whole && rivals.iter().all(|text| text.is_kin_of(text))) {
+    if let Some(main) = ours.first().filter(|main| whole && rivals.iter().all(|text| text.is_kin_of(main))) {
         for stale in left.iter().filter(|text| text.is_kin_of(main) && !is_of(text, &others)) {
             assembly.report_stale(main, stale);
         }
@@ -313,6 +313,9 @@ impl Assembly {
     fn report_stale(&mut self, main: &Text<'_>, stale: &Text<'_>) {
         for (name, value) in &stale.values {
             let Some(ours) = main.values.get(name).filter(|ours| *ours != value) else { continue };
+            if self.conflicts.iter().any(|conflict| conflict.name == *name && !conflict.written) {
+                continue;
+            }
             let values = vec![line(name, ours), line(name, value)];
             if !self.conflicts.iter().any(|conflict| conflict.values == values) {
                 self.conflicts.push(Conflict { name: name.clone(), values, written: true });

@@ -60,6 +60,10 @@ struct Layout {
     index: usize,
 }
 
+/// A tail page's word that begins like this is no address but the mask that makes its own address the head's: in
+/// `compound_info`, where the size of `struct page` is a power of two (`include/linux/page-flags.h`, 7.x).
+const MASK: u64 = 0xffff_ffff << 32;
+
 impl Layout {
     /// x86-64 since 4.4: flags, then five words of the union that begins with `lru` or `compound_head`.
     const USUAL: Self = Self { size: 64, compound_head: 8, mapping: 24, index: 32 };
@@ -104,7 +108,8 @@ impl<'k> PageArray<'k> {
         if word & 1 == 0 {
             return Some((addr, 0));
         }
-        let head = VirtAddr::new(word - 1);
+        let word = word - 1;
+        let head = VirtAddr::new(if word & MASK == MASK { addr.raw() & word } else { word });
         let distance = addr.wrapping_offset_from(head);
         let pages = distance / self.layout.size;
         (distance.is_multiple_of(self.layout.size) && pages < MAX_COMPOUND).then_some((head, pages))
@@ -186,13 +191,18 @@ mod tests {
             page(0, 0x1234, 3),
             page(0, file, u64::MAX),
             page(1, file, 3),
-            page(at(9) + 1, file, 3),
+            page(at(99) + 1, file, 3),
+            page(0, 0, 3),
+            // The same, led to by a mask.
+            page(0, file, 30),
+            page(0xffff_ffff_ffff_ff81, 0, 0),
         ]);
         let array = PageArray { memory: &structs, base: BASE, layout: Layout::USUAL };
-        let pages: Vec<PhysAddr> = (0..11).map(|frame| PhysAddr::new(frame * PAGE_SIZE)).collect();
+        let pages: Vec<PhysAddr> = (0..13).map(|frame| PhysAddr::new(frame * PAGE_SIZE)).collect();
         let owner = |mapping, index| Some(Owner { mapping, index });
         let mut expected = vec![owner(file, 7), owner(other, 20), owner(other, 21)];
-        expected.resize(11, None);
+        expected.resize(10, None);
+        expected.extend([owner(file, 30), owner(file, 31), None]);
         assert_eq!(array.owners(&pages), expected);
     }
 }

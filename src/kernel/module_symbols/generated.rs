@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use super::LoadedSymbol;
 use crate::{
     addr::VirtAddr,
-    kernel::{Kernel, KernelError},
+    kernel::{Kernel, KernelError, structure::present},
     types::{Field, field::member_bytes},
 };
 
@@ -19,12 +19,20 @@ const MAX_ENTRIES: usize = 1 << 16;
 /// Nor is either structure larger.
 const MAX_STRUCT: u64 = 64 << 10;
 
+/// The member that says how long the code is.
+#[derive(Clone, Copy)]
+enum Extent {
+    Size(&'static str),
+    End(&'static str),
+}
+
 /// A list of structures, and where they say what.
 struct Source {
     head: &'static str,
     structure: &'static str,
     link: &'static str,
     addr: &'static str,
+    extent: Extent,
     /// The member with the name, or the name of them all.
     name: Result<&'static str, &'static str>,
     module: &'static str,
@@ -38,6 +46,7 @@ const SOURCES: [Source; 2] = [
         structure: "ftrace_ops",
         link: "list.next",
         addr: "trampoline",
+        extent: Extent::Size("trampoline_size"),
         name: Err("ftrace_trampoline"),
         module: "__builtin__ftrace",
     },
@@ -46,6 +55,7 @@ const SOURCES: [Source; 2] = [
         structure: "bpf_ksym",
         link: "lnode.next",
         addr: "start",
+        extent: Extent::End("end"),
         name: Ok("name"),
         module: "bpf",
     },
@@ -76,6 +86,8 @@ impl Source {
         let len = types.struct_size(self.structure)?.min(MAX_STRUCT) as usize;
         let link: Field<VirtAddr> = Field::resolve(types, self.structure, self.link)?;
         let start: Field<VirtAddr> = Field::resolve(types, self.structure, self.addr)?;
+        let (Extent::Size(extent) | Extent::End(extent)) = self.extent;
+        let extent: Option<Field<u64>> = present(Field::resolve(types, self.structure, extent))?;
         let name = self.name.ok().map(|member| types.field(self.structure, member)).transpose()?;
         let failed = |source| KernelError::Read { step: STEP, source };
         let mut next = kernel.memory.read_ptr(head).map_err(failed)?;
@@ -96,10 +108,15 @@ impl Source {
                 (None, name) => name.unwrap_or_else(|name| name).as_bytes(),
             };
             let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+            let addr = start.get(&bytes).ok_or_else(early)?;
+            let extent = extent.as_ref().and_then(|extent| extent.get(&bytes));
             to.push(LoadedSymbol {
                 name: String::from_utf8_lossy(text).into_owned(),
-                addr: start.get(&bytes).ok_or_else(early)?,
-                size: 0,
+                addr,
+                size: match self.extent {
+                    Extent::Size(_) => extent.unwrap_or(0),
+                    Extent::End(_) => extent.map_or(0, |end| end.saturating_sub(addr.raw())),
+                },
                 letter: 't',
                 module: self.module.to_owned(),
             });

@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 
-use super::{Task, layout::present};
+use super::Task;
 use crate::{
     addr::VirtAddr,
     kernel::{
-        Kernel, KernelError, timekeeper,
+        Kernel, KernelError, cmdline,
+        structure::Structure,
+        timekeeper,
         user::{self, UserRange},
     },
     paging::VirtOp,
@@ -46,7 +48,7 @@ pub struct Details {
 pub fn details(kernel: &Kernel, tasks: &[Task]) -> Result<Vec<Details>, KernelError> {
     let layout = Layout::resolve(kernel.types("the details of tasks")?)?;
     let addrs: Vec<VirtAddr> = tasks.iter().map(|task| task.addr).collect();
-    let own = fetch(kernel, &[(&addrs, layout.task.bytes)]);
+    let own = fetch(kernel, &[(&addrs, layout.task.bytes()?)]);
     let mut pointers: Vec<Pointers> = Vec::with_capacity(tasks.len());
     for task in tasks {
         let bytes = own.get(&task.addr).map_or(&[][..], Vec::as_slice);
@@ -58,49 +60,28 @@ pub fn details(kernel: &Kernel, tasks: &[Task]) -> Result<Vec<Details>, KernelEr
     let (creds, signals, mms) = (all(|of| of.cred), all(|of| of.signal), all(|of| of.mm));
     let shared = fetch(
         kernel,
-        &[(&creds, layout.cred.bytes), (&signals, layout.signal.bytes), (&mms, layout.mm.bytes)],
+        &[(&creds, layout.cred.bytes()?), (&signals, layout.signal.bytes()?), (&mms, layout.mm.bytes()?)],
     );
     let arguments = layout.arguments(kernel, &mms, &shared);
     let booted = timekeeper::booted(kernel);
     Ok(pointers.iter().map(|of| layout.details(of, &shared, &arguments, booted)).collect())
 }
 
-/// Members of one struct, some of which may be absent.
-struct Part<'t> {
-    types: &'t dyn TypeSource,
-    structure: &'static str,
-    /// Bytes from its start that hold all of them.
-    bytes: usize,
-}
-
-impl Part<'_> {
-    fn find<T: Scalar>(&mut self, names: &[&str]) -> Result<Option<Field<T>>, TypeError> {
-        for name in names {
-            if let Some(field) = present(Field::<T>::resolve(self.types, self.structure, name))? {
-                let end = field.offset().saturating_add(T::SIZE).min(self.types.struct_size(self.structure)?);
-                self.bytes = self.bytes.max(usize::try_from(end).unwrap_or(0));
-                return Ok(Some(field));
-            }
-        }
-        Ok(None)
-    }
-}
-
 struct Layout<'t> {
-    task: Part<'t>,
+    task: Structure<'t>,
     pid: Option<Field<i32>>,
     cred_of: Option<Field<VirtAddr>>,
     signal_of: Option<Field<VirtAddr>>,
     mm_of: Option<Field<VirtAddr>>,
     start: Option<Field<u64>>,
-    cred: Part<'t>,
+    cred: Structure<'t>,
     uid: Option<Field<u32>>,
-    signal: Part<'t>,
+    signal: Structure<'t>,
     threads: Option<Field<u32>>,
-    mm: Part<'t>,
+    mm: Structure<'t>,
     pgd: Option<Field<VirtAddr>>,
-    arg_start: Option<Field<VirtAddr>>,
-    arg_end: Option<Field<VirtAddr>>,
+    arguments: [Option<Field<VirtAddr>>; 2],
+    environment: [Option<Field<VirtAddr>>; 2],
 }
 
 /// What a task itself says.
@@ -112,29 +93,37 @@ struct Pointers {
     start: Option<u64>,
 }
 
+/// Where the arguments of an address space are.
+struct Place {
+    range: UserRange,
+    /// There are more.
+    cut: bool,
+    /// Where they are if they were overwritten by one string.
+    title: UserRange,
+}
+
 /// Arguments by `mm_struct`, and whether they were cut.
 type Arguments = HashMap<VirtAddr, (Vec<String>, bool)>;
 
 impl<'t> Layout<'t> {
     fn resolve(types: &'t dyn TypeSource) -> Result<Self, TypeError> {
-        let part = |structure| Part { types, structure, bytes: 0 };
-        let [mut task, mut cred] = [part("task_struct"), part("cred")];
-        let [mut signal, mut mm] = [part("signal_struct"), part("mm_struct")];
+        let [mut task, mut cred, mut signal, mut mm] =
+            ["task_struct", "cred", "signal_struct", "mm_struct"].map(|name| Structure::new(types, name));
         Ok(Self {
-            pid: task.find(&["pid"])?,
-            cred_of: task.find(&["real_cred", "cred"])?,
-            signal_of: task.find(&["signal"])?,
-            mm_of: task.find(&["mm"])?,
+            pid: task.optional(&["pid"])?,
+            cred_of: task.optional(&["real_cred", "cred"])?,
+            signal_of: task.optional(&["signal"])?,
+            mm_of: task.optional(&["mm"])?,
             // Renamed by cf25e24db61c (5.5).
-            start: task.find(&["start_boottime", "real_start_time"])?,
+            start: task.optional(&["start_boottime", "real_start_time"])?,
             task,
-            uid: cred.find(&["uid.val"])?,
+            uid: cred.optional(&["uid.val"])?,
             cred,
-            threads: signal.find(&["nr_threads"])?,
+            threads: signal.optional(&["nr_threads"])?,
             signal,
-            pgd: mm.find(&["pgd"])?,
-            arg_start: mm.find(&["arg_start"])?,
-            arg_end: mm.find(&["arg_end"])?,
+            pgd: mm.optional(&["pgd"])?,
+            arguments: [mm.optional(&["arg_start"])?, mm.optional(&["arg_end"])?],
+            environment: [mm.optional(&["env_start"])?, mm.optional(&["env_end"])?],
             mm,
         })
     }
@@ -156,36 +145,39 @@ impl<'t> Layout<'t> {
         let mut mms = mms.to_vec();
         mms.sort_unstable();
         mms.dedup();
-        let (mut found, mut known, mut ranges) = (Arguments::new(), Vec::new(), Vec::new());
-        for mm in mms {
-            let Some((range, cut)) = shared.get(&mm).and_then(|bytes| self.argument_range(bytes)) else {
-                continue;
-            };
-            if range.len == 0 {
-                found.insert(mm, (Vec::new(), false));
+        let mut found = Arguments::new();
+        let places: Vec<(VirtAddr, Place)> =
+            mms.into_iter().filter_map(|mm| Some((mm, self.place(shared.get(&mm)?)?))).collect();
+        let (empty, places): (Vec<_>, Vec<_>) =
+            places.into_iter().partition(|(_, place)| place.range.len == 0);
+        found.extend(empty.into_iter().map(|(mm, _)| (mm, (Vec::new(), false))));
+        let mut titled = Vec::new();
+        for ((mm, place), bytes) in read(kernel, places, |place| place.range) {
+            if cmdline::is_title(&bytes) && !place.cut {
+                titled.push((mm, place));
             } else {
-                known.push((mm, cut));
-                ranges.push(range);
+                found.insert(mm, (cmdline::strings(&bytes), place.cut));
             }
         }
-        for ((mm, cut), bytes) in known.into_iter().zip(user::read(kernel, &ranges)) {
-            match bytes {
-                Ok(bytes) => {
-                    found.insert(mm, (split(&bytes), cut));
-                }
-                Err(error) => log::debug!("arguments of mm_struct {mm}: {error}"),
-            }
+        for ((mm, _), bytes) in read(kernel, titled, |place| place.title) {
+            found.insert(mm, (cmdline::strings(&cmdline::title(bytes)), false));
         }
         found
     }
 
-    /// Where the arguments are, and whether there are more.
-    fn argument_range(&self, mm: &[u8]) -> Option<(UserRange, bool)> {
-        let start: VirtAddr = value(&self.arg_start, mm)?;
-        let len = value(&self.arg_end, mm)?.raw().checked_sub(start.raw())?;
-        let kept = len.min(MAX_CMDLINE);
-        let range = UserRange { pgd: value(&self.pgd, mm)?, start, len: usize::try_from(kept).ok()? };
-        Some((range, kept < len))
+    fn place(&self, mm: &[u8]) -> Option<Place> {
+        let pgd = value(&self.pgd, mm)?;
+        let ends = |[start, end]: &[Option<Field<VirtAddr>>; 2]| Some([value(start, mm)?, value(end, mm)?]);
+        let range = |[start, end]: [VirtAddr; 2]| {
+            let len = end.raw().checked_sub(start.raw())?;
+            let kept = usize::try_from(len.min(MAX_CMDLINE)).ok()?;
+            Some((UserRange { pgd, start, len: kept }, (kept as u64) < len))
+        };
+        let arguments = ends(&self.arguments)?;
+        let (whole, cut) = range(arguments)?;
+        let title = ends(&self.environment)
+            .map_or(arguments, |environment| cmdline::title_range(arguments, environment));
+        Some(Place { range: whole, cut, title: range(title)?.0 })
     }
 
     fn details(
@@ -221,10 +213,20 @@ fn wall(booted: i64, start: u64) -> Option<String> {
     Some(format!("{time:.0}"))
 }
 
-/// Arguments end with a NUL each.
-fn split(bytes: &[u8]) -> Vec<String> {
-    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
-    bytes.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
+/// What could be read of `places`, side by side.
+fn read(
+    kernel: &Kernel,
+    places: Vec<(VirtAddr, Place)>,
+    range: fn(&Place) -> UserRange,
+) -> impl Iterator<Item = ((VirtAddr, Place), Vec<u8>)> {
+    let ranges: Vec<UserRange> = places.iter().map(|(_, place)| range(place)).collect();
+    places.into_iter().zip(user::read(kernel, &ranges)).filter_map(|((mm, place), bytes)| match bytes {
+        Ok(bytes) => Some(((mm, place), bytes)),
+        Err(error) => {
+            log::debug!("arguments of mm_struct {mm}: {error}");
+            None
+        }
+    })
 }
 
 /// Structures, each once, as far as they could be read: addresses and lengths of several kinds in one batch.

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::{
     addr::VirtAddr,
+    kernel::structure::present,
     types::{Field, FieldInfo, TypeError, TypeSource, field::Scalar},
 };
 
@@ -161,14 +162,5 @@ impl Members<'_> {
             next: self.find(&["thread_node.next"])?,
             head: self.types.field("signal_struct", "thread_head")?.offset,
         })
-    }
-}
-
-/// Absence is an answer, damage is not.
-pub(super) fn present<T>(outcome: Result<T, TypeError>) -> Result<Option<T>, TypeError> {
-    match outcome {
-        Ok(found) => Ok(Some(found)),
-        Err(TypeError::NoMember { .. } | TypeError::NoType { .. }) => Ok(None),
-        Err(damage) => Err(damage),
     }
 }

@@ -8,13 +8,15 @@ pub fn state_letter(state: u64, exit_state: Option<u32>) -> char {
     const UNINTERRUPTIBLE: u64 = 0x2;
     const IDLE: u64 = 0x402;
     const RTLOCK_WAIT: u64 = 0x1000;
+    /// Since f5d39b020809 (6.1).
+    const FROZEN: u64 = 0x8000;
     const REPORTED: u64 = 0x7f;
     const DEAD: u64 = 0x80;
     let report = if state & IDLE == IDLE {
         return 'I';
     } else if exit_state.is_none() && state & DEAD != 0 {
         return 'X';
-    } else if state & RTLOCK_WAIT != 0 {
+    } else if state & (RTLOCK_WAIT | FROZEN) != 0 {
         UNINTERRUPTIBLE
     } else {
         (state | u64::from(exit_state.unwrap_or(0))) & REPORTED
@@ -39,10 +41,10 @@ mod tests {
     fn letters_as_the_kernel_gives_them() {
         let letters: String = [(0, 0), (1, 0), (2, 0), (0x402, 0), (4, 0), (8, 0), (0x40, 0), (0x80, 0x20)]
             .iter()
-            .chain(&[(0, 0x10), (0x1000, 0), (0x4001, 0), (0x2002, 0)])
+            .chain(&[(0, 0x10), (0x1000, 0), (0x4001, 0), (0x2002, 0), (0x8000, 0)])
             .map(|(state, exit)| state_letter(*state, Some(*exit)))
             .collect();
-        assert_eq!(letters, "RSDITtPZXDSD");
+        assert_eq!(letters, "RSDITtPZXDSDD");
         let letters: String =
             [0, 1, 0x402, 8, 0x40, 0x80].into_iter().map(|state| state_letter(state, None)).collect();
         assert_eq!(letters, "RSItPX");

@@ -125,11 +125,14 @@ const TYPE_BITS: u32 = 5;
 /// `SWP_OFFSET_SHIFT`
 const OFFSET_SHIFT: u32 = 14;
 
-/// How many of the numbers are swap areas (`MAX_SWAPFILES`), and what the first two behind them mean.
+/// How many of the numbers are swap areas (`MAX_SWAPFILES`), and what the first behind them mean.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SwapNumbers {
     areas: Option<u64>,
     has_poison: bool,
+    /// Numbers of migration entries: to be read or written, and since 6c287605fd56 (5.19) to be read by its only owner.
+    migrations: u64,
+    encryption_mask: u64,
 }
 
 impl SwapNumbers {
@@ -139,7 +142,10 @@ impl SwapNumbers {
         let array = symbols.and_then(|symbols| symbols.table().lookup("swap_info"));
         let areas = array.map(|array| array.size / 8).filter(|areas| (16..1 << TYPE_BITS).contains(areas));
         let has_poison = symbols.is_some_and(|symbols| symbols.find("memory_failure").is_some());
-        Self { areas, has_poison }
+        let types = kernel.types.as_deref();
+        let exclusive = types.is_some_and(|types| types.enumerator("pageflags", "PG_anon_exclusive").is_ok());
+        let migrations = if exclusive { 3 } else { 2 };
+        Self { areas, has_poison, migrations, encryption_mask: kernel.map.sme_mask }
     }
 
     fn meaning(self, value: u64) -> Absence {
@@ -150,7 +156,7 @@ impl SwapNumbers {
         let migrating = areas + u64::from(self.has_poison);
         match kind {
             area if area < areas => Absence::SwappedOut { area, page },
-            kind if (migrating..migrating + 2).contains(&kind) => Absence::Migrating,
+            kind if (migrating..migrating + self.migrations).contains(&kind) => Absence::Migrating,
             kind => Absence::Special { kind },
         }
     }
@@ -163,7 +169,7 @@ fn of_entry(entry: &Entry, addr: VirtAddr, area: &Area, swap: SwapNumbers) -> Ab
         return nothing_there(addr, area);
     }
     if value & NO_ACCESS != 0 {
-        let phys = PhysAddr::new(!value & FRAME);
+        let phys = PhysAddr::new(!value & FRAME & !swap.encryption_mask);
         let may = flags::READ | flags::WRITE | flags::EXEC;
         return if area.flags & may == 0 { Absence::NoAccess { phys } } else { Absence::NumaHint { phys } };
     }
@@ -224,7 +230,7 @@ mod tests {
     fn said(level: u32, value: u64, area: Option<Area>) -> String {
         let fault = VirtFault::NotPresent { level, entry_addr: PhysAddr::new(0x1000), entry: value };
         let error = VirtError { addr: VirtAddr::new(START + 0x2000), len: 8, fault };
-        let swap = SwapNumbers { areas: Some(23), has_poison: true };
+        let swap = SwapNumbers { areas: Some(23), has_poison: true, migrations: 3, encryption_mask: 1 << 47 };
         explain(error, area.as_ref(), swap).to_string()
     }
 
@@ -246,10 +252,17 @@ mod tests {
         check(1, 0, Some(area(3 | flags::PFN_MAP, 1)), "a device's memory");
         let swapped = |kind: u64, page: u64| kind << 59 | (!page << OFFSET_SHIFT) >> TYPE_BITS;
         check(1, swapped(2, 0x1234), anonymous, "swapped out, to page 4660 of swap area 2");
-        check(1, swapped(24, 5), anonymous, "being moved to another page (a migration entry): try again");
-        let special = "poisoned, in a device or marked by the kernel (special swap entry of type 23)";
-        check(1, swapped(23, 5), anonymous, special);
-        let hidden = !0x1234_5000 & FRAME | NO_ACCESS;
+        for kind in 24..27 {
+            let moved = "being moved to another page (a migration entry): try again";
+            check(1, swapped(kind, 5), anonymous, moved);
+        }
+        for kind in [23, 27] {
+            let special =
+                format!("poisoned, in a device or marked by the kernel (special swap entry of type {kind})");
+            check(1, swapped(kind, 5), anonymous, &special);
+        }
+        // Inverted, and then cut to the bits of a frame, which the encryption bit is none of.
+        let hidden = !0x1234_5000 & FRAME & !(1 << 47) | NO_ACCESS;
         check(
             1,
             hidden,

@@ -75,6 +75,23 @@ fn pages_of_three_sizes_at_both_depths() {
 }
 
 #[test]
+fn isolation_takes_no_rights_from_a_process() {
+    for levels in [Levels::Four, Levels::Five] {
+        let mut tables = Tables::new(levels);
+        let (text, data, kernel) = (0x40_1000, 0x60_2000, 0xffff_ffff_8000_0000);
+        tables.map(text, 0x7000, 1, USER);
+        tables.map(data, 0x8000, 1, USER | NO_EXECUTE);
+        tables.map(kernel, 0x20_0000, 2, 0);
+        for page in [text, kernel] {
+            let top = ROOT.wrapping_add((page / coverage(levels.count()) % 512) * 8);
+            tables.set(top, tables.mem.read_u64(top).unwrap() | NO_EXECUTE);
+        }
+        let executable = |page| tables.space().translate(VirtAddr::new(page)).unwrap().executable;
+        assert_eq!([text, data, kernel].map(executable), [true, false, false]);
+    }
+}
+
+#[test]
 fn every_failure_names_address_and_step() {
     let mut tables = Tables::new(Levels::Four);
     let base = 0xffff_8880_0000_0000;
