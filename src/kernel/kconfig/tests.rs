@@ -139,6 +139,23 @@ fn halves_that_merely_fit_are_not_joined() {
     assert!(!report.whole && !report.cut.is_empty() && got.len() < all.len(), "{report:?}");
 }
 
+/// Pages that all could follow each other are as many pairs as their number squared: none of them is a join.
+#[test]
+fn pages_that_all_fit_each_other_are_left_apart() {
+    let ours = config("6.1.50", 900, 0);
+    let mut host = Host::new();
+    host.file(&ours, None, |_| true);
+    let mut names = names(900);
+    names.extend((0..40).map(|n| format!("FIT_{n}")));
+    let stitched = host.search(&names).report.stitched_by_order;
+    for copy in 0..200 {
+        let options: String = (2..40).chain([0]).map(|n| format!("CONFIG_FIT_{n}={copy}\n")).collect();
+        let room = PAGE_SIZE as usize - "y\nCONFIG_FIT_1=".len() - options.len();
+        host.page(format!("y\n{}{options}CONFIG_FIT_1=", "\n".repeat(room)).as_bytes());
+    }
+    assert_eq!(host.search(&names).report.stitched_by_order, stitched);
+}
+
 #[test]
 fn another_kernels_pages_prove_the_order_and_give_no_value() {
     let ours = config("6.1.50", 900, 0);
