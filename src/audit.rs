@@ -47,6 +47,9 @@ pub enum Event<'a> {
     Read {
         /// In which address space.
         space: Space,
+        /// The task whose address space it is.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        task: Option<i32>,
         /// `START-END` each, ascending.
         ranges: &'a [String],
     },
@@ -239,7 +242,7 @@ mod tests {
         let trail = audit.begin(None).unwrap();
         trail.append(&Event::Command { command: "nettlp-gdb read 0x10 8" }).unwrap();
         let ranges = ["0x10-0x18".to_owned()];
-        trail.append(&Event::Read { space: Space::Physical, ranges: &ranges }).unwrap();
+        trail.append(&Event::Read { space: Space::Physical, task: None, ranges: &ranges }).unwrap();
         let client = trail.audit().begin(Some("127.0.0.1:4".to_owned())).unwrap();
         client.append(&Event::Write { space: Space::Registers, ranges: &[], allowed: false }).unwrap();
         drop(client);

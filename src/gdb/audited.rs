@@ -1,13 +1,14 @@
 //! What a client asks for, written down before it is answered.
 //!
-//! One place sees every packet. Memory is written down by page, and a page once per client: GDB reads the same
-//! structures again and again, and a line per packet would say nothing more.
+//! One place sees every packet. Memory is written down by page, and a page of one address space once per client: GDB
+//! reads the same structures again and again, and a line per packet would say nothing more.
 
 use std::collections::HashSet;
 
 use super::{
     packet::{PACKET_SIZE, unhex},
-    target::GdbTarget,
+    target::{GdbTarget, is_of_a_process},
+    tid::Tid,
 };
 use crate::{
     addr::{PAGE_SIZE, VirtAddr},
@@ -21,7 +22,8 @@ const MOST_PAGES: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Audited {
     trail: Option<Trail>,
-    pages: HashSet<u64>,
+    /// Of a task's address space, or the kernel's.
+    pages: HashSet<(Option<i32>, u64)>,
 }
 
 impl Audited {
@@ -29,15 +31,24 @@ impl Audited {
         Self { trail, pages: HashSet::new() }
     }
 
-    /// Writes down what the packet `body` asks of `target`.
+    /// Writes down what the packet `body` asks of `target`, whose thread is `selected`.
     ///
     /// # Errors
     /// [`AuditError`]: the packet must not be answered.
-    pub(super) fn packet(&mut self, target: &GdbTarget, body: &[u8]) -> Result<(), AuditError> {
+    pub(super) fn packet(
+        &mut self,
+        target: &mut GdbTarget,
+        selected: Option<Tid>,
+        body: &[u8],
+    ) -> Result<(), AuditError> {
         let Some(trail) = &self.trail else { return Ok(()) };
         match body.split_first() {
             Some((b'm' | b'x', place)) => match extent(place) {
-                Some((addr, len)) => self.read(addr, len),
+                Some((addr, len)) if is_of_a_process(addr) => {
+                    let task = target.task_of(selected).map(|task| task.pid);
+                    self.read(Space::User, task, addr, len)
+                }
+                Some((addr, len)) => self.read(Space::Virtual, None, addr, len),
                 None => Ok(()),
             },
             Some((b'M' | b'X', place)) => match extent(place) {
@@ -55,7 +66,7 @@ impl Audited {
             // What is watched will be read, again and again.
             Some((b'Z', place)) => {
                 match place.strip_prefix(b"2,").or(place.strip_prefix(b"4,")).and_then(extent) {
-                    Some((addr, len)) => self.read(addr, len),
+                    Some((addr, len)) => self.read(Space::Virtual, None, addr, len),
                     None => Ok(()),
                 }
             }
@@ -77,12 +88,12 @@ impl Audited {
     }
 
     /// Writes down the pages that are not yet.
-    fn read(&mut self, addr: u64, len: u64) -> Result<(), AuditError> {
+    fn read(&mut self, space: Space, task: Option<i32>, addr: u64, len: u64) -> Result<(), AuditError> {
         let Some(trail) = &self.trail else { return Ok(()) };
         let last = addr.saturating_add(len.saturating_sub(1)) / PAGE_SIZE;
         // No reply holds more than a packet.
         let pages = (addr / PAGE_SIZE..=last).take(PACKET_SIZE / PAGE_SIZE as usize + 2);
-        let new: Vec<u64> = pages.filter(|page| !self.pages.contains(page)).collect();
+        let new: Vec<u64> = pages.filter(|page| !self.pages.contains(&(task, *page))).collect();
         if new.is_empty() {
             return Ok(());
         }
@@ -90,11 +101,11 @@ impl Audited {
         let ranges: Vec<String> = runs
             .filter_map(|run| Some(shown(run.first()? * PAGE_SIZE, run.len() as u64 * PAGE_SIZE)))
             .collect();
-        trail.append(&Event::Read { space: Space::Virtual, ranges: &ranges })?;
+        trail.append(&Event::Read { space, task, ranges: &ranges })?;
         if self.pages.len() + new.len() > MOST_PAGES {
             self.pages.clear();
         }
-        self.pages.extend(new);
+        self.pages.extend(new.into_iter().map(|page| (task, page)));
         Ok(())
     }
 }

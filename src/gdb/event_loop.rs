@@ -139,11 +139,11 @@ impl Session {
 
     fn packet(&mut self, body: &[u8]) -> Result<(), SessionError> {
         log::trace!("<- {}", body.escape_ascii());
-        if let Err(error) = self.audited.packet(&self.target, body) {
+        if let Err(error) = self.audited.packet(&mut self.target, self.stub.selected(), body) {
             log::error!("{error}");
             return self.send(packet::frame(&packet::error_text(&error.to_string())));
         }
-        let reply = match self.extras.answer(&mut self.target, body) {
+        let reply = match self.extras.answer(&mut self.target, self.stub.selected(), body) {
             Answer::Reply(body) => packet::frame(&body),
             Answer::Forward(body) => {
                 let reply = self.stub.packet(&mut self.target, &body).map_err(SessionError::Stub)?;

@@ -7,10 +7,8 @@
 //! * `QStartNoAckMode`: acknowledgements are the event loop's.
 //! * `M`, `X`: what became of a write is a sentence. GDB prints one for registers only, so those of memory are logged.
 //! * `G`, `P` and `vKill`: refused with a sentence.
-//! * `m` of kernel memory, most of what GDB sends: `gdbstub` looks through all of its 64 KiB for each packet, and writes
-//!   digit by digit.
-//! * `m` of a process' memory: `gdbstub` knows whose, but reads on after a short read and has no bound of its own, so the
-//!   length is cut to one reply.
+//! * `m`, most of what GDB sends: `gdbstub` looks through all of its 64 KiB for each packet, writes digit by digit, reads
+//!   on after a short read, and has no bound of its own; here the length is cut to one reply.
 
 use std::borrow::Cow;
 
@@ -18,7 +16,8 @@ use gdbstub::target::ext::host_io::HostIoErrno;
 
 use super::{
     packet::{self, PACKET_SIZE},
-    target::{GdbTarget, is_of_a_process},
+    target::GdbTarget,
+    tid::Tid,
     write::Write,
 };
 use crate::addr::VirtAddr;
@@ -58,13 +57,18 @@ pub struct Extras {
 }
 
 impl Extras {
-    /// Looks at a packet before `gdbstub` does.
-    pub fn answer<'p>(&mut self, target: &mut GdbTarget, body: &'p [u8]) -> Answer<'p> {
+    /// Looks at a packet of a client whose thread is `selected` before `gdbstub` does.
+    pub fn answer<'p>(
+        &mut self,
+        target: &mut GdbTarget,
+        selected: Option<Tid>,
+        body: &'p [u8],
+    ) -> Answer<'p> {
         match body.split_first() {
-            Some((b'm', place)) => match hex_pair(place) {
-                Some((addr, len)) if !is_of_a_process(addr) => Answer::Reply(read_kernel(target, addr, len)),
-                place => Answer::Forward(clamp_read(place)),
-            },
+            Some((b'm', place)) => Answer::Reply(match hex_pair(place) {
+                Some((addr, len)) => read(target, selected, addr, len),
+                None => b"E16".to_vec(),
+            }),
             Some((b'M' | b'X', _)) => Answer::Reply(self.write(target, body)),
             Some((b'G' | b'P', _)) => Answer::Reply(packet::error_text(REGISTER_REFUSAL)),
             _ if body.starts_with(b"vKill") => Answer::Reply(packet::error_text(KILL_REFUSAL)),
@@ -145,20 +149,11 @@ fn part(document: &[u8], offset: u64, len: u64) -> Vec<u8> {
     reply
 }
 
-fn read_kernel(target: &GdbTarget, addr: u64, len: u64) -> Vec<u8> {
+fn read(target: &mut GdbTarget, selected: Option<Tid>, addr: u64, len: u64) -> Vec<u8> {
     let mut bytes = vec![0; len.min(MOST_MEMORY) as usize];
-    match target.read_kernel(VirtAddr::new(addr), &mut bytes) {
+    match target.read(selected, VirtAddr::new(addr), &mut bytes) {
         Ok(len) => packet::hex(bytes.get(..len).unwrap_or_default()),
         Err(number) => format!("E{number:02x}").into_bytes(),
-    }
-}
-
-/// `m ADDR,LEN` with a length whose reply fits a packet; GDB takes a short reply as it is.
-fn clamp_read(place: Option<(u64, u64)>) -> Cow<'static, [u8]> {
-    match place {
-        Some((addr, len)) => Cow::Owned(format!("m{addr:x},{:x}", len.min(MOST_MEMORY)).into_bytes()),
-        // Nothing `gdbstub` should try to make sense of.
-        None => Cow::Borrowed(b"m"),
     }
 }
 
@@ -172,16 +167,6 @@ fn hex_pair(text: &[u8]) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn long_reads_are_cut_to_one_reply() {
-        let clamped = |place: &[u8]| clamp_read(hex_pair(place)).into_owned();
-        assert_eq!(clamped(b"10,20"), b"m10,20");
-        assert_eq!(clamped(b"ffffffffffffffff,ffffffffffffffff"), b"mffffffffffffffff,8000");
-        assert_eq!(clamped(b"10,20,30"), b"m");
-        assert_eq!(clamped(b""), b"m");
-        assert_eq!(clamped(b"10,fffffffffffffffff"), b"m", "65 bits");
-    }
 
     #[test]
     fn a_document_in_parts() {

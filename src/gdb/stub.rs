@@ -117,6 +117,8 @@ impl Stub {
     /// A sentence, when the stub cannot go on.
     pub fn stopped(&mut self, target: &mut GdbTarget, stop: &Stop) -> Result<Vec<u8>, String> {
         let mut reply = packet::console(&stop.message);
+        // Whoever is told of a stop looks at its thread, without saying so again.
+        self.selected = Some(format!("Hg{:x}", stop.tid).into_bytes());
         self.machine = match self.machine.take() {
             Some(GdbStubStateMachine::Running(machine)) => {
                 let reason = match stop.reason {

@@ -9,9 +9,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
     Kernel, KernelError, batch, family, percpu, pid,
-    task::{MAX_TASKS, Scope, Task, Tasks},
+    task::{Scope, Task, Tasks},
 };
 use crate::addr::VirtAddr;
+
+/// Tasks on one CPU's run queue: as many as are listed altogether.
+const MAX_RUNNABLE: usize = 1 << 20;
 
 /// Tasks that are compared at once.
 const BATCH: usize = 4096;
@@ -173,7 +176,7 @@ fn runnable(kernel: &Kernel) -> Result<Look, KernelError> {
             };
             let Some(next) = next.filter(|next| next != head) else { continue };
             let task = next.wrapping_sub(link);
-            if tasks.len() < MAX_TASKS && tasks.insert(task) {
+            if tasks.len() < MAX_RUNNABLE && tasks.insert(task) {
                 further.push((next, *head));
             } else {
                 let reason = "a task is met twice".to_owned();

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// No kernel has more: bounds a walk over a damaged list.
-const MAX_MODULES: usize = 65_536;
+const MAX_MODULES: usize = 16_384;
 /// Nor is a `struct module` larger.
 pub(super) const MAX_STRUCT: u64 = 64 << 10;
 

@@ -27,8 +27,8 @@ use crate::{
 use ahead::Ahead;
 use layout::{Cursor, Layout, ThreadLists};
 
-/// No list of tasks is longer: a quarter of `PID_MAX_LIMIT` (`include/linux/threads.h`), more than any machine has.
-pub(super) const MAX_TASKS: usize = 1 << 20;
+/// No list of tasks is longer: a quarter of `PID_MAX_LIMIT` (`include/linux/threads.h`).
+const MAX_TASKS: usize = 1 << 20;
 
 /// Tasks whose members are held at once.
 const BATCH: usize = 4096;

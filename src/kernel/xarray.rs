@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use super::{Kernel, KernelError, batch, structure::Structure, task::MAX_TASKS};
+use super::{Kernel, KernelError, batch, structure::Structure};
 use crate::{
     addr::VirtAddr,
     types::{Field, TypeError, TypeSource},
@@ -18,8 +18,8 @@ const STEP: &str = "reading an XArray";
 /// Nodes of one array: enough for `PID_MAX_LIMIT` (`include/linux/threads.h`) entries that are spread out.
 const MAX_NODES: usize = 1 << 17;
 
-/// Entries of one array: none has more than that of all tasks.
-const MAX_ENTRIES: usize = MAX_TASKS;
+/// Entries of one array: a machine with more than a million threads is none.
+const MAX_ENTRIES: usize = 1 << 20;
 
 /// The two lowest bits of an entry that is the array's own.
 const INTERNAL: u64 = 0b10;

@@ -22,7 +22,7 @@ use super::{Listed, Symbol, SymbolKind, SymbolTable};
 use crate::addr::{LinkAddr, VirtAddr};
 
 /// No kernel has more symbols: some 100,000 to 300,000 are usual.
-pub const MAX_SYMBOLS: usize = 4 << 20;
+pub const MAX_SYMBOLS: usize = 2 << 20;
 /// The smallest kernel has some thousands.
 pub const MIN_SYMBOLS: usize = 16;
 

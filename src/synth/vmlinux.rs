@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A kernel has some 200,000 symbols.
-const MAX_SYMBOLS: usize = 4 << 20;
+const MAX_SYMBOLS: usize = 2 << 20;
 
 /// What the file is made of.
 pub struct Input<'a> {
@@ -53,6 +53,14 @@ pub enum SynthError {
     /// The types are damaged.
     #[error(transparent)]
     Type(#[from] TypeError),
+    /// What they say never ends.
+    #[error(
+        "types and functions would take more than {most} entries of DWARF: the target's symbols or BTF are damaged"
+    )]
+    TooMuch {
+        /// As many as are written.
+        most: usize,
+    },
     /// A value does not fit its form in DWARF.
     #[error("writing DWARF: {0}")]
     Dwarf(#[from] gimli::write::Error),

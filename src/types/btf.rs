@@ -24,15 +24,14 @@ pub use record::{Entry, Enumerator, Kind, Linkage, List, Param, Record, RecordMe
 
 use super::{Tag, Type, TypeError, TypeId, TypeSource};
 
-/// Names are shorter: the kernel refuses others too (`KSYM_NAME_LEN`, `btf_name_valid_identifier`, `kernel/bpf/btf.c`).
-const MAX_NAME: usize = 512;
-
 /// The first bytes of every little-endian `.BTF` of version 1.
 pub const MAGIC: [u8; 3] = [0x9f, 0xeb, 1];
 /// Bytes of the header's fields that are read; `hdr_len` may say that there are more.
 pub const HEADER_LEN: usize = 24;
+/// `KSYM_NAME_LEN` (`btf_name_valid_identifier`), with the zero at its end: any number of members may have one name.
+const MAX_NAME: usize = 512;
 /// Longest `.BTF` believed; Debian's kernels have 4 to 6 MiB, one with every driver built in has 30.
-pub const MAX_LEN: usize = 256 << 20;
+pub const MAX_LEN: usize = 32 << 20;
 
 /// Where the two sections of a `.BTF` are.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -103,6 +103,15 @@ fn a_debugger_leaves_pages_commands_and_attempts_to_write() {
     client.ask(&format!("m{:x},3000", text + 0xf00));
     assert_eq!(last(&file, "read")["ranges"][0], "0xffffffff81002000-0xffffffff81004000");
 
+    // The same page of two processes is two pages.
+    for pid in [1, 590] {
+        client.ask(&format!("Hg{pid:x}"));
+        client.ask("m1c00000,4");
+        let read = last(&file, "read");
+        assert_eq!((&read["space"], &read["task"]), (&"user".into(), &pid.into()));
+        assert_eq!(read["ranges"][0], "0x1c00000-0x1c01000");
+    }
+
     client.monitor("info version");
     assert_eq!(last(&file, "command")["command"], "monitor info version");
     assert!(client.ask(&format!("M{text:x},2:0000")).starts_with('E'));

@@ -172,3 +172,31 @@ fn the_imports_are_really_seen() {
     let text = "use crate::{\n    addr::{A, B},\n    mem,\n};\nfn f() { crate::link::x(); }\n// crate::gdb\n";
     assert_eq!(imports(text), ["addr", "link", "mem"].map(str::to_owned).into());
 }
+
+/// Value of a constant of numbers, shifts and products.
+fn constant(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.contains(&format!("const {name}: ")))?;
+    let value = line.split_once(" = ")?.1.trim_end_matches(';').replace('_', "");
+    let terms: Vec<u64> = value.split(" << ").map(|term| term.parse().ok()).collect::<Option<_>>()?;
+    match terms.as_slice() {
+        [value] => Some(*value),
+        [value, shift] => Some(value << shift),
+        _ => None,
+    }
+}
+
+#[test]
+fn the_bounds_are_what_their_table_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("docs/bounds.md")).unwrap();
+    let mut rows = 0;
+    for row in table.lines().filter(|line| line.contains(".rs` `")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, _, most, _, place, _] = cells.as_slice() else { panic!("{row}") };
+        let (file, name) = place.trim_matches('`').split_once("` `").unwrap();
+        let text = fs::read_to_string(root.join("src").join(file)).unwrap();
+        assert_eq!(constant(&text, name), most.parse().ok(), "{row}");
+        rows += 1;
+    }
+    assert!(rows > 20, "{rows}");
+}

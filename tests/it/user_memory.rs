@@ -5,7 +5,10 @@ use std::fs;
 
 use nettlp_gdb::{
     addr::{PhysAddr, VirtAddr},
-    gdb::{Host, packet::frame},
+    gdb::{
+        Host,
+        packet::{PACKET_SIZE, frame},
+    },
     kernel::{
         Kernel, KernelError, UserMemory, cmdline,
         cross_view::{self, View},
@@ -284,6 +287,8 @@ fn gdb_reads_the_selected_threads_memory() {
         assert_eq!(client.ask(&format!("m{:x},10", HEAP + 0xff8)).len(), 16, "as far as it goes");
     }
     client.ask("Hg2");
+    let reply = client.ask("mffffffff81000000,ffffffffffffffff");
+    assert!((2..=PACKET_SIZE).contains(&reply.len()), "a reply is a packet at most");
     assert_eq!(client.ask(&format!("m{HEAP:x},8")), "E0e", "a kernel thread has none");
     assert!(client.monitor("maps 905").contains("[heap]"));
     assert!(client.monitor("maps 2").contains("pid 2 has no address space"));

@@ -45,7 +45,7 @@ fn print(
             let mm = mm?;
             let [start, end] = place(&mm);
             let range = format!("{start}-{end}");
-            listing.note(&Event::Read { space: Space::User, ranges: &[range] })?;
+            listing.note(&Event::Read { space: Space::User, task: Some(task.pid), ranges: &[range] })?;
             read(kernel, &mm)?
         }
     };

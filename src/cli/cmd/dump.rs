@@ -107,7 +107,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     };
     let dump = Dump::open(&args.output, format, &session.kernel.map, existing)?;
     let ranges: Vec<String> = session.kernel.map.ram.iter().map(PhysRange::to_string).collect();
-    args.target.note(&Event::Read { space: Space::Physical, ranges: &ranges })?;
+    args.target.note(&Event::Read { space: Space::Physical, task: None, ranges: &ranges })?;
     let (before, start) = (session.counts(), Instant::now());
     let (ram, progress) = (dump.ram(), Bytes::new(quiet, "copying RAM", dump.kept()));
     let report = dump.run(&*session.phys, &stop, &|done| progress.show(done, ram))?;

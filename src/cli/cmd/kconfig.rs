@@ -61,7 +61,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let session = args.target.open(quiet)?;
 
     let ranges: Vec<String> = session.kernel.map.ram.iter().map(PhysRange::to_string).collect();
-    args.target.note(&Event::Read { space: Space::Physical, ranges: &ranges })?;
+    args.target.note(&Event::Read { space: Space::Physical, task: None, ranges: &ranges })?;
 
     let stop = Arc::new(AtomicBool::new(false));
     // The second Ctrl-C ends the program.

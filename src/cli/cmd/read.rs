@@ -55,7 +55,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         (false, None) => Space::Virtual,
     };
     let range = format!("{}-{}", Hex(addr), Hex(addr.saturating_add(args.len)));
-    args.listing.note(&Event::Read { space, ranges: &[range] })?;
+    args.listing.note(&Event::Read { space, task: args.pid, ranges: &[range] })?;
     let bytes = read(args, &session, addr)?;
     if args.raw {
         out::bytes(&bytes)?;

@@ -13,33 +13,52 @@ use gdbstub::{
 };
 
 use super::{GdbTarget, RebaseState, Registers};
-use crate::{addr::VirtAddr, gdb::errno, paging::VirtError, session::writing::WriteError};
+use crate::{
+    addr::VirtAddr,
+    gdb::{errno, host::TaskId},
+    paging::VirtError,
+    session::writing::WriteError,
+};
 
 /// Addresses below the canonical hole are those of processes, each its own.
 pub fn is_of_a_process(addr: u64) -> bool {
     addr >> 63 == 0
 }
 
-/// What a read of `wanted` bytes brought, or its error number.
-fn outcome(wanted: usize, outcome: Result<usize, (u8, String)>) -> Result<usize, u8> {
-    match outcome {
-        Ok(0) if wanted > 0 => Err(errno::EFAULT),
-        Ok(len) => Ok(len),
-        Err((number, error)) => {
-            log::debug!("{error}");
-            Err(number)
-        }
-    }
-}
-
 impl GdbTarget {
-    /// Reads kernel memory; gives how many bytes could be read.
+    /// The task of the thread `selected`, or before anybody selected one, of the first: whose memory addresses of
+    /// processes are of.
+    pub fn task_of(&mut self, selected: Option<Tid>) -> Option<TaskId> {
+        let threads = self.threads().0;
+        let thread = match selected {
+            Some(tid) => threads.get(tid),
+            None => threads.iter().next(),
+        };
+        thread?.task
+    }
+
+    /// Reads memory, that of a process if it is one's, as the thread `selected` sees it; gives how many bytes could be
+    /// read.
     ///
     /// # Errors
     /// The number that says why none could.
-    pub fn read_kernel(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, u8> {
-        let read = self.read_memory(addr, buf);
-        outcome(buf.len(), read.map_err(|error| (errno::of(&error), error.to_string())))
+    pub fn read(&mut self, selected: Option<Tid>, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, u8> {
+        let task = if is_of_a_process(addr.raw()) { self.task_of(selected) } else { None };
+        let read = match task {
+            Some(task) => {
+                let read = self.host.read_user(task, addr, buf);
+                read.map_err(|error| (errno::of_kernel(&error), error.to_string()))
+            }
+            None => self.read_memory(addr, buf).map_err(|error| (errno::of(&error), error.to_string())),
+        };
+        match read {
+            Ok(0) if !buf.is_empty() => Err(errno::EFAULT),
+            Ok(len) => Ok(len),
+            Err((number, error)) => {
+                log::debug!("{error}");
+                Err(number)
+            }
+        }
     }
 
     /// Reads as [`Host::read`](crate::gdb::host::Host::read), with per-CPU offsets as this client needs them.
@@ -118,17 +137,9 @@ impl MultiThreadBase for GdbTarget {
         Err(TargetError::Errno(errno::EPERM))
     }
 
-    /// Of a process, whose thread is selected; `m` of kernel memory is answered before.
-    fn read_addrs(&mut self, start_addr: u64, data: &mut [u8], tid: Tid) -> TargetResult<usize, Self> {
-        let addr = VirtAddr::new(start_addr);
-        let read = match self.threads().0.get(tid).and_then(|thread| thread.task) {
-            Some(task) => self
-                .host
-                .read_user(task, addr, data)
-                .map_err(|error| (errno::of_kernel(&error), error.to_string())),
-            None => self.read_memory(addr, data).map_err(|error| (errno::of(&error), error.to_string())),
-        };
-        outcome(data.len(), read).map_err(TargetError::Errno)
+    /// Never asked: `m` is answered before, faster.
+    fn read_addrs(&mut self, _: u64, _: &mut [u8], _: Tid) -> TargetResult<usize, Self> {
+        Err(TargetError::Errno(errno::EPERM))
     }
 
     /// Never asked: `M` and `X` are answered before, with a sentence.

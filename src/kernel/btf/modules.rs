@@ -16,11 +16,11 @@ use crate::{
 };
 
 /// No kernel has more modules: bounds a walk over a damaged list.
-const MAX_MODULES: usize = 65_536;
+const MAX_MODULES: usize = 16_384;
 /// Nor is one's BTF longer: the largest, of graphics drivers, have 2 MiB.
-const MAX_MODULE: u32 = 32 << 20;
-/// Nor are all together.
-const MAX_TOTAL: u64 = 512 << 20;
+const MAX_MODULE: u32 = 8 << 20;
+/// Nor are all that are ever loaded together.
+const MAX_TOTAL: u64 = 32 << 20;
 /// Nor are `struct btf` and `struct btf_module`.
 const MAX_STRUCT: u64 = CHUNK as u64;
 

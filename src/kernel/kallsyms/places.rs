@@ -18,7 +18,7 @@ const USUAL_NAME: usize = 12;
 /// Names that are longer than usual are read with this much more at a time.
 const MORE: usize = 128 << 10;
 /// Bytes of `kallsyms_names` read at most.
-const MAX_NAMES_LEN: usize = 64 << 20;
+const MAX_NAMES_LEN: usize = 32 << 20;
 
 /// Where the names are.
 #[derive(Debug, Clone)]

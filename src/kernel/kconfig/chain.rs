@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
     forced,
-    line::{Line, MAX_LINE, is_fragment},
+    line::{Line, is_fragment},
     order::Order,
     owner::Owner,
     scan::Piece,
@@ -16,6 +16,10 @@ use super::{
 
 /// Every end is compared with every beginning.
 const MAX_ENDS: usize = 2048;
+/// Pairs of them that could be one line: where more fit, of hundreds of copies or of a hostile target, nothing is proved.
+const MAX_CANDIDATES: usize = 1 << 14;
+/// The longest values are command lines, of 2,048 bytes at most.
+const MAX_LINE: usize = 4096;
 
 /// A line that lies in two pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,12 +86,13 @@ pub(super) fn chains(pieces: &[Piece], owners: &[Vec<Option<Owner>>], order: &Or
 
 /// The line over the edge of two pieces, if the one can end and the other begin there.
 fn join(before: &Piece, after: &Piece) -> Option<Vec<u8>> {
-    let (tail, head) = (before.run.tail(), after.run.head());
-    let long = tail.len() + head.len() > MAX_LINE;
-    if long || !before.run.ends_page || !after.run.starts_page || after.run.starts_file() {
+    if !before.run.ends_page || !after.run.starts_page || after.run.starts_file() {
         return None;
     }
-    let line = [tail, head].concat();
+    if before.run.tail().len() + after.run.head().len() > MAX_LINE {
+        return None;
+    }
+    let line = [before.run.tail(), after.run.head()].concat();
     (is_fragment(&line) && Line::parse(&line).is_some()).then_some(line)
 }
 
@@ -139,72 +144,60 @@ fn nearness(order: &Order, before: &Piece, after: &Piece, line: &[u8]) -> Option
     }
 }
 
-/// Of the chains that could stand at one end of another, the nearest.
-#[derive(Debug, Default)]
-struct Nearest {
+/// One chain that could follow another.
+#[derive(Debug, Clone)]
+struct Candidate {
+    before: usize,
+    after: usize,
     near: u32,
-    chains: Vec<usize>,
-}
-
-impl Nearest {
-    fn offer(&mut self, chain: usize, near: u32) {
-        if self.chains.is_empty() || near < self.near {
-            self.near = near;
-            self.chains.clear();
-        }
-        if near == self.near {
-            self.chains.push(chain);
-        }
-    }
-}
-
-/// The nearest at the end, and at the beginning, of each chain that has any there.
-#[derive(Debug, Default)]
-struct Candidates {
-    after: HashMap<usize, Nearest>,
-    before: HashMap<usize, Nearest>,
+    line: Vec<u8>,
 }
 
 /// Links chains whose edges the order of options proves, where each is the other's only best choice.
 fn by_order(pieces: &[Piece], mut chains: Vec<Chain>, order: &Order) -> Vec<Chain> {
     let candidates = candidates(pieces, &chains, order);
-    let line = |before: usize, after: usize| {
-        join(chains.get(before)?.last(pieces)?, chains.get(after)?.first(pieces)?)
+    let best = |of: &dyn Fn(&Candidate) -> usize, end: usize| -> Vec<&Candidate> {
+        let ours: Vec<&Candidate> = candidates.iter().filter(|candidate| of(candidate) == end).collect();
+        let near = ours.iter().map(|candidate| candidate.near).min();
+        ours.into_iter().filter(|candidate| Some(candidate.near) == near).collect()
     };
-    let befores = |after| candidates.before.get(after).map_or(&[][..], |nearest| &nearest.chains);
-    let mut next: HashMap<usize, (usize, Join)> = HashMap::new();
-    let mut ends: Vec<(usize, Join)> = Vec::new();
-    for (before, afters) in &candidates.after {
-        let [first, others @ ..] = afters.chains.as_slice() else { continue };
-        let Some(join) = line(*before, *first).map(|line| Join { line, proof: Proof::Order }) else {
-            continue;
-        };
-        if others.is_empty() {
-            if befores(first) == [*before] {
-                next.insert(*before, (*first, join));
+    let mut next: HashMap<usize, &Candidate> = HashMap::new();
+    let mut ends: Vec<(usize, Vec<u8>)> = Vec::new();
+    let befores: HashSet<usize> = candidates.iter().map(|candidate| candidate.before).collect();
+    for before in befores {
+        match best(&|candidate| candidate.before, before).as_slice() {
+            [only] if matches!(best(&|candidate| candidate.after, only.after).as_slice(), [it] if it.before == before) =>
+            {
+                next.insert(before, only);
             }
-        // Copies of the next page, of different ages: which one follows is open, the line is not.
-        } else if afters.chains.iter().all(|copy| befores(copy).len() == 1)
-            && others.iter().all(|copy| line(*before, *copy).as_ref() == Some(&join.line))
-        {
-            ends.push((*before, join));
+            // Copies of the next page, of different ages: which one follows is open, the line is not.
+            [first, second, rest @ ..]
+                if [second].into_iter().chain(rest).all(|other| other.line == first.line)
+                    && [first, second]
+                        .into_iter()
+                        .chain(rest)
+                        .all(|copy| best(&|candidate| candidate.after, copy.after).len() == 1) =>
+            {
+                ends.push((before, first.line.clone()));
+            }
+            _ => {}
         }
     }
-    for (chain, join) in ends {
+    for (chain, line) in ends {
         if let Some(chain) = chains.get_mut(chain) {
-            chain.end = Some(join);
+            chain.end = Some(Join { line, proof: Proof::Order });
         }
     }
     follow(&chains, &next)
 }
 
-fn candidates(pieces: &[Piece], chains: &[Chain], order: &Order) -> Candidates {
+fn candidates(pieces: &[Piece], chains: &[Chain], order: &Order) -> Vec<Candidate> {
     let edge = |piece: Option<&Piece>, open: fn(&Piece) -> bool| piece.is_some_and(open);
     let numbers = || chains.iter().enumerate().take(MAX_ENDS);
     let befores = numbers().filter(|(_, chain)| edge(chain.last(pieces), |piece| piece.run.ends_page));
     let afters: Vec<(usize, &Chain)> =
         numbers().filter(|(_, chain)| edge(chain.first(pieces), |piece| piece.run.starts_page)).collect();
-    let mut candidates = Candidates::default();
+    let mut candidates = Vec::new();
     for (before, first) in befores {
         for (after, second) in &afters {
             // Pages of two files, or of one with a gap between: the page cache has spoken.
@@ -214,8 +207,11 @@ fn candidates(pieces: &[Piece], chains: &[Chain], order: &Order) -> Candidates {
             let (Some(end), Some(start)) = (first.last(pieces), second.first(pieces)) else { continue };
             let Some(line) = join(end, start) else { continue };
             if let Some(near) = nearness(order, end, start, &line) {
-                candidates.after.entry(before).or_default().offer(*after, near);
-                candidates.before.entry(*after).or_default().offer(before, near);
+                if candidates.len() == MAX_CANDIDATES {
+                    log::warn!("more than {MAX_CANDIDATES} ways to join halves of lines: none is taken");
+                    return Vec::new();
+                }
+                candidates.push(Candidate { before, after: *after, near, line });
             }
         }
     }
@@ -223,8 +219,8 @@ fn candidates(pieces: &[Piece], chains: &[Chain], order: &Order) -> Candidates {
 }
 
 /// The chains that `next` makes of `chains`. Links in a ring, which only a hostile target has, are cut.
-fn follow(chains: &[Chain], next: &HashMap<usize, (usize, Join)>) -> Vec<Chain> {
-    let followers: HashSet<usize> = next.values().map(|(after, _)| *after).collect();
+fn follow(chains: &[Chain], next: &HashMap<usize, &Candidate>) -> Vec<Chain> {
+    let followers: HashSet<usize> = next.values().map(|candidate| candidate.after).collect();
     let mut done: HashSet<usize> = HashSet::new();
     let mut linked = Vec::new();
     let starts = (0..chains.len()).filter(|chain| !followers.contains(chain));
@@ -234,17 +230,17 @@ fn follow(chains: &[Chain], next: &HashMap<usize, (usize, Join)>) -> Vec<Chain> 
         }
         let Some(mut chain) = chains.get(start).cloned() else { continue };
         let mut at = start;
-        while let Some((after, join)) = next.get(&at) {
-            let Some(more) = chains.get(*after) else { break };
-            if !done.insert(*after) {
+        while let Some(candidate) = next.get(&at) {
+            let Some(more) = chains.get(candidate.after) else { break };
+            if !done.insert(candidate.after) {
                 break;
             }
-            chain.joins.push(join.clone());
+            chain.joins.push(Join { line: candidate.line.clone(), proof: Proof::Order });
             chain.pieces.extend(&more.pieces);
             chain.joins.extend(more.joins.iter().cloned());
             chain.end = more.end.clone();
             chain.owner = chain.owner.or(more.owner);
-            at = *after;
+            at = candidate.after;
         }
         linked.push(chain);
     }

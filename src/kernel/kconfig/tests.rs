@@ -139,23 +139,6 @@ fn halves_that_merely_fit_are_not_joined() {
     assert!(!report.whole && !report.cut.is_empty() && got.len() < all.len(), "{report:?}");
 }
 
-/// Pages that all could follow each other are as many pairs as their number squared: none of them is a join.
-#[test]
-fn pages_that_all_fit_each_other_are_left_apart() {
-    let ours = config("6.1.50", 900, 0);
-    let mut host = Host::new();
-    host.file(&ours, None, |_| true);
-    let mut names = names(900);
-    names.extend((0..40).map(|n| format!("FIT_{n}")));
-    let stitched = host.search(&names).report.stitched_by_order;
-    for copy in 0..200 {
-        let options: String = (2..40).chain([0]).map(|n| format!("CONFIG_FIT_{n}={copy}\n")).collect();
-        let room = PAGE_SIZE as usize - "y\nCONFIG_FIT_1=".len() - options.len();
-        host.page(format!("y\n{}{options}CONFIG_FIT_1=", "\n".repeat(room)).as_bytes());
-    }
-    assert_eq!(host.search(&names).report.stitched_by_order, stitched);
-}
-
 #[test]
 fn another_kernels_pages_prove_the_order_and_give_no_value() {
     let ours = config("6.1.50", 900, 0);
@@ -284,4 +267,25 @@ proptest! {
             }
         }
     }
+}
+
+/// Every page ends with half of a line that every other page could complete: four million lines, none of them proved.
+#[test]
+fn halves_that_all_fit_each_other_are_not_joined() {
+    const PAGES: usize = 300;
+    let mut host = Host::new();
+    let whole = "CONFIG_AAA=y\nCONFIG_XLONG=\"z\"\nCONFIG_BBB=y\n";
+    let mut names: Vec<String> = (0..8).map(|n| format!("O{n}")).collect();
+    names.extend(["AAA", "XLONG", "BBB"].map(str::to_owned));
+    host.page(format!("#\n# Linux/x86 6.1.0-1-test Kernel Configuration\n#\n{whole}").as_bytes());
+    for n in 0..PAGES {
+        let head = format!("{}{n:05}\"\nCONFIG_BBB=y\nCONFIG_O1=y\nCONFIG_AAA=y\n", "a".repeat(1000));
+        let tail = format!("CONFIG_XLONG=\"{n:05}");
+        let fill = PAGE_SIZE as usize - head.len() - tail.len();
+        host.page(format!("{head}{tail}{}", "b".repeat(fill)).as_bytes());
+    }
+    let found = host.search(&names);
+    assert!(found.report.pages > PAGES, "{}", found.report.pages);
+    assert_eq!((found.report.stitched_by_order, found.report.stitched_by_page_cache), (0, 0));
+    assert!(!found.text.contains("aaa"), "{}", found.text.len());
 }

@@ -12,7 +12,7 @@ pub const MARKED: usize = 256;
 const MAX_EXPANDED: usize = 1 + 512;
 
 /// All names of a kernel take some 4 MiB; a few bytes of a hostile table could stand for gigabytes.
-const MAX_TEXT: usize = 256 << 20;
+const MAX_TEXT: usize = 64 << 20;
 
 /// How the length of a name is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -33,7 +33,7 @@ struct Function<'f> {
 
 /// Describes every function of `symbols`, which stand in the order of their addresses, that `btf` has a prototype of.
 pub(super) fn write(
-    dwarf: &mut Dwarf,
+    (dwarf, left): (&mut Dwarf, &mut usize),
     unit_name: &str,
     btf: &Btf,
     symbols: &[Symbol],
@@ -42,9 +42,10 @@ pub(super) fn write(
     let functions = functions(btf, symbols)?;
     for stretch in stretches(&functions) {
         let mut unit = new_unit();
-        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings };
+        let mut maker = Maker { unit: &mut unit, strings: &mut dwarf.strings, left: &mut *left };
         maker.describe_unit(unit_name);
         stretch.iter().for_each(|function| describe(&mut maker, function, types));
+        maker.end()?;
         let start = stretch.iter().map(|function| function.symbol.addr).min();
         let end =
             stretch.iter().map(|function| function.symbol.addr.wrapping_add(function.symbol.size)).max();

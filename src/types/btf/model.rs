@@ -9,16 +9,8 @@ use crate::types::{Aggregate, Encoding, Member, Tag, Type, TypeId};
 /// Typedefs and qualifiers between a bit-field and its integer.
 const MAX_DEPTH: u32 = 64;
 
-/// Bytes of the names in one record: those of the largest have some fifty thousand, and many may be one string.
-const MAX_NAMES: usize = 1 << 20;
-
 pub(super) fn of(btf: &Btf, record: &Record<'_>) -> Result<Type, &'static str> {
     let name = || (!record.name.is_empty()).then(|| record.name.to_owned());
-    let mut room = MAX_NAMES;
-    let mut own = |name: &str| -> Result<String, &'static str> {
-        room = room.checked_sub(name.len()).ok_or("its names are impossibly long")?;
-        Ok(name.to_owned())
-    };
     Ok(match record.kind {
         Kind::Int { size, .. } => {
             Type::Base { name: record.name.to_owned(), size: u64::from(size), encoding: encoding(record) }
@@ -31,9 +23,7 @@ pub(super) fn of(btf: &Btf, record: &Record<'_>) -> Result<Type, &'static str> {
             Type::Array { element, count: (count > 0).then_some(u64::from(count)) }
         }
         Kind::Struct { union, size, members } => {
-            let members = members
-                .iter()
-                .map(|member| member.and_then(|member| Ok(of_member(btf, &member, own(member.name)?))));
+            let members = members.iter().map(|member| member.map(|member| of_member(btf, &member)));
             Type::Aggregate(Aggregate {
                 tag: if union { Tag::Union } else { Tag::Struct },
                 name: name(),
@@ -45,7 +35,7 @@ pub(super) fn of(btf: &Btf, record: &Record<'_>) -> Result<Type, &'static str> {
             let signed = btf.is_signed_enum(signed, wide);
             let values = values
                 .iter()
-                .map(|value| value.and_then(|value| Ok((own(value.name)?, value.value(signed, wide)))));
+                .map(|value| value.map(|value| (value.name.to_owned(), value.value(signed, wide))));
             Type::Enum { name: name(), size: u64::from(size), values: values.collect::<Result<_, _>>()? }
         }
         Kind::Forward { union } => {
@@ -96,10 +86,10 @@ impl Enumerator<'_> {
     }
 }
 
-fn of_member(btf: &Btf, member: &RecordMember<'_>, name: String) -> Member {
+fn of_member(btf: &Btf, member: &RecordMember<'_>) -> Member {
     let (bit_offset, bit_size) = btf.bit_field(member);
     Member {
-        name: (!name.is_empty()).then_some(name),
+        name: (!member.name.is_empty()).then(|| member.name.to_owned()),
         bit_offset: u64::from(bit_offset),
         bit_size: bit_size.map(u64::from),
         ty: member.ty,

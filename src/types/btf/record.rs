@@ -10,6 +10,9 @@ use std::{fmt, marker::PhantomData};
 
 use super::{Btf, Tag, TypeId};
 
+/// Encoders write 16 bits of it.
+const MAX_ENTRIES: usize = 1 << 17;
+
 /// Bytes of `struct btf_type`.
 const COMMON: usize = 12;
 
@@ -258,8 +261,7 @@ impl<'b, T: Entry<'b>> List<'b, T> {
     pub fn iter(&self) -> impl Iterator<Item = Result<T, &'static str>> + use<'b, T> {
         let Self { btf, flag, .. } = *self;
         let entries = self.bytes.chunks_exact(self.stride);
-        entries
-            .map(move |bytes| T::decode(bytes, btf, flag).ok_or("a name is outside the strings or too long"))
+        entries.map(move |bytes| T::decode(bytes, btf, flag).ok_or("a name is outside the strings"))
     }
 }
 
@@ -294,6 +296,9 @@ pub(super) fn len(types: &[u8], at: usize) -> Result<usize, &'static str> {
     const CUT: &str = "a record is cut off";
     let (kind, count, _) = info(types, at).ok_or(CUT)?;
     let (fixed, each) = tail(kind)?;
+    if each > 0 && count > MAX_ENTRIES {
+        return Err("a record has impossibly many entries");
+    }
     // FUNC keeps its linkage where others count entries.
     let len = COMMON + fixed + each * count;
     let end = at.checked_add(len).ok_or(CUT)?;

@@ -237,6 +237,7 @@ fn writes_and_resumes_are_refused_with_a_sentence() {
     }
     for breakpoint in ["0,ffffffff92000000,1", "1,ffffffff92000000,1", "3,ffffffff93000000,8"] {
         assert_eq!(client.ask(&format!("Z{breakpoint}")), "OK");
+        assert_eq!(client.ask("Hg989680"), "OK", "whoever was told of a stop looks at its thread");
         for (packet, thread) in [("vCont;c", "989680"), ("vCont;c:1", "01")] {
             client.raw(&frame(packet.as_bytes()));
             let text = client.console_until(&format!("T00thread:{thread};"));
