@@ -138,7 +138,7 @@ pub fn vmcoreinfo(data: &[u8]) {
     for info in texts.into_iter().flatten().chain(VmcoreInfo::parse_text(&whole)) {
         assert!(info.text().len() <= whole.len());
         let _ = (info.release(), info.number("phys_base"), info.symbol("_stext"), info.top_level_table());
-        let _ = (info.slide(), info.linked_stext(), info.build_id());
+        let _ = (info.slide(), info.build_id());
     }
 }
 

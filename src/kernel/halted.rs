@@ -162,7 +162,7 @@ impl Candidate {
         let stack = match stack {
             StackKind::Task => "the task's stack",
             StackKind::Irq => "the CPU's interrupt stack",
-            StackKind::Exception | StackKind::Entry => "an exception stack of the CPU",
+            StackKind::Exception => "an exception stack of the CPU",
         };
         let reason = format!(
             "found by scan: a return address into {anchor} at {slot} on {stack}, from which every frame is proved to the \

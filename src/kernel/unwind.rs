@@ -122,12 +122,6 @@ impl<'k> Unwinder<'k> {
         Ok(Self { kernel, orc: Orc::find(kernel)?, frame_regs })
     }
 
-    /// Whether the kernel has ORC tables.
-    #[must_use]
-    pub fn has_orc(&self) -> bool {
-        self.orc.is_some()
-    }
-
     /// How `pt_regs` is laid out.
     #[must_use]
     pub fn frame_regs(&self) -> &FrameRegs {

@@ -105,6 +105,5 @@ fn stack_name(stack: StackKind) -> &'static str {
         StackKind::Task => "task stack",
         StackKind::Irq => "interrupt stack",
         StackKind::Exception => "exception stack",
-        StackKind::Entry => "entry stack",
     }
 }

@@ -5,7 +5,7 @@
 //! Source: `Documentation/admin-guide/kdump/vmcoreinfo.rst`, `kernel/vmcore_info.c` (`kernel/crash_core.c`
 //! before 6.9), `arch/x86/kernel/vmcore_info_64.c`.
 
-use crate::addr::{LinkAddr, VirtAddr};
+use crate::addr::VirtAddr;
 
 /// Bytes of the note before its text: three words, then the name padded to a multiple of four.
 pub const HEADER_LEN: usize = 0x18;
@@ -184,13 +184,6 @@ impl VmcoreInfo {
         u64::from_str_radix(self.get("KERNELOFFSET")?, 16).ok()
     }
 
-    /// Where `_stext` was linked.
-    #[must_use]
-    pub fn linked_stext(&self) -> Option<LinkAddr> {
-        let running = self.symbol("_stext")?;
-        Some(LinkAddr::new(running.raw().wrapping_sub(self.slide()?)))
-    }
-
     /// The build id. Some stable kernels (6.1.113 to 6.1.118 among them) print other bytes here: `.notes` in the
     /// image is the better source.
     #[must_use]
@@ -232,7 +225,6 @@ mod tests {
         assert_eq!(info.number("pgtable_l5_enabled"), Some(1));
         assert_eq!(info.slide(), Some(0x3100_0000));
         assert_eq!(info.top_level_table(), Some(VirtAddr::new(0xffff_ffff_b3a1_0000)));
-        assert_eq!(info.linked_stext(), Some(LinkAddr::new(0xffff_ffff_8100_0000)));
         assert_eq!(info.get("KERNEL"), None);
     }
 

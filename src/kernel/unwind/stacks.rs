@@ -12,8 +12,6 @@ pub enum StackKind {
     Irq,
     /// A CPU's for one kind of exception (`NMI`, `DF`, `DB`, `MCE`...).
     Exception,
-    /// A CPU's for the first instructions of an entry.
-    Entry,
 }
 
 /// A piece of a stack, up to its end.
