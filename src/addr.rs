@@ -35,7 +35,18 @@ pub fn parse_number(text: &str) -> Result<u64, ParseError> {
 /// # Errors
 /// When `text` is not such a size or does not fit 64 bits.
 pub fn parse_size(text: &str) -> Result<u64, ParseError> {
-    let wanted = "a size (bytes, or with k, M, G: 4k, 2M, 1G)";
+    with_suffix(text, "a size (bytes, or with k, M, G, T: 4k, 2M, 1G)")
+}
+
+/// Reads an address, which may have a suffix as a size has: `0x1000`, `4G`.
+///
+/// # Errors
+/// When `text` is not such an address or does not fit 64 bits.
+pub fn parse_address(text: &str) -> Result<u64, ParseError> {
+    with_suffix(text, "an address (0x..., decimal, or with k, M, G, T)")
+}
+
+fn with_suffix(text: &str, wanted: &'static str) -> Result<u64, ParseError> {
     let bad = || ParseError { text: text.to_owned(), wanted };
     let trimmed = text.trim();
     let (digits, shift) = match trimmed.char_indices().next_back() {
@@ -248,6 +259,8 @@ mod tests {
         assert_eq!(parse_size("0x200"), Ok(512));
         assert!(parse_size("18446744073709551615k").is_err());
         assert!(parse_size("").is_err());
+        assert_eq!(parse_address("1T"), Ok(1 << 40));
+        assert!(parse_address("init_task").unwrap_err().to_string().contains("is not an address"));
     }
 
     #[test]

@@ -92,6 +92,18 @@ impl Profile {
             if link.mrrs.is_some_and(|mrrs| !mrrs.is_power_of_two() || !(128..=4096).contains(&mrrs)) {
                 return Err("`link.mrrs` is 128, 256, 512, 1024, 2048 or 4096".to_owned());
             }
+            if link.timeout_ms.is_some_and(|timeout| !(1..=60_000).contains(&timeout)) {
+                return Err("`link.timeout-ms` is from 1 to 60000".to_owned());
+            }
+            if link.retries.is_some_and(|retries| retries > 100) {
+                return Err("`link.retries` is from 0 to 100".to_owned());
+            }
+            let room = |base: u16| base.checked_add(link.port_mask.unwrap_or(0xff) & 0xff);
+            if link.port_base.is_some_and(|base| base == 0 || room(base).is_none()) {
+                return Err(
+                    "`link.port-base` leaves no room for the ports of all tags from 1 to 65535".to_owned()
+                );
+            }
         }
         if let Some((write, forbidden)) = overlap(&self.memory.write, &self.memory.forbidden) {
             return Err(format!("`memory.write` has {write}, of which `memory.forbidden` has {forbidden}"));

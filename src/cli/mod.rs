@@ -4,6 +4,7 @@
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 partial result, 130 ended by the user before it was done.
 
 mod cmd;
+mod file;
 mod out;
 mod progress;
 mod target;
@@ -63,7 +64,9 @@ Examples:
   A memory image instead of a host (here 8 GiB of a virtual machine with a hole below 4 GiB):
     nettlp-gdb info --image ram@0,len=2G --image ram@4G,offset=2G,len=6G
   Try it without hardware and without a kernel:
-    nettlp-gdb demo";
+    nettlp-gdb demo
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 partial result, 130 ended by Ctrl-C before it was done";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -149,7 +152,7 @@ const EMULATE_EXAMPLES: &str = "\
 Examples:
   nettlp-gdb emulate --image ram
   nettlp-gdb emulate --image ram@0,len=2G --image ram@4G,offset=2G --latency-us 12 --loss 0.01 --seed 7
-  nettlp-gdb emulate --machine thesis-running --requester 02:00.0 --ip 127.0.0.1";
+  nettlp-gdb emulate --machine thesis-running --requester 02:00.0 --write-vmlinux vmlinux";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:

@@ -3,6 +3,7 @@
 mod effective;
 
 use std::{
+    ffi::OsStr,
     fmt,
     net::IpAddr,
     os::unix::fs::MetadataExt,
@@ -16,18 +17,20 @@ use serde::Serialize;
 
 pub(super) use effective::Setting;
 
-use super::{UsageError, out};
+use super::{Outcome, UsageError, out};
 use crate::{
-    addr::{PhysRange, hex_bytes, parse_number},
+    addr::{PhysRange, VirtAddr, hex_bytes, parse_address, parse_number},
     audit::{Audit, Event, Trail},
-    kernel::{KernelMap, UserMemory, pid, task::Task},
+    kernel::{KernelError, KernelMap, UserMemory, pid, task::Task},
     link::{self, Requester},
     mem::{cache::Validity, file::ImageSpec},
+    paging::VirtFault,
     profile::{self, Policy, Profile, ProfileError},
     session::{
         self, Session, Source,
         handout::{Origin, Places},
     },
+    symbols::place,
 };
 
 /// Which host.
@@ -197,6 +200,7 @@ impl Target {
         config.retries = args.retries.or(profile.and_then(|link| link.retries)).unwrap_or(config.retries);
         let timeout = args.timeout_ms.or(profile.and_then(|link| link.timeout_ms));
         config.timeout = timeout.map_or(config.timeout, Duration::from_millis);
+        config.check().map_err(|error| UsageError(error.to_string()))?;
         Ok(config)
     }
 
@@ -298,7 +302,6 @@ impl Target {
 
     /// Whether `path` is one of the files the target is read from.
     pub(super) fn names(&self, path: &Path) -> bool {
-        let identity = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
         let sources = self
             .image
             .iter()
@@ -313,6 +316,16 @@ impl Target {
     }
 }
 
+/// What tells a file from others: device and inode; of one that is not there yet those of its directory, and its name.
+fn identity(path: &Path) -> Option<(u64, u64, Option<&OsStr>)> {
+    let of = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+    if let Some((device, inode)) = of(path) {
+        return Some((device, inode, None));
+    }
+    let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    of(parent).map(|(device, inode)| (device, inode, path.file_name()))
+}
+
 /// The command line as one line of text; arguments that would not be read as they were are quoted.
 fn command_line() -> String {
     let quoted = |argument: String| {
@@ -321,6 +334,15 @@ fn command_line() -> String {
     };
     let arguments = std::env::args_os().map(|argument| quoted(argument.to_string_lossy().into_owned()));
     arguments.collect::<Vec<_>>().join(" ")
+}
+
+/// The address that `text` names: a symbol's too, unless the address is of another space than the kernel's own.
+pub(super) fn address(session: &Session, text: &str, other_space: bool) -> Result<u64, UsageError> {
+    if other_space {
+        return parse_address(text).map_err(|error| UsageError(error.to_string()));
+    }
+    let found = place::find(session.kernel.symbols.as_ref(), text);
+    found.map(VirtAddr::raw).map_err(|error| UsageError(error.to_string()))
 }
 
 /// What every command takes that reads a host and prints something about it.
@@ -375,11 +397,35 @@ impl Listing {
         Ok(())
     }
 
+    /// Says what is missing of a list, if anything is.
+    pub(super) fn finished(&self, torn: Option<KernelError>) -> Outcome {
+        let Some(error) = torn else { return Outcome::Done };
+        let again = if self.target.image.is_empty() && may_have_changed(&error) {
+            "; the host may have changed while it was read: run it again"
+        } else {
+            ""
+        };
+        out::notice(&format!("nettlp-gdb: the list is incomplete: {error}{again}"));
+        Outcome::Partial
+    }
+
     /// Prints what reading it cost, if that was asked for.
     pub(super) fn report(&self, session: &Session) {
         if self.stats {
             out::notice(&session.stats());
         }
+    }
+}
+
+/// Whether `error` is what a list looks like that changes while it is read: contradictions, and pointers to nothing.
+fn may_have_changed(error: &KernelError) -> bool {
+    match error {
+        KernelError::Inconsistent { .. } => true,
+        KernelError::Read { source, .. } => matches!(
+            source.fault,
+            VirtFault::NonCanonical | VirtFault::NotPresent { .. } | VirtFault::Malformed { .. }
+        ),
+        _ => false,
     }
 }
 

@@ -14,7 +14,7 @@ mod root_complex;
 mod server;
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
@@ -189,6 +189,28 @@ pub struct EmulatorStats {
     pub corrupted: u64,
     /// Answers sent late on purpose.
     pub late: u64,
+}
+
+impl fmt::Display for EmulatorStats {
+    /// What was asked and answered; what was amiss only if something was.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { reads, writes, completions, .. } = self;
+        write!(f, "{reads} reads and {writes} writes, {completions} completions")?;
+        let amiss = [
+            (self.holes, "of addresses where nothing is"),
+            (self.malformed, "that were no request"),
+            (self.misrouted, "of another requester"),
+            (self.lost, "lost"),
+            (self.duplicated, "sent twice"),
+            (self.reordered, "held back"),
+            (self.corrupted, "damaged"),
+            (self.late, "late"),
+        ];
+        amiss
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .try_for_each(|(count, what)| write!(f, ", {count} {what}"))
+    }
 }
 
 macro_rules! counters {

@@ -6,7 +6,6 @@ use std::fmt;
 
 use super::MonitorError;
 use crate::{
-    addr::{VirtAddr, parse_number},
     kernel::{
         bt::{self, Which},
         cross_view, dmesg,
@@ -16,6 +15,7 @@ use crate::{
     },
     render,
     session::Session,
+    symbols::place,
 };
 
 struct Command {
@@ -160,21 +160,13 @@ fn modules(session: &Session, _: &[&str], out: &mut dyn fmt::Write) -> Result<()
 fn translate(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
     let [text, of @ ..] = args else { return Err(MonitorError::Arguments) };
     if let [pid] = of {
-        let [addr] = numbers(&[text])?;
-        return process::translate(session, pid, VirtAddr::new(addr), out);
+        return process::translate(session, pid, process::address(text)?, out);
     }
     let kernel = &session.kernel;
-    let symbol = kernel.symbols.as_ref().and_then(|symbols| symbols.find(text));
-    let number = || parse_number(text).map(VirtAddr::new).map_err(|_| MonitorError::Arguments);
-    let addr = symbol.map_or_else(number, Ok)?;
+    let addr = place::find(kernel.symbols.as_ref(), text)
+        .map_err(|error| MonitorError::Failed(error.to_string()))?;
     let found = kernel.memory.translate(addr).map_err(|error| MonitorError::Failed(error.to_string()))?;
     Ok(render::translation(out, addr, &found)?)
-}
-
-/// Arguments that are all numbers.
-fn numbers<const N: usize>(args: &[&str]) -> Result<[u64; N], MonitorError> {
-    let numbers: Result<Vec<u64>, _> = args.iter().map(|text| parse_number(text)).collect();
-    numbers.map_err(|_| MonitorError::Arguments)?.try_into().map_err(|_| MonitorError::Arguments)
 }
 
 fn stats(session: &Session, _: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {

@@ -32,7 +32,7 @@ const FEATURES: &str =
 /// What is announced besides when there is a symbol file.
 const EXEC_FILE: &str = ";qXfer:exec-file:read+";
 
-const KILL_REFUSAL: &str = "the target cannot be killed: nettlp-gdb only reads its memory";
+const KILL_REFUSAL: &str = "the target cannot be killed: nettlp-gdb has no hold on its CPUs";
 const REGISTER_REFUSAL: &str =
     "registers are read-only: nettlp-gdb reads memory from outside and has no hold on the CPUs";
 

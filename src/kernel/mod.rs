@@ -89,6 +89,8 @@ pub struct KernelMap {
     pub vmcoreinfo: Option<locate::vmcoreinfo::VmcoreInfo>,
     /// RAM, ascending and disjoint.
     pub ram: Vec<PhysRange>,
+    /// Why `ram` may not be all of it; `None` where its source was read whole.
+    pub ram_shortfall: Option<locate::Shortfall>,
     /// Run-time address of `init_task`, exported or found by what it is; sought only where there are no symbols.
     pub init_task: Option<VirtAddr>,
     /// How each of these was found, in the order it was.

@@ -59,6 +59,7 @@ pub(crate) fn map(text: VirtAddr, slide: u64) -> KernelMap {
         build_id: None,
         vmcoreinfo: None,
         ram: Vec::new(),
+        ram_shortfall: None,
         init_task: None,
         evidence: Vec::new(),
     }

@@ -66,6 +66,14 @@ impl Config {
         }
     }
 
+    /// Whether the options make sense together.
+    ///
+    /// # Errors
+    /// [`LinkError::Config`] with what does not.
+    pub fn check(&self) -> Result<(), LinkError> {
+        self.rule().map(drop)
+    }
+
     fn rule(&self) -> Result<PortRule, LinkError> {
         let check = |holds: bool, complaint| if holds { Ok(()) } else { Err(LinkError::Config(complaint)) };
         check((1..=256).contains(&self.tags), "tags must be 1 to 256")?;

@@ -86,8 +86,16 @@ pub enum ImageError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The file has nothing in it.
+    #[error("the memory image {} is empty", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file ends before the stretch it is said to hold.
-    #[error("the memory image {} has {size} bytes, not {offset} + {len}", path.display())]
+    #[error(
+        "the memory image {} ends at {size}: offset {offset} and len {len} reach beyond it", path.display()
+    )]
     Short {
         /// The file.
         path: PathBuf,
@@ -198,6 +206,9 @@ fn open_extents(spec: &ImageSpec, how: &OpenOptions) -> Result<Vec<Extent>, Imag
         return Err(open(io::Error::from(io::ErrorKind::IsADirectory)));
     }
     let size = metadata.len();
+    if size == 0 && metadata.is_file() {
+        return Err(ImageError::Empty { path: path() });
+    }
     let short = |offset, len| ImageError::Short { path: path(), size, offset, len };
     let stretches = if spec.is_whole() && begins_with(&file, elfcore::MAGIC).map_err(open)? {
         elfcore::stretches(|buf, offset| file.read_exact_at(buf, offset)).map_err(|defect| match defect {

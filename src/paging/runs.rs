@@ -7,11 +7,11 @@
 
 use super::{
     Levels,
-    space::{ADDRESS, LARGEST_LEAF, NO_EXECUTE, PAGE, PRESENT, WRITABLE, coverage},
+    space::{ADDRESS, LeadsTo, NO_EXECUTE, PRESENT, WRITABLE, coverage},
 };
 use crate::{
     addr::{PhysAddr, PhysRange, VirtAddr},
-    mem::{PhysMem, ReadOp},
+    mem::{Fault, PhysMem, ReadOp},
 };
 
 /// Virtual addresses mapped one after the other to physical addresses one after the other, with equal rights.
@@ -54,8 +54,19 @@ impl Run {
 pub struct Runs {
     /// Ascending, as long as they can be.
     pub runs: Vec<Run>,
-    /// Tables that could not be read or exceeded the bound: what they map is missing from `runs`.
-    pub unread_tables: usize,
+    /// What is missing from `runs`.
+    pub unread: Unread,
+}
+
+/// Tables that could not be read or exceeded the bound, and entries that no processor would accept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// How many.
+    pub tables: usize,
+    /// Bytes of the range that they could map.
+    pub bytes: u64,
+    /// Physical address of the first.
+    pub first: Option<PhysAddr>,
 }
 
 /// Top-level table and how to read it.
@@ -77,82 +88,133 @@ struct Table {
     flags: u64,
 }
 
-/// Lists what `first..=last` maps, reading at most `max_tables` tables through `mem`.
+/// Tables that are read in one batch.
+const BATCH: usize = 1024;
+
+/// Tables that map themselves make up a run for each of their entries; what is honest has far fewer.
+const MAX_RUNS: usize = 1 << 20;
+
+/// Lists what `first..=last` maps, reading at most `max_tables` tables through `mem`. What the link loses is asked for
+/// once more.
 pub fn runs(mem: &dyn PhysMem, tables: Tables, first: VirtAddr, last: VirtAddr, max_tables: usize) -> Runs {
-    let mut found = Runs::default();
-    let mut budget = max_tables;
     let bits = tables.levels.address_bits();
     let top = Table {
         phys: PhysAddr::new(tables.root.raw() & ADDRESS & !tables.encryption_mask),
         base: first.raw() & !((1 << bits) - 1),
         flags: WRITABLE,
     };
+    let mut listing = Listing {
+        mem,
+        encryption_mask: tables.encryption_mask,
+        first: first.raw(),
+        last: last.raw(),
+        budget: max_tables,
+        found: Runs::default(),
+    };
     let mut frontier = vec![top];
     for level in (1..=tables.levels.count()).rev() {
-        frontier.truncate(budget);
-        budget -= frontier.len();
-        frontier = descend(mem, tables.encryption_mask, &frontier, level, (first, last), &mut found);
-        found.unread_tables += frontier.len().saturating_sub(budget);
+        let mut next = Vec::new();
+        for batch in frontier.chunks(BATCH) {
+            listing.descend(batch, level, &mut next);
+        }
+        frontier = next;
     }
-    found.runs.sort_by_key(|run| run.virt);
-    found.runs = join(found.runs);
-    found
+    let Runs { mut runs, unread } = listing.found;
+    runs.sort_by_key(|run| run.virt);
+    Runs { runs: join(runs), unread }
 }
 
-/// Reads the part of each table that lies in the range; leaves go to `found`, tables of the next level are returned.
-fn descend(
-    mem: &dyn PhysMem,
+/// A listing under way.
+struct Listing<'m> {
+    mem: &'m dyn PhysMem,
     encryption_mask: u64,
-    frontier: &[Table],
-    level: u32,
-    (first, last): (VirtAddr, VirtAddr),
-    found: &mut Runs,
-) -> Vec<Table> {
-    let size = coverage(level);
-    let mut wanted: Vec<(&Table, u64, Vec<u8>)> = frontier
-        .iter()
-        .map(|table| {
-            let from = first.raw().saturating_sub(table.base) / size;
-            let to = (last.raw().saturating_sub(table.base) / size).min(511);
-            (table, from, vec![0; (to.saturating_sub(from) as usize + 1) * 8])
-        })
-        .collect();
-    let mut ops: Vec<ReadOp<'_>> = wanted
-        .iter_mut()
-        .map(|(table, from, bytes)| ReadOp::new(table.phys.wrapping_add(*from * 8), bytes))
-        .collect();
-    mem.read_batch(&mut ops);
-    let results: Vec<bool> = ops.iter().map(|op| op.result.is_ok()).collect();
-    drop(ops);
+    first: u64,
+    last: u64,
+    /// Tables that may still be read.
+    budget: usize,
+    found: Runs,
+}
 
-    let mut next = Vec::new();
-    for ((table, from, bytes), read) in wanted.iter().zip(results) {
-        if !read {
-            found.unread_tables += 1;
-            continue;
+impl Listing<'_> {
+    /// Reads the part of each table that lies in the range; its pages are noted, tables of the next level go to `next`.
+    fn descend(&mut self, tables: &[Table], level: u32, next: &mut Vec<Table>) {
+        let size = coverage(level);
+        let may_read = self.budget.min(tables.len());
+        self.budget -= may_read;
+        let (tables, beyond) = tables.split_at(may_read);
+        for table in beyond {
+            self.miss(table.phys, table.base, size.saturating_mul(512));
         }
-        for (slot, bytes) in (*from..).zip(bytes.as_chunks::<8>().0) {
-            let entry = u64::from_le_bytes(*bytes);
-            if entry & PRESENT == 0 {
+        let mut wanted: Vec<(&Table, u64, Vec<u8>)> = tables
+            .iter()
+            .map(|table| {
+                let from = self.first.saturating_sub(table.base) / size;
+                let to = (self.last.saturating_sub(table.base) / size).min(511);
+                (table, from, vec![0; (to.saturating_sub(from) as usize + 1) * 8])
+            })
+            .collect();
+        let mut ops: Vec<ReadOp<'_>> = wanted
+            .iter_mut()
+            .map(|(table, from, bytes)| ReadOp::new(table.phys.wrapping_add(*from * 8), bytes))
+            .collect();
+        self.mem.read_batch(&mut ops);
+        for op in &mut ops {
+            if op.result.as_ref().is_err_and(|error| matches!(error.fault, Fault::Link(_))) {
+                self.mem.read_batch(std::slice::from_mut(op));
+            }
+        }
+        let results: Vec<bool> = ops.iter().map(|op| op.result.is_ok()).collect();
+        drop(ops);
+
+        for ((table, from, bytes), read) in wanted.iter().zip(results) {
+            if !read {
+                self.miss(table.phys, table.base, size.saturating_mul(512));
                 continue;
             }
-            let flags = (table.flags & entry & WRITABLE) | ((table.flags | entry) & NO_EXECUTE);
-            let frame = entry & ADDRESS & !encryption_mask;
-            let base = table.base.wrapping_add(slot.wrapping_mul(size));
-            if level > 1 && entry & PAGE == 0 {
-                next.push(Table { phys: PhysAddr::new(frame), base, flags });
-            } else if level <= LARGEST_LEAF {
-                found.runs.push(Run {
+            for (slot, bytes) in (*from..).zip(bytes.as_chunks::<8>().0) {
+                self.step(table, level, slot, u64::from_le_bytes(*bytes), next);
+            }
+        }
+    }
+
+    fn step(&mut self, table: &Table, level: u32, slot: u64, entry: u64, next: &mut Vec<Table>) {
+        if entry & PRESENT == 0 {
+            return;
+        }
+        let size = coverage(level);
+        let flags = (table.flags & entry & WRITABLE) | ((table.flags | entry) & NO_EXECUTE);
+        let base = table.base.wrapping_add(slot.wrapping_mul(size));
+        match LeadsTo::of(level, entry, self.encryption_mask) {
+            // More than may be read need not be remembered.
+            LeadsTo::Table(phys) if next.len() < self.budget => next.push(Table { phys, base, flags }),
+            LeadsTo::Table(phys) => self.miss(phys, base, size),
+            LeadsTo::Malformed => self.miss(table.phys, base, size),
+            LeadsTo::Page(phys) => {
+                let run = Run {
                     virt: VirtAddr::new(base),
-                    phys: PhysAddr::new(frame & !(size - 1)),
+                    phys,
                     len: size,
                     writable: flags & WRITABLE != 0,
                     executable: flags & NO_EXECUTE == 0,
-                });
+                };
+                let full = self.found.runs.len() >= MAX_RUNS;
+                match self.found.runs.last_mut() {
+                    Some(before) if run.continues(before) => before.len += size,
+                    _ if full => self.miss(table.phys, base, size),
+                    _ => self.found.runs.push(run),
+                }
             }
         }
     }
-    next
+
+    /// Notes that the table at `phys`, which has `size` bytes from `base` on, is not known.
+    fn miss(&mut self, phys: PhysAddr, base: u64, size: u64) {
+        let (start, last) = (base.max(self.first), base.saturating_add(size - 1).min(self.last));
+        let unread = &mut self.found.unread;
+        unread.tables += 1;
+        unread.bytes = unread.bytes.saturating_add(last.saturating_sub(start).saturating_add(1));
+        unread.first.get_or_insert(phys);
+    }
 }
 
 fn join(ascending: Vec<Run>) -> Vec<Run> {
@@ -168,8 +230,17 @@ fn join(ascending: Vec<Run>) -> Vec<Run> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
     use super::*;
-    use crate::mem::{PhysWrite, sparse::Sparse};
+    use crate::{
+        link::LinkError,
+        mem::{PhysWrite, sparse::Sparse},
+        paging::{AddressSpace, VirtFault, VirtMem},
+    };
 
     fn entry(mem: &Sparse, table: u64, slot: u64, value: u64) {
         mem.write(PhysAddr::new(table + slot * 8), &value.to_le_bytes()).unwrap();
@@ -199,7 +270,57 @@ mod tests {
         };
         let text = run(0xffff_ffff_8100_0000, 0x20_0000, 0x20_1000, true);
         let data = run(0xffff_ffff_8120_1000, 0x40_1000, 0x1000, false);
-        assert_eq!(found, Runs { runs: vec![text, data], unread_tables: 1 });
+        let unread = Unread { tables: 1, bytes: 2 << 20, first: Some(PhysAddr::new(0xf_0000)) };
+        assert_eq!(found, Runs { runs: vec![text, data], unread });
+    }
+
+    /// What no processor accepts is no mapping, as it is no translation.
+    #[test]
+    fn a_malformed_entry_is_not_listed() {
+        let mem = Arc::new(Sparse::new(["0-64k".parse().unwrap()]));
+        let tables = Tables { root: PhysAddr::new(0x1000), levels: Levels::Four, encryption_mask: 0 };
+        entry(&mem, 0x1000, 511, 0x2003);
+        entry(&mem, 0x2000, 510, 0x3003);
+        entry(&mem, 0x3000, 0, 0x20_0000 | 0x81);
+        entry(&mem, 0x3000, 1, 0x40_2000 | 0x81);
+        entry(&mem, 0x3000, 2, 0x60_1000 | 0x81);
+        let found = runs(&*mem, tables, FIRST, LAST, 16);
+        let listed: Vec<_> = found.runs.iter().map(|run| (run.virt, run.phys, run.len)).collect();
+        let page = |at| (FIRST.wrapping_add(at), PhysAddr::new(0x20_0000 + at), 0x20_0000);
+        assert_eq!(listed, [page(0), page(0x40_0000)]);
+        assert_eq!(found.unread, Unread { tables: 1, bytes: 2 << 20, first: Some(PhysAddr::new(0x3000)) });
+        let space = AddressSpace::new(mem.clone(), tables.root, tables.levels, 0);
+        let fault = space.translate(FIRST.wrapping_add(0x20_0000)).unwrap_err().fault;
+        assert!(matches!(fault, VirtFault::Malformed { level: 2, .. }), "{fault}");
+
+        entry(&mem, 0x1000, 511, 0x2083);
+        let found = runs(&*mem, tables, FIRST, LAST, 16);
+        let unread = Unread { tables: 1, bytes: 1 << 30, first: Some(PhysAddr::new(0x1000)) };
+        assert_eq!(found, Runs { runs: Vec::new(), unread });
+    }
+
+    /// One datagram lost is not a table lost.
+    #[test]
+    fn what_the_link_loses_is_asked_for_again() {
+        struct Losing(Sparse, AtomicUsize);
+        impl PhysMem for Losing {
+            fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
+                self.0.read_batch(ops);
+                if self.1.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+                    for op in ops {
+                        let (addr, len) = (op.addr, op.buf.len());
+                        op.fail(Fault::Link(LinkError::Timeout { addr, len, attempts: 1 }));
+                    }
+                }
+            }
+        }
+        let mem = Losing(Sparse::new(["0-64k".parse().unwrap()]), AtomicUsize::new(0));
+        entry(&mem.0, 0x1000, 511, 0x2003);
+        entry(&mem.0, 0x2000, 510, 0x3003);
+        entry(&mem.0, 0x3000, 0, 0x20_0000 | 0x81);
+        let tables = Tables { root: PhysAddr::new(0x1000), levels: Levels::Four, encryption_mask: 0 };
+        let found = runs(&mem, tables, FIRST, LAST, 16);
+        assert_eq!((found.runs.len(), found.unread), (1, Unread::default()));
     }
 
     #[test]
@@ -211,6 +332,6 @@ mod tests {
         let tables = Tables { root: PhysAddr::new(0x1000), levels: Levels::Five, encryption_mask: 0 };
         let found = runs(&mem, tables, FIRST, LAST, 64);
         assert!(found.runs.iter().map(|run| run.len / 4096).sum::<u64>() <= 64 * 512);
-        assert!(found.unread_tables > 0);
+        assert!(found.unread.tables > 0);
     }
 }

@@ -14,17 +14,45 @@ use crate::{
 pub(super) const PRESENT: u64 = 1 << 0;
 pub(super) const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
-pub(super) const PAGE: u64 = 1 << 7;
+const PAGE: u64 = 1 << 7;
 pub(super) const NO_EXECUTE: u64 = 1 << 63;
 /// Bits 51:12 of an entry (Intel SDM volume 3, tables 4-15 to 4-20).
 pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Levels whose entries may map a page: 4 KiB, 2 MiB and 1 GiB.
-pub(super) const LARGEST_LEAF: u32 = 3;
+const LARGEST_LEAF: u32 = 3;
 
 /// Size in bytes of what one entry of a table of `level` covers.
 pub(super) const fn coverage(level: u32) -> u64 {
     PAGE_SIZE << (9 * (level - 1))
+}
+
+/// What a present entry leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeadsTo {
+    /// A table of the next level.
+    Table(PhysAddr),
+    /// A page as large as the level's entries cover.
+    Page(PhysAddr),
+    /// Nothing: a processor faults.
+    Malformed,
+}
+
+impl LeadsTo {
+    /// Decodes an entry of a table of `level`.
+    pub(super) fn of(level: u32, entry: u64, encryption_mask: u64) -> Self {
+        let frame = entry & ADDRESS & !encryption_mask;
+        if level > 1 && entry & PAGE == 0 {
+            return Self::Table(PhysAddr::new(frame));
+        }
+        // Bit 12 of a large page's entry is its PAT bit; the others below its size are reserved.
+        let below = frame & (coverage(level) - 1);
+        let pat = if level > 1 { PAGE_SIZE } else { 0 };
+        if level > LARGEST_LEAF || below & !pat != 0 {
+            return Self::Malformed;
+        }
+        Self::Page(PhysAddr::new(frame - below))
+    }
 }
 
 /// Batches of more pages are not guessed at: they are bulk data, or new.
@@ -148,21 +176,20 @@ impl AddressSpace {
         let is_isolation = level == self.levels.count() && walk.page.raw() >> 63 == 0;
         let no_execute = if is_isolation { 0 } else { entry & NO_EXECUTE };
         walk.flags = (walk.flags & entry & (WRITABLE | USER)) | (walk.flags & NO_EXECUTE) | no_execute;
-        let frame = entry & ADDRESS & !self.encryption_mask;
-        let leaf = level == 1 || entry & PAGE != 0;
-        if !leaf {
-            walk.table = PhysAddr::new(frame);
-            return;
-        }
+        let phys = match LeadsTo::of(level, entry, self.encryption_mask) {
+            LeadsTo::Table(table) => {
+                walk.table = table;
+                return;
+            }
+            LeadsTo::Malformed => {
+                walk.outcome = Some(Err(VirtFault::Malformed { level, entry_addr, entry }));
+                return;
+            }
+            LeadsTo::Page(phys) => phys,
+        };
         let size = coverage(level);
-        // Bit 12 of a large page's entry is its PAT bit; the others below its size are reserved.
-        let reserved = frame & (size - 1) & !(if level > 1 { PAGE_SIZE } else { 0 });
-        if level > LARGEST_LEAF || reserved != 0 {
-            walk.outcome = Some(Err(VirtFault::Malformed { level, entry_addr, entry }));
-            return;
-        }
         walk.outcome = Some(Ok(Translation {
-            phys: PhysAddr::new(frame & !(size - 1)).wrapping_add(walk.page.offset_in(size)),
+            phys: phys.wrapping_add(walk.page.offset_in(size)),
             page_size: size,
             writable: walk.flags & WRITABLE != 0,
             user: walk.flags & USER != 0,

@@ -57,6 +57,17 @@ fn mistake(text: &str, said: &str) {
 }
 
 #[test]
+fn the_bounds_of_the_command_line_hold_in_a_profile() {
+    let link = |line: &str| format!("[link]\nadapter = '127.0.0.1'\n{line}\n");
+    mistake(&link("timeout-ms = 0"), "`link.timeout-ms` is from 1 to 60000");
+    mistake(&link("retries = 4294967295"), "`link.retries` is from 0 to 100");
+    for base in ["0", "0xffff"] {
+        mistake(&link(&format!("port-base = {base}")), "`link.port-base` leaves no room");
+    }
+    load(&link("port-base = 0xffff\nport-mask = 0\ntimeout-ms = 60000\nretries = 0")).unwrap();
+}
+
+#[test]
 fn a_profile_names_link_memory_and_kernel() {
     let profile = load(ALL).unwrap();
     let link = profile.link.unwrap();

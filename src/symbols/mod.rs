@@ -4,6 +4,7 @@ pub mod elf;
 pub mod kallsyms;
 pub mod lines;
 pub mod listed;
+pub mod place;
 
 use crate::addr::{LinkAddr, VirtAddr};
 

@@ -65,7 +65,13 @@ fn a_command_leaves_its_range() {
     assert_eq!(lines[14]["ranges"], serde_json::json!(["0x1000-0x9fc00", "0x100000-0x3000000"]));
     let target = format!("adapter {}", addresses(21)[0]);
     assert!(lines.iter().all(|line| line["target"] == target && line["uid"].is_u64()));
-    // What would destroy the evidence.
+    // What would destroy the evidence, of earlier commands and of this one.
+    for output in ["new", "./new"] {
+        let output = bench.directory.path().join(output);
+        let new = bench.directory.path().join("new");
+        let arguments = ["symbols", "--audit", new.to_str().unwrap(), "-o", output.to_str().unwrap()];
+        assert!(bench.ends(1, &arguments).contains("choose another file"));
+    }
     let said = bench.ends(1, &["dump", "--audit", audit, "-o", audit, "--overwrite"]);
     assert!(said.contains("choose another file"), "{said}");
 }

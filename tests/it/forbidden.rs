@@ -1,10 +1,10 @@
 //! No byte of a forbidden range is ever asked for, by whatever command: the program as a user runs it, against an
 //! adapter that remembers every address.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use nettlp_gdb::{
-    addr::PhysRange,
+    addr::{PhysAddr, PhysRange},
     dump::unreadable,
     gdb::{Host, Shown},
     kernel::{
@@ -12,6 +12,7 @@ use nettlp_gdb::{
         task::{Scope, Tasks},
     },
     machine::Machine,
+    mem::PhysMem as _,
     session::{Options, Session, Source},
 };
 use tempfile::TempDir;
@@ -186,4 +187,55 @@ fn no_search_reads_it() {
         }
     }
     assert!(opened > 100 && failed > 5, "{opened} opened, {failed} failed");
+}
+
+/// What page tables would say of RAM and cannot is not taken for all there is: without types they alone tell of it.
+#[test]
+fn page_tables_that_are_forbidden_are_ram_that_is_not_known() {
+    let machine = small();
+    let directory = tempfile::tempdir().unwrap();
+    let session = Session::open(options(&machine, machine.memory(), &directory), &|_| ()).unwrap();
+    let map = &session.kernel.map;
+    assert_eq!(map.ram_shortfall, None);
+    let base = map.page_offset.unwrap();
+    // The tables on the way to an address of the direct map, from the top.
+    let on_the_way_to = |phys: u64| {
+        let (addr, mut table, mut tables) = (base.wrapping_add(phys).raw(), map.root.raw(), Vec::new());
+        for level in (1..=map.levels.count()).rev() {
+            tables.push(table);
+            let slot = addr >> (12 + 9 * (level - 1)) & 511;
+            let entry = machine.memory().read_u64(PhysAddr::new(table + slot * 8)).unwrap();
+            if entry & 1 == 0 || entry & 0x80 != 0 {
+                break;
+            }
+            table = entry & 0x000f_ffff_ffff_f000;
+        }
+        tables
+    };
+    let low = on_the_way_to(0x1000);
+    let of_pages = *low.last().unwrap();
+    assert_ne!(Some(&of_pages), on_the_way_to(map.text_phys.raw()).last(), "a table for less than all");
+
+    for (number, table, lacks) in [
+        (41, of_pages, "1 page tables of the direct map could not be read (they could map up to 2 MiB)"),
+        (43, low[low.len() - 2], "only the kernel image is known to be RAM"),
+    ] {
+        let bench = Bench::new(&machine, number, tempfile::tempdir().unwrap(), vec![bytes(table, 4096)]);
+        let without = fs::read_to_string(&bench.profile).unwrap().replace("vmlinux = 'vmlinux'", "");
+        fs::write(&bench.profile, without).unwrap();
+        let file = bench.directory.path().join("core");
+        for arguments in
+            [&["dump", "-q", "-o", file.to_str().unwrap()][..], &["profile", "new", "--from-target"]]
+        {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_nettlp-gdb"));
+            command.env_remove("RUST_LOG").args(arguments).arg("--profile").arg(&bench.profile);
+            let output = command.output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(3), "{said}");
+            assert!(said.contains(lacks), "{said}");
+        }
+        let info = String::from_utf8(bench.run(&["info", "--json"]).stdout).unwrap();
+        assert!(info.contains("guessed") && info.contains("ram"), "{info}");
+        bench.nothing_forbidden_was_asked_for();
+    }
 }

@@ -91,6 +91,36 @@ fn sigterm_ends_a_session_over_standard_input() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+/// Its vmlinux is its owner's alone, of a name nobody foresees, and goes with it.
+#[test]
+fn demonstrations_do_not_meet() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut demo = Command::new(env!("CARGO_BIN_EXE_nettlp-gdb"));
+        demo.args(["demo", "--listen", "127.0.0.1:0"]).env("TMPDIR", directory.path());
+        let mut child = demo.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let shown = lines.find(|line| line.contains("gdb -q")).unwrap();
+        let vmlinux = shown.split_whitespace().nth(2).unwrap().to_owned();
+        (child, lines, vmlinux)
+    };
+    let mut started = [start(), start()];
+    let seen: Vec<_> = started
+        .iter()
+        .map(|(.., vmlinux)| (fs::read(vmlinux), Path::new(vmlinux).parent().unwrap().metadata()))
+        .collect();
+    for (child, ..) in &mut started {
+        terminate(child);
+        assert!(child.wait().unwrap().success());
+    }
+    assert_ne!(started[0].2, started[1].2);
+    for (vmlinux, private) in seen {
+        assert!(vmlinux.unwrap().starts_with(b"\x7fELF"));
+        assert_eq!(private.unwrap().permissions().mode() & 0o777, 0o700);
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
 /// The unit's command line is one this program takes: it fails for want of the profile, not for an argument.
 #[test]
 fn the_shipped_unit_starts_this_program() {

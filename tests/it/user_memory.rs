@@ -300,6 +300,8 @@ fn gdb_reads_the_selected_threads_memory() {
     assert!(client.monitor("read 905 0x1c01000 16").contains("never touched"));
     assert!(client.monitor("translate 0x1c00000 905").contains("-> physical"));
     assert!(client.monitor("translate 0x1c02000 905").contains("swapped out"));
+    assert!(client.monitor("translate init_taks").contains("did you mean `init_task`?"));
+    assert!(client.monitor("translate init_task 905").contains("`init_task` is not an address"));
     assert!(client.monitor("ps cross-view").contains("no difference"));
     drop(serving);
     bench.nothing_forbidden_was_asked_for();

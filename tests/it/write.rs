@@ -91,6 +91,8 @@ fn nothing_that_was_not_allowed() {
     }
     let said = target.bench.ends(1, &["write", "--allow-write", "0x1000", "01"]);
     assert!(said.contains("nothing was written"), "{said}");
+    let said = target.bench.ends(2, &["write", "--allow-write", "init_taks", "01"]);
+    assert!(said.contains("did you mean `init_task`"), "{said}");
     // Half of it would be allowed: none of it is written.
     let said = target.bench.ends(1, &["write", "--allow-write", &at(virt + 0x1f00), &"01".repeat(512)]);
     assert!(said.contains("refused"), "{said}");

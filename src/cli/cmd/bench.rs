@@ -15,13 +15,13 @@ use std::{net::IpAddr, path::PathBuf};
 use crate::{
     addr::parse_size,
     cli::{Outcome, out},
-    mem::file::ImageSpec,
+    mem::file::{ImageError, ImageSpec},
 };
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     /// The RAM of a Linux host: `FILE[@PHYS[,offset=N][,len=N]]`; repeat for several
-    #[arg(long, value_name = "IMAGE", required_unless_present = "echo")]
+    #[arg(long, value_name = "IMAGE", required_unless_present = "echo", value_parser = image)]
     image: Vec<String>,
 
     /// The kernel's own vmlinux
@@ -53,8 +53,16 @@ pub(in crate::cli) struct Args {
     echo: Option<IpAddr>,
 }
 
+/// The text as it is, for the other process, once it is known to be an image's.
+fn image(text: &str) -> Result<String, ImageError> {
+    text.parse::<ImageSpec>().map(|_| text.to_owned())
+}
+
 fn size(text: &str) -> Result<u64, String> {
-    parse_size(text).map_err(|error| error.to_string())
+    match parse_size(text).map_err(|error| error.to_string())? {
+        ..512 => Err("a rate needs a whole request: 512 bytes or more".to_owned()),
+        size => Ok(size),
+    }
 }
 
 /// The middle of `values`, which are not empty.

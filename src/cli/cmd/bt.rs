@@ -43,9 +43,8 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         anyhow::bail!("{}", render::no_such_task(which));
     }
     args.listing.print(&session, &found.tasks, |text| render::backtraces(text, &found.tasks))?;
-    if let Some(error) = found.torn {
-        out::notice(&format!("nettlp-gdb: the list is incomplete: {error}; run it again on a live host"));
-        return Ok(Outcome::Partial);
+    if found.torn.is_some() {
+        return Ok(args.listing.finished(found.torn));
     }
     let lost = |task: &&Backtrace| task.incomplete.is_some();
     Ok(match found.tasks.iter().filter(lost).count() {

@@ -2,7 +2,9 @@
 //! really on loopback.
 
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr},
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -11,7 +13,7 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    cli::{Outcome, out},
+    cli::{Outcome, file, out},
     emulator::{self, Emulator, Faults, ReadOnly},
     gdb::{self, Listen, Server},
     kernel::UserMemory,
@@ -37,9 +39,9 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1234")]
     listen: Listen,
 
-    /// Where to write the machine's vmlinux [default: in the directory for temporary files]
+    /// Where to write the machine's vmlinux [default: a temporary directory, removed in the end]
     #[arg(long, value_name = "FILE")]
-    vmlinux: Option<PathBuf>,
+    write_vmlinux: Option<PathBuf>,
 
     /// Further tasks, which sleep, to see what a crowded host costs
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=MOST_TASKS))]
@@ -58,10 +60,12 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let options = gdb::Options { once: args.once, ..gdb::Options::new(args.listen.clone()) };
     let server = Server::bind(options)?;
     let machine = Machine::build(&Description::demo().crowded(args.tasks))?;
-    let vmlinux =
-        args.vmlinux.clone().unwrap_or_else(|| std::env::temp_dir().join("nettlp-gdb-demo-vmlinux"));
-    std::fs::write(&vmlinux, machine.vmlinux()?)
-        .with_context(|| format!("cannot write {}", vmlinux.display()))?;
+    // Its owner's alone, and gone with it.
+    let private = fs::Permissions::from_mode(0o700);
+    let directory = tempfile::Builder::new().prefix("nettlp-gdb-demo-").permissions(private).tempdir();
+    let directory = directory.context("cannot make a temporary directory")?;
+    let vmlinux = args.write_vmlinux.clone().unwrap_or_else(|| directory.path().join("vmlinux"));
+    file::write(&vmlinux, &machine.vmlinux()?)?;
 
     let [adapter, local] = addresses();
     let requester = "1b:00.0".parse()?;

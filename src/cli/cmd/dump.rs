@@ -18,6 +18,7 @@ use crate::{
     audit::{Event, Space},
     cli::{Outcome, out, progress::Bytes, target::Target},
     dump::{self, Dump, Existing, Report, unreadable},
+    kernel::locate::Shortfall,
     session::Session,
 };
 
@@ -76,6 +77,8 @@ struct Summary {
     unreadable_bytes: u64,
     unreadable_ranges: usize,
     missing_bytes: u64,
+    /// Why there may be more RAM than the target's map has.
+    ram_shortfall: Option<String>,
     /// What crossed the link beyond the bytes read and those that cannot be.
     asked_twice_bytes: u64,
     requests: u64,
@@ -112,7 +115,8 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let (ram, progress) = (dump.ram(), Bytes::new(quiet, "copying RAM", dump.kept()));
     let report = dump.run(&*session.phys, &stop, &|done| progress.show(done, ram))?;
     drop(progress);
-    let summary = Summary::new(&args.output, &report, start.elapsed(), [before, session.counts()]);
+    let shortfall = session.kernel.map.ram_shortfall;
+    let summary = Summary::new(&args.output, &report, shortfall, start.elapsed(), [before, session.counts()]);
     finish(args, &session, &report, &summary)
 }
 
@@ -120,13 +124,14 @@ impl Summary {
     fn new(
         file: &Path,
         report: &Report,
+        shortfall: Option<Shortfall>,
         took: Duration,
         [before, after]: [crate::mem::stats::Counts; 2],
     ) -> Self {
         let asked = after.bytes - before.bytes;
         Self {
             file: file.to_owned(),
-            complete: report.is_complete(),
+            complete: report.is_complete() && shortfall.is_none(),
             interrupted: report.interrupted,
             ram_bytes: report.ram,
             kept_bytes: report.kept,
@@ -136,6 +141,7 @@ impl Summary {
             unreadable_bytes: report.unreadable_bytes(),
             unreadable_ranges: report.unreadable.len(),
             missing_bytes: report.ram - report.kept - report.read,
+            ram_shortfall: shortfall.map(|shortfall| shortfall.to_string()),
             asked_twice_bytes: asked.saturating_sub(report.read + report.unreadable_bytes()),
             requests: after.requests - before.requests,
             seconds: took.as_secs_f64(),
@@ -176,6 +182,12 @@ fn finish(args: &Args, session: &Session, report: &Report, summary: &Summary) ->
     if !report.unreadable.is_empty() {
         tell_unreadable(args, report);
     }
+    if let Some(shortfall) = &summary.ram_shortfall {
+        out::notice(&format!(
+            "nettlp-gdb: there may be RAM that is not in the dump: {shortfall}; dump it again to another file, or give \
+             --vmlinux, with which the kernel's own list of RAM is read"
+        ));
+    }
     if report.interrupted {
         out::notice(&format!(
             "nettlp-gdb: interrupted; run it again with --resume to read the {} bytes that are missing",
@@ -183,7 +195,7 @@ fn finish(args: &Args, session: &Session, report: &Report, summary: &Summary) ->
         ));
         return Ok(Outcome::Interrupted);
     }
-    Ok(if report.is_complete() { Outcome::Done } else { Outcome::Partial })
+    Ok(if summary.complete { Outcome::Done } else { Outcome::Partial })
 }
 
 /// Ranges that go to the terminal; the file lists them all.

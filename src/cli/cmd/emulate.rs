@@ -10,8 +10,8 @@ use signal_hook::{
 
 use crate::{
     addr::parse_number,
-    cli::{Outcome, out},
-    emulator::{self, Backing, Emulator, Faults, Holes, ReadOnly, Writable},
+    cli::{Outcome, UsageError, file, out},
+    emulator::{self, Backing, Emulator, EmulatorError, Faults, Holes, ReadOnly, Writable},
     link::Requester,
     machine::{Description, Machine as Built, MachineError},
     mem::file::{ImageFile, ImageSpec},
@@ -31,7 +31,7 @@ pub(in crate::cli) struct Args {
 
     /// Where to write the synthetic host's vmlinux
     #[arg(long, value_name = "FILE", requires = "machine")]
-    vmlinux: Option<PathBuf>,
+    write_vmlinux: Option<PathBuf>,
 
     /// IP address to answer on; the client needs another one
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
@@ -130,9 +130,8 @@ impl Machine {
 pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let memory: Arc<dyn Backing> = if let Some(machine) = args.machine {
         let machine = machine.build()?;
-        if let Some(path) = &args.vmlinux {
-            std::fs::write(path, machine.vmlinux()?)
-                .with_context(|| format!("cannot write {}", path.display()))?;
+        if let Some(path) = &args.write_vmlinux {
+            file::write(path, &machine.vmlinux()?)?;
         }
         Arc::new(ReadOnly(machine.memory()))
     } else if args.writable {
@@ -160,12 +159,15 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
         ..emulator::Config::default()
     };
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot wait for signals")?;
-    let adapter = Emulator::start(config, memory)?;
+    let adapter = Emulator::start(config, memory).map_err(|error| match error {
+        EmulatorError::Config(why) => anyhow::Error::from(UsageError(why.to_owned())),
+        error => error.into(),
+    })?;
     out::notice(&format!(
         "adapter {} answers on {}, ports {:#x} and up",
         args.requester, args.ip, args.port_base
     ));
     signals.forever().next();
-    out::notice(&format!("{:?}", adapter.stats()));
+    out::notice(&adapter.stats().to_string());
     Ok(Outcome::Done)
 }

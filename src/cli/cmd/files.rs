@@ -1,6 +1,5 @@
 //! `files`: the open files of a process.
 
-use super::ps::finished;
 use crate::{
     cli::{Outcome, target::OneProcess},
     kernel::files,
@@ -12,5 +11,5 @@ pub(in crate::cli) fn run(args: &OneProcess, quiet: bool) -> anyhow::Result<Outc
     let kernel = &session.kernel;
     let files = files::read(kernel, task.addr)?;
     args.listing.print(&session, &files.files, |text| render::files(text, &files.files))?;
-    Ok(finished(files.torn))
+    Ok(args.listing.finished(files.torn))
 }

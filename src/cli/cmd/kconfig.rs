@@ -16,7 +16,7 @@ use signal_hook::{consts::SIGINT, flag};
 use crate::{
     addr::PhysRange,
     audit::{Event, Space},
-    cli::{Outcome, UsageError, out, progress, target::Target},
+    cli::{Outcome, UsageError, file, out, progress, target::Target},
     kernel::kconfig::{self, Report, order},
     render,
 };
@@ -55,6 +55,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     if let Some(output) = &args.output {
         let taken = args.target.names(output);
         ensure!(!taken, "{} is what the target is read from: choose another file", output.display());
+        file::check(output)?;
     }
     let names = args.source.as_deref().map(names).transpose()?.unwrap_or_default();
     let quiet = quiet || args.json;
@@ -79,7 +80,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     render::kconfig_head(&mut text, release, &recovered.report)?;
     text.push_str(&recovered.text);
     match &args.output {
-        Some(path) => write(path, &text)?,
+        Some(path) => file::write(path, text.as_bytes())?,
         None => out::text(&text)?,
     }
     if args.json {
@@ -97,16 +98,6 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
 
 fn outcome(report: &Report) -> Outcome {
     if report.is_complete() { Outcome::Done } else { Outcome::Partial }
-}
-
-/// Writes the whole file or nothing.
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    fs::write(&part, text)
-        .and_then(|()| fs::rename(&part, path))
-        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The names of options in the source tree at `directory`, in the order of its menus.

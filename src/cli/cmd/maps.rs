@@ -1,6 +1,5 @@
 //! `maps`: the mappings of a process.
 
-use super::ps::finished;
 use crate::{
     cli::{Outcome, target::OneProcess},
     kernel::{maps, mm},
@@ -12,5 +11,5 @@ pub(in crate::cli) fn run(args: &OneProcess, quiet: bool) -> anyhow::Result<Outc
     let kernel = &session.kernel;
     let maps = maps::read(kernel, &mm::of(kernel, task.addr, task.pid)?)?;
     args.listing.print(&session, &maps.maps, |text| render::maps(text, &maps.maps))?;
-    Ok(finished(maps.torn))
+    Ok(args.listing.finished(maps.torn))
 }

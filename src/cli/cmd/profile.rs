@@ -68,16 +68,20 @@ fn new(from_target: bool, output: Option<&Path>, target: &Target, quiet: bool) -
     {
         bail!("{} exists: choose another file", path.display());
     }
-    let text = match (from_target, target.is_given()) {
-        (true, _) => target.found(&target.open(quiet)?)?,
-        (false, false) => TEMPLATE.to_owned(),
+    let (text, outcome) = match (from_target, target.is_given()) {
+        (true, _) => {
+            let session = target.open(quiet)?;
+            let known = session.kernel.map.ram_shortfall.is_none();
+            (target.found(&session)?, if known { Outcome::Done } else { Outcome::Partial })
+        }
+        (false, false) => (TEMPLATE.to_owned(), Outcome::Done),
         (false, true) => {
             return Err(UsageError("to read the target, give --from-target".to_owned()).into());
         }
     };
     let Some(path) = output else {
         out::text(&text)?;
-        return Ok(Outcome::Done);
+        return Ok(outcome);
     };
     let file = OpenOptions::new().write(true).create_new(true).open(path);
     match file.and_then(|mut file| file.write_all(text.as_bytes())) {
@@ -86,7 +90,7 @@ fn new(from_target: bool, output: Option<&Path>, target: &Target, quiet: bool) -
         }
         outcome => outcome.with_context(|| format!("cannot write {}", path.display()))?,
     }
-    Ok(Outcome::Done)
+    Ok(outcome)
 }
 
 fn check(files: &[PathBuf]) -> anyhow::Result<Outcome> {

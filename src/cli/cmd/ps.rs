@@ -81,7 +81,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     if args.format.is_some() {
         let torn = process_list(args, &session)?;
         args.listing.report(&session);
-        return Ok(finished(torn));
+        return Ok(args.listing.finished(torn));
     }
     if args.cross_view {
         return cross_view(args, &session);
@@ -104,7 +104,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         out::rendered(|text| render::tasks(text, &list.tasks))?;
     }
     args.listing.report(&session);
-    Ok(finished(list.torn))
+    Ok(args.listing.finished(list.torn))
 }
 
 fn cross_view(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
@@ -114,15 +114,4 @@ fn cross_view(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         out::notice(&format!("nettlp-gdb: the {view:?} view is incomplete: {error}"));
     }
     Ok(if found.incomplete.is_empty() { Outcome::Done } else { Outcome::Partial })
-}
-
-/// Says what is missing of a list, if anything is.
-pub(super) fn finished(torn: Option<KernelError>) -> Outcome {
-    match torn {
-        None => Outcome::Done,
-        Some(error) => {
-            out::notice(&format!("nettlp-gdb: the list is incomplete: {error}; run it again on a live host"));
-            Outcome::Partial
-        }
-    }
 }

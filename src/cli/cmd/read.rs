@@ -2,12 +2,13 @@
 
 use std::iter;
 
-use anyhow::ensure;
-
 use crate::{
     addr::{Hex, PhysAddr, VirtAddr, hex_bytes, parse_size},
     audit::{Event, Space},
-    cli::{Outcome, out, target::Listing},
+    cli::{
+        Outcome, out,
+        target::{Listing, address},
+    },
     kernel::{mm, pid, user},
     mem::PhysMem,
     render,
@@ -34,21 +35,24 @@ pub(in crate::cli) struct Args {
     #[arg(long, conflicts_with = "json")]
     raw: bool,
 
-    /// First address, or a symbol of the vmlinux
+    /// First address, or a symbol of the kernel
     addr: String,
 
-    /// Bytes
-    #[arg(value_parser = parse_size)]
+    /// Bytes, at most 64 MiB
+    #[arg(value_parser = len)]
     len: u64,
 }
 
+fn len(text: &str) -> Result<u64, String> {
+    match parse_size(text).map_err(|error| error.to_string())? {
+        len @ 1..=MAX_LEN => Ok(len),
+        _ => Err(format!("a read is of 1 byte to {} MiB", MAX_LEN >> 20)),
+    }
+}
+
 pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
-    ensure!((1..=MAX_LEN).contains(&args.len), "a read is of 1 byte to {} MiB", MAX_LEN >> 20);
     let session = args.listing.open(quiet)?;
-    let addr = match session.kernel.symbols.as_ref().and_then(|symbols| symbols.find(&args.addr)) {
-        Some(symbol) if !args.phys && args.pid.is_none() => symbol.raw(),
-        _ => parse_size(&args.addr)?,
-    };
+    let addr = address(&session, &args.addr, args.phys || args.pid.is_some())?;
     let space = match (args.phys, args.pid) {
         (true, _) => Space::Physical,
         (false, Some(_)) => Space::User,

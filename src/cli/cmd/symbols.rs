@@ -3,17 +3,17 @@
 
 use std::{
     error::Error,
-    fs, iter,
+    iter,
     path::{Path, PathBuf},
     time::Instant,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde::Serialize;
 
 use crate::{
     addr::Hex,
-    cli::{Outcome, out, target::Listing},
+    cli::{Outcome, file, out, target::Listing},
     kernel::{
         KernelError,
         module_symbols::{self, LoadedSymbol},
@@ -31,12 +31,12 @@ pub(in crate::cli) struct Args {
     #[command(flatten)]
     listing: Listing,
 
-    /// The vmlinux to make
+    /// The vmlinux to make; a file that exists is replaced once the new one is whole
     #[arg(short, long, value_name = "FILE", required_unless_present = "list")]
     output: Option<PathBuf>,
 
     /// Make a file of the modules loaded now, to load into gdb beside the vmlinux: add-symbol-file FILE
-    #[arg(long, requires = "output")]
+    #[arg(long, conflicts_with = "list")]
     modules: bool,
 
     /// Print the symbols as /proc/kallsyms does: address, type, name, module
@@ -105,10 +105,11 @@ fn write(args: &Args, path: &Path, quiet: bool) -> anyhow::Result<Outcome> {
         "{} is what the target is read from: choose another file",
         path.display()
     );
+    file::check(path)?;
     let start = Instant::now();
     let session = args.listing.open(quiet)?;
     let made = if args.modules { session.synthesize_modules() } else { session.synthesize() }?;
-    fs::write(path, &made.bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    file::write(path, &made.bytes)?;
     let summary = Summary {
         file: path,
         bytes: made.bytes.len(),

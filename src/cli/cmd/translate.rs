@@ -1,9 +1,12 @@
 //! `translate`: from a virtual to a physical address.
 
 use crate::{
-    addr::{VirtAddr, parse_number},
+    addr::VirtAddr,
     audit::Event,
-    cli::{Outcome, target::Listing},
+    cli::{
+        Outcome,
+        target::{Listing, address},
+    },
     kernel::{mm, pid, user},
     render,
 };
@@ -17,16 +20,13 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "PID")]
     pid: Option<i32>,
 
-    /// A virtual address, or a symbol of the vmlinux
+    /// A virtual address, or a symbol of the kernel
     addr: String,
 }
 
 pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let session = args.listing.open(quiet)?;
-    let addr = match session.kernel.symbols.as_ref().and_then(|symbols| symbols.find(&args.addr)) {
-        Some(symbol) => symbol,
-        None => VirtAddr::new(parse_number(&args.addr)?),
-    };
+    let addr = VirtAddr::new(address(&session, &args.addr, args.pid.is_some())?);
     args.listing.note(&Event::Translate { address: &addr.to_string() })?;
     let kernel = &session.kernel;
     let found = match args.pid {

@@ -3,9 +3,12 @@
 use anyhow::Context;
 
 use crate::{
-    addr::{Hex, PAGE_SIZE, PhysAddr, VirtAddr, parse_size},
+    addr::{Hex, PAGE_SIZE, PhysAddr, VirtAddr},
     audit::{Event, Space},
-    cli::{Outcome, UsageError, target::Listing},
+    cli::{
+        Outcome, UsageError,
+        target::{Listing, address},
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -21,7 +24,7 @@ pub(in crate::cli) struct Args {
     #[arg(long)]
     phys: bool,
 
-    /// First address, or a symbol of the vmlinux
+    /// First address, or a symbol of the kernel
     addr: String,
 
     /// The bytes, in the order of memory, two hexadecimal digits each
@@ -53,10 +56,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     }
     let mut session = args.listing.open(quiet)?;
     args.listing.allow_writes(&mut session)?;
-    let addr = match session.kernel.symbols.as_ref().and_then(|symbols| symbols.find(&args.addr)) {
-        Some(symbol) if !args.phys => symbol.raw(),
-        _ => parse_size(&args.addr)?,
-    };
+    let addr = address(&session, &args.addr, args.phys)?;
     let data = &args.hex.0;
     let space = if args.phys { Space::Physical } else { Space::Virtual };
     let allowed = if args.phys {

@@ -224,6 +224,9 @@ fn write_memory(map: &KernelMap, given: &profile::Memory, text: &mut String) -> 
     let how = map.evidence.iter().find(|evidence| evidence.what == "ram");
     let how = how.map_or("unknown source", |evidence| evidence.method);
     writeln!(text, "# RAM as the target has it ({how}). No read leaves these ranges.")?;
+    if let Some(shortfall) = map.ram_shortfall {
+        writeln!(text, "# There may be more: {shortfall}.")?;
+    }
     write_ranges("ram", &map.ram, text)?;
     text.push_str("# Ranges of which no byte is ever read or written, whatever is asked for.\n");
     match given.forbidden.as_slice() {

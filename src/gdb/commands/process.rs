@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::{MonitorError, numbers};
+use super::MonitorError;
 use crate::{
-    addr::VirtAddr,
+    addr::{ParseError, VirtAddr, parse_address, parse_size},
     kernel::{Kernel, KernelError, cmdline, files, maps, mm, pid, process, task::Task, user},
     render,
     session::Session,
@@ -16,6 +16,15 @@ const MAX_READ: u64 = 64 << 10;
 fn task(session: &Session, text: &str) -> Result<Task, MonitorError> {
     let pid = text.parse().map_err(|_| MonitorError::Arguments)?;
     Ok(pid::find(&session.kernel, pid)?)
+}
+
+fn refused(error: ParseError) -> MonitorError {
+    MonitorError::Failed(error.to_string())
+}
+
+/// An address of a process, where no symbol means anything.
+pub(super) fn address(text: &str) -> Result<VirtAddr, MonitorError> {
+    parse_address(text).map(VirtAddr::new).map_err(refused)
 }
 
 fn ended(torn: Option<KernelError>) -> Result<(), MonitorError> {
@@ -76,16 +85,16 @@ fn strings(
 }
 
 pub(super) fn read(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
-    let [pid, rest @ ..] = args else { return Err(MonitorError::Arguments) };
-    let [addr, len] = numbers(rest)?;
+    let [pid, addr, len] = args else { return Err(MonitorError::Arguments) };
+    let (addr, len) = (address(addr)?, parse_size(len).map_err(refused)?);
     if !(1..=MAX_READ).contains(&len) {
         return Err(MonitorError::Failed(format!("a read is of 1 to {MAX_READ} bytes")));
     }
     let (kernel, task) = (&session.kernel, task(session, pid)?);
     let mm = mm::of(kernel, task.addr, task.pid)?;
     let len = usize::try_from(len).unwrap_or(0);
-    let bytes = user::read_vec(kernel, &mm, VirtAddr::new(addr), len)?;
-    Ok(render::hex_dump(out, addr, &bytes)?)
+    let bytes = user::read_vec(kernel, &mm, addr, len)?;
+    Ok(render::hex_dump(out, addr.raw(), &bytes)?)
 }
 
 pub(super) fn translate(

@@ -22,8 +22,9 @@ const OWN: &[(&str, &str)] = &[
 
 /// What a debugger can usually do and this one cannot; GDB itself only says that memory cannot be accessed.
 const LIMITS: &str = "\
-Memory and registers are read-only: the server reads memory from outside and has no hold on the target's CPUs.
-step, breakpoints, rwatch and writes are refused; for a memory write GDB says \"Cannot access memory\".
+The server reads memory from outside and has no hold on the target's CPUs: registers are read-only, and step,
+breakpoints and rwatch are refused. Memory is written only under serve --allow-write, in the ranges that the profile
+names; of any other write GDB says \"Cannot access memory\".
 add-symbol-file target:/modules loads the symbols of the modules that are loaded now.
 Registers that memory does not tell are <unavailable>, an unknown program counter is 0xffffffffffffffff.
 continue lets time pass until Ctrl-C, or until what a watchpoint (watch, awatch) watches has changed.

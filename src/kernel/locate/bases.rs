@@ -18,8 +18,9 @@ use crate::{
 
 use super::proof::{Proof, read_all};
 
-/// First slot of the kernel half that the direct map can begin in; guard holes and the LDT are below.
-const FIRST_SLOT: u64 = 272;
+/// First slot of the kernel half that the direct map can begin in: the guard hole and, in slot 272 (`LDT_PGD_ENTRY`), the
+/// LDT are below.
+const FIRST_SLOT: u64 = 273;
 
 /// The first mappings of the direct map are behind one table per level.
 const MAX_TABLES: usize = 6;
@@ -122,4 +123,32 @@ fn first_mapped(mem: &dyn PhysMem, tables: Tables) -> Option<VirtAddr> {
     let run = found.runs.first()?;
     let base = run.virt.checked_sub(run.phys.raw())?;
     (base.offset_in(1 << 30) == 0).then_some(base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        mem::{PhysWrite as _, sparse::Sparse},
+        paging::Levels,
+    };
+
+    /// What the kernel maps of a process's LDT is no direct map, and is below it.
+    #[test]
+    fn the_ldt_is_not_the_direct_map() {
+        let mem = Sparse::new(["0-64k".parse().unwrap()]);
+        let large = 0x83;
+        for (at, entry) in [
+            (0x1000 + 272 * 8, 0x2003),
+            (0x2000, 0x3003),
+            (0x3000, 0x4000_0000 | large),
+            (0x1000 + 273 * 8, 0x5003),
+            (0x5000, 0x6003),
+            (0x6000, large),
+        ] {
+            mem.write(PhysAddr::new(at), &u64::to_le_bytes(entry)).unwrap();
+        }
+        let tables = Tables { root: PhysAddr::new(0x1000), levels: Levels::Four, encryption_mask: 0 };
+        assert_eq!(first_mapped(&mem, tables), Some(VirtAddr::new(0xffff_8880_0000_0000)));
+    }
 }

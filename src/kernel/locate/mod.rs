@@ -37,6 +37,7 @@ use std::{cell::RefCell, cmp::Ordering, sync::Arc};
 pub use error::{Attempt, LocateError};
 pub use given::Given;
 pub use proof::TOP_LEVEL_TABLE;
+pub use ram::Shortfall;
 
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr},
@@ -287,7 +288,7 @@ fn finish(
     given::check(target, &mut proof, &mut evidence)?;
     evidence.extend(attempts.iter().flat_map(Attempt::evidence));
     let bases = bases::find(&**tables, &proof, &mut evidence);
-    let ram = confine(guard, target, &proof, &bases, &mut evidence)?;
+    let (ram, ram_shortfall) = confine(guard, target, &proof, &bases, &mut evidence);
     let init_task = match (given::init_task(target, &proof, &mut evidence)?, hints.symbols) {
         (None, None) => init_task::find(target, &proof, hints.types, &mut evidence),
         (given, _) => given,
@@ -314,6 +315,7 @@ fn finish(
         build_id: identity.build_id.map(|found| found.id),
         vmcoreinfo: identity.vmcoreinfo.map(|noted| noted.info),
         ram,
+        ram_shortfall,
         init_task,
         evidence,
     })
@@ -346,18 +348,26 @@ fn confine(
     proof: &Proof<'_>,
     bases: &Bases,
     evidence: &mut Vec<Evidence>,
-) -> Result<Vec<PhysRange>, LocateError> {
-    let found = ram::find(&*target.tables, proof, bases, target.hints.types);
-    let (source, ranges, confidence) = match (found, guard.limits()) {
-        (Some(RamMap { source, ranges }), _) => (source, ranges, Confidence::Found),
-        (None, Some(limits)) => ("given by the operator", limits.to_vec(), Confidence::Guessed),
+) -> (Vec<PhysRange>, Option<Shortfall>) {
+    let ram::Found { map, unread } = ram::find(&*target.tables, proof, bases, target.hints.types);
+    let (source, ranges, confidence, shortfall) = match (map, guard.limits()) {
+        (Some(RamMap { source: ram::DIRECT_MAP, ranges }), _) if unread.tables > 0 => {
+            (ram::DIRECT_MAP, ranges, Confidence::Guessed, Some(Shortfall::Tables(unread)))
+        }
+        (Some(RamMap { source, ranges }), _) => (source, ranges, Confidence::Found, None),
+        (None, Some(limits)) => ("given by the operator", limits.to_vec(), Confidence::Guessed, None),
         (None, None) => {
-            ("the kernel image alone", proof.image.phys_range().into_iter().collect(), Confidence::Guessed)
+            let image = proof.image.phys_range().into_iter().collect();
+            ("the kernel image alone", image, Confidence::Guessed, Some(Shortfall::ImageAlone))
         }
     };
     let bytes: u64 = ranges.iter().map(PhysRange::len).sum();
-    let detail = format!("{} ranges, {} MiB", ranges.len(), bytes >> 20);
+    let mut detail = format!("{} ranges, {} MiB", ranges.len(), bytes >> 20);
+    if let Some(shortfall) = shortfall {
+        detail.push_str(&format!("; {shortfall}"));
+        log::warn!("the target may have more RAM than is known here: {shortfall}");
+    }
     evidence.push(Evidence { what: "ram", method: source, detail, confidence });
     guard.confine(&ranges);
-    Ok(ranges)
+    (ranges, shortfall)
 }

@@ -1,7 +1,8 @@
 //! Which physical addresses are RAM, in the target's own words: what every read is confined to afterwards.
 //!
 //! `iomem_resource` is the kernel's live map; `e820_table` is the firmware's; `memblock` the early allocator's. All
-//! need types. Without, the direct map is asked: it maps RAM, and the legacy hole with it.
+//! need types. Without, the direct map is asked: it maps RAM, and the legacy hole with it. What its page tables do not say
+//! because they cannot be read is a [`Shortfall`].
 //! Source: `kernel/resource.c`, `include/linux/ioport.h`, `arch/x86/include/asm/e820/types.h`,
 //! `include/linux/memblock.h`, `arch/x86/mm/init.c` (`init_range_memory_mapping`).
 
@@ -12,7 +13,7 @@ use crate::{
     mem::PhysMem,
     paging::{
         VirtMem,
-        runs::{Tables, runs},
+        runs::{Tables, Unread, runs},
     },
     types::{Field, TypeSource},
 };
@@ -25,14 +26,17 @@ const MAX_RESOURCES: usize = 4096;
 /// `E820_MAX_ENTRIES` is 320 at most; memblock starts with 128 regions and doubles.
 const MAX_REGIONS: u64 = 4096;
 
-/// Tables of a direct map: without 1 GiB pages, one per GiB.
-const MAX_TABLES: usize = 2048;
+/// Tables of a direct map read: of 32 TiB in pages of 2 MiB, or of 64 GiB where all of it was split into pages of 4 KiB.
+const MAX_TABLES: usize = 1 << 15;
 
 /// `E820_TYPE_RAM`.
 const E820_RAM: u32 = 1;
 
 /// A structure here has some tens of bytes.
 const MAX_STRUCT: u64 = 512;
+
+/// The source that page tables are.
+pub(super) const DIRECT_MAP: &str = "direct map";
 
 const LEGACY_HOLE: (u64, u64) = (0xa_0000, 0x10_0000);
 
@@ -42,12 +46,46 @@ pub(super) struct RamMap {
     pub(super) ranges: Vec<PhysRange>,
 }
 
+/// Why a RAM map may not have all of the target's RAM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Shortfall {
+    /// Part of the direct map's page tables is not known.
+    #[error(
+        "{} page tables of the direct map could not be read (they could map up to {} MiB)",
+        .0.tables, .0.bytes.div_ceil(1 << 20)
+    )]
+    Tables(Unread),
+    /// No source could be read at all.
+    #[error("only the kernel image is known to be RAM")]
+    ImageAlone,
+}
+
+/// What the sources say.
+pub(super) struct Found {
+    /// The first one that is believed.
+    pub(super) map: Option<RamMap>,
+    /// What the direct map lacks, when it had to be asked.
+    pub(super) unread: Unread,
+}
+
 /// Asks the sources in order; one that does not hold the kernel image itself is not believed.
 pub(super) fn find(
     mem: &dyn PhysMem,
     proof: &Proof<'_>,
     bases: &Bases,
     types: Option<&dyn TypeSource>,
+) -> Found {
+    let mut unread = Unread::default();
+    let map = believed(mem, proof, bases, types, &mut unread);
+    Found { map, unread }
+}
+
+fn believed(
+    mem: &dyn PhysMem,
+    proof: &Proof<'_>,
+    bases: &Bases,
+    types: Option<&dyn TypeSource>,
+    unread: &mut Unread,
 ) -> Option<RamMap> {
     let typed = |name: &str, read: fn(&dyn VirtMem, VirtAddr, &dyn TypeSource) -> Option<Vec<PhysRange>>| {
         let types = types?;
@@ -64,7 +102,7 @@ pub(super) fn find(
     checked("iomem_resource", typed("iomem_resource", iomem))
         .or_else(|| checked("e820_table", typed("e820_table", e820)))
         .or_else(|| checked("memblock", typed("memblock", memblock)))
-        .or_else(|| checked("direct map", direct_map(mem, proof, bases)))
+        .or_else(|| checked(DIRECT_MAP, direct_map(mem, proof, bases, unread)))
 }
 
 /// "System RAM" among the children of `iomem_resource`; what a driver adds deeper in the tree is left out.
@@ -88,11 +126,12 @@ fn iomem(space: &dyn VirtMem, root: VirtAddr, types: &dyn TypeSource) -> Option<
     let mut names: Vec<VirtAddr> = resources.iter().map(|(_, _, name)| *name).collect();
     names.sort_unstable();
     names.dedup();
+    // A range whose name is lost may be RAM: then the next source is asked.
     let is_ram: HashMap<VirtAddr, bool> = names
         .iter()
         .zip(read_each::<11>(space, &names))
-        .map(|(name, text)| (*name, text.is_some_and(|text| text == *b"System RAM\0")))
-        .collect();
+        .map(|(name, text)| Some((*name, text? == *b"System RAM\0")))
+        .collect::<Option<_>>()?;
     let ram = resources.iter().filter(|(_, _, name)| is_ram.get(name).copied().unwrap_or(false));
     ram.map(|(start, end, _)| PhysRange::new(PhysAddr::new(*start), PhysAddr::new(end.checked_add(1)?)))
         .collect()
@@ -153,7 +192,12 @@ impl Records {
 }
 
 /// What the direct map maps, without the legacy hole.
-fn direct_map(mem: &dyn PhysMem, proof: &Proof<'_>, bases: &Bases) -> Option<Vec<PhysRange>> {
+fn direct_map(
+    mem: &dyn PhysMem,
+    proof: &Proof<'_>,
+    bases: &Bases,
+    unread: &mut Unread,
+) -> Option<Vec<PhysRange>> {
     let base = bases.page_offset?;
     // The most the direct map can take: 64 TiB with 4 levels, 32 PiB with 5.
     let bits = proof.tables.levels.address_bits() - 2;
@@ -163,8 +207,9 @@ fn direct_map(mem: &dyn PhysMem, proof: &Proof<'_>, bases: &Bases) -> Option<Vec
         .filter(|vmalloc| *vmalloc > base)
         .map_or(last, |vmalloc| last.min(vmalloc.wrapping_sub(1)));
     let tables = Tables { root: proof.root.table, ..proof.tables };
-    let mapped = runs(mem, tables, base, last, MAX_TABLES).runs;
-    let direct = mapped.iter().filter(|run| run.virt.wrapping_offset_from(base) == run.phys.raw());
+    let mapped = runs(mem, tables, base, last, MAX_TABLES);
+    *unread = mapped.unread;
+    let direct = mapped.runs.iter().filter(|run| run.virt.wrapping_offset_from(base) == run.phys.raw());
     let ranges = direct.flat_map(|run| {
         let (start, end) = (run.phys.raw(), run.phys.raw().saturating_add(run.len));
         [(start, end.min(LEGACY_HOLE.0)), (start.max(LEGACY_HOLE.1), end)]

@@ -347,6 +347,7 @@ fn monitor_commands() {
     for command in ["monitor help", "monitor info version", "monitor refresh", "monitor translate ADDR"] {
         assert!(help.contains(command), "{help}");
     }
+    assert!(help.contains("registers are read-only") && help.contains("only under serve --allow-write"));
     assert_eq!(client.monitor("translate"), "usage: monitor translate ADDR\n");
     assert_eq!(client.monitor("frob"), "there is no `monitor frob`; `monitor help` lists what there is\n");
     assert_eq!(client.monitor("refresh"), "3 threads\n");
