@@ -16,6 +16,9 @@ use crate::addr::VirtAddr;
 /// Tasks on one CPU's run queue: as many as are listed altogether.
 const MAX_RUNNABLE: usize = 1 << 20;
 
+/// Tasks that are compared at once.
+const BATCH: usize = 4096;
+
 /// Looks before a difference is believed.
 const LOOKS: usize = 3;
 
@@ -104,7 +107,7 @@ pub fn compare(kernel: &Kernel) -> Result<CrossView, KernelError> {
     addrs.sort_unstable();
     addrs.dedup();
     let mut differences = Vec::new();
-    for task in reader.at(kernel, &addrs).into_iter().flatten() {
+    for task in addrs.chunks(BATCH).flat_map(|addrs| reader.at(kernel, addrs)).flatten() {
         let has = |view: View| views.get(&view).map(|tasks| tasks.contains(&task.addr));
         let missing_from: Vec<View> =
             expected(&task).into_iter().filter(|view| has(*view) == Some(false)).collect();

@@ -17,6 +17,9 @@ use crate::{
 /// No family is larger: a quarter of `PID_MAX_LIMIT` (`include/linux/threads.h`).
 const MAX_TASKS: usize = 1 << 20;
 
+/// Tasks whose links are held at once.
+const BATCH: usize = 4096;
+
 const STEP: &str = "walking the tree of tasks";
 
 /// Addresses of `task_struct`s, a parent before its children, and why some are missing if they are.
@@ -29,7 +32,7 @@ pub fn depth_first(kernel: &Kernel) -> Result<(Vec<VirtAddr>, Option<KernelError
     let mut walk = Walk::new(Links::resolve(types)?, init_task);
     let mut cursors = vec![Cursor { task: init_task, list: List::Root }];
     while !cursors.is_empty() {
-        cursors = walk.step(kernel, &cursors);
+        cursors = cursors.chunks(BATCH).flat_map(|cursors| walk.step(kernel, cursors)).collect();
     }
     Ok((walk.order(init_task), walk.torn))
 }

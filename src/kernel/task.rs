@@ -25,10 +25,13 @@ use crate::{
     types::{Field, field::member_bytes},
 };
 use ahead::Ahead;
-use layout::{Layout, ThreadLists};
+use layout::{Cursor, Layout, ThreadLists};
 
 /// No list of tasks is longer: a quarter of `PID_MAX_LIMIT` (`include/linux/threads.h`).
 const MAX_TASKS: usize = 1 << 20;
+
+/// Tasks whose members are held at once.
+const BATCH: usize = 4096;
 
 /// A task as its `task_struct` had it when it was read.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -53,9 +56,6 @@ pub struct Task {
     pub kernel_thread: Option<bool>,
 }
 
-/// A task's address, and its `task_struct` up to the last member that is wanted.
-type Raw = (VirtAddr, Vec<u8>);
-
 /// Which tasks are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -78,6 +78,8 @@ pub struct TaskList {
 pub struct Tasks {
     init_task: VirtAddr,
     layout: Layout,
+    /// Tasks of one list.
+    most: usize,
 }
 
 impl Tasks {
@@ -89,7 +91,7 @@ impl Tasks {
     pub fn resolve(kernel: &Kernel) -> Result<Self, KernelError> {
         let types = kernel.types("the list of tasks")?;
         let init_task = kernel.init_task("the list of tasks")?;
-        Ok(Self { init_task, layout: Layout::resolve(types)? })
+        Ok(Self { init_task, layout: Layout::resolve(types)?, most: MAX_TASKS })
     }
 
     /// Walks the list of processes, and every process' threads if `scope` says so.
@@ -107,111 +109,125 @@ impl Tasks {
         let first = self.fetch(kernel, &[ahead.first(), &[self.init_task]].concat()).pop();
         let step = "reading init_task";
         let first = first.unwrap_or(Ok(Vec::new())).map_err(|source| KernelError::Read { step, source })?;
-        let mut raw = vec![(self.init_task, first)];
-        let torn = self.walk(kernel, &next, &mut ahead, &mut raw).err();
-        let mut list = TaskList { tasks: self.parse_all(kernel, &raw), torn };
+        let (mut tasks, mut cursors) = (Vec::new(), Vec::new());
+        let walked = self.walk(kernel, &next, &mut ahead, first, |addr, bytes| {
+            tasks.extend(self.parse(addr, bytes));
+            cursors.extend(lists.as_ref().and_then(|lists| lists.after(bytes, lists.head(bytes)?)));
+        });
+        let mut torn = walked.err();
         if let Some(lists) = lists {
-            let (threads, torn) = self.threads(kernel, &lists, &raw);
-            let threads = self.parse_all(kernel, &threads);
-            list.tasks = group(list.tasks, threads);
-            list.torn = list.torn.or(torn);
+            let leaders = tasks.iter().map(|task| task.addr).collect();
+            let (threads, broken) = self.threads(kernel, &lists, leaders, cursors);
+            tasks = group(tasks, threads);
+            torn = torn.or(broken);
         }
-        Ok(list)
+        self.resolve_parents(kernel, &mut tasks.iter_mut().collect::<Vec<_>>());
+        Ok(TaskList { tasks, torn })
     }
 
     /// The tasks at `addrs`, each with its own outcome.
     pub fn at(&self, kernel: &Kernel, addrs: &[VirtAddr]) -> Vec<Result<Task, KernelError>> {
         let step = "reading task_struct";
-        let fetched = self.fetch(kernel, addrs);
-        let raw: Vec<Raw> =
-            addrs.iter().zip(&fetched).filter_map(|(addr, raw)| Some((*addr, raw.clone().ok()?))).collect();
-        let mut parsed = self.parse_all(kernel, &raw).into_iter();
         let missing = |addr| KernelError::Inconsistent { step, addr, reason: "it ends early".to_owned() };
-        addrs
-            .iter()
-            .zip(fetched)
-            .map(|(addr, outcome)| match outcome {
-                Ok(_) => parsed.next().ok_or_else(|| missing(*addr)),
+        let mut tasks = Vec::with_capacity(addrs.len());
+        self.each(kernel, addrs, |addr, outcome| {
+            tasks.push(match outcome {
+                Ok(bytes) => self.parse(addr, &bytes).ok_or_else(|| missing(addr)),
                 Err(source) => Err(KernelError::Read { step, source }),
-            })
-            .collect()
+            });
+        });
+        self.resolve_parents(kernel, &mut tasks.iter_mut().flatten().collect::<Vec<_>>());
+        tasks
     }
 
+    /// Shows `meet` every process, beginning with `init_task`, whose members are `bytes`.
     fn walk(
         &self,
         kernel: &Kernel,
         next: &Field<VirtAddr>,
         ahead: &mut Ahead,
-        raw: &mut Vec<Raw>,
+        mut bytes: Vec<u8>,
+        mut meet: impl FnMut(VirtAddr, &[u8]),
     ) -> Result<(), KernelError> {
         let step = "walking the task list";
         let mut seen = HashSet::from([self.init_task]);
-        let mut previous = self.init_task;
+        let mut at = self.init_task;
         loop {
-            let entry = raw.last().and_then(|(_, bytes)| next.get(bytes)).unwrap_or_default();
-            let addr = entry.wrapping_sub(next.offset());
+            meet(at, &bytes);
+            let addr = next.get(&bytes).unwrap_or_default().wrapping_sub(next.offset());
             if addr == self.init_task {
                 return Ok(());
             }
-            if !seen.insert(addr) || seen.len() > MAX_TASKS {
-                let reason = "the list leads back into itself and not to init_task".to_owned();
-                return Err(KernelError::Inconsistent { step, addr: previous, reason });
+            let broken =
+                |reason: &str| KernelError::Inconsistent { step, addr: at, reason: reason.to_owned() };
+            if !seen.insert(addr) {
+                return Err(broken("the list leads back into itself and not to init_task"));
+            }
+            if seen.len() > self.most {
+                return Err(broken("the list has more tasks than any machine"));
             }
             if let Some(others) = ahead.with(addr) {
                 self.fetch(kernel, others);
             }
-            match self.fetch(kernel, &[addr]).pop() {
-                Some(Ok(bytes)) => raw.push((addr, bytes)),
-                Some(Err(source)) => return Err(KernelError::Read { step, source }),
+            bytes = match self.fetch(kernel, &[addr]).pop() {
+                Some(outcome) => outcome.map_err(|source| KernelError::Read { step, source })?,
                 None => return Ok(()),
-            }
-            previous = addr;
+            };
+            at = addr;
         }
     }
 
-    /// Every thread of the processes in `leaders`, all lists one step further with each batch.
+    /// Every thread that `cursors` lead to and that was not `seen`, all lists one step further with each batch.
     fn threads(
         &self,
         kernel: &Kernel,
         lists: &ThreadLists,
-        leaders: &[Raw],
-    ) -> (Vec<Raw>, Option<KernelError>) {
+        mut seen: HashSet<VirtAddr>,
+        mut cursors: Vec<Cursor>,
+    ) -> (Vec<Task>, Option<KernelError>) {
         let step = "walking a thread list";
         let (mut found, mut torn) = (Vec::new(), None);
-        let mut seen: HashSet<VirtAddr> = leaders.iter().map(|(addr, _)| *addr).collect();
-        let advance = |bytes: &[u8], head: VirtAddr| {
-            let next = lists.next.get(bytes)?;
-            (next != head).then(|| (next.wrapping_sub(lists.next.offset()), head))
-        };
-        let mut cursors: Vec<(VirtAddr, VirtAddr)> = leaders
-            .iter()
-            .filter_map(|(_, bytes)| advance(bytes, lists.signal.get(bytes)?.wrapping_add(lists.head)))
-            .collect();
         while !cursors.is_empty() {
-            cursors.retain(|(addr, _)| {
-                let new = seen.insert(*addr) && seen.len() <= MAX_TASKS;
+            cursors.retain(|Cursor { addr, .. }| {
+                let new = seen.len() < self.most && seen.insert(*addr);
                 if !new {
                     let reason = "a thread is met twice".to_owned();
                     torn.get_or_insert(KernelError::Inconsistent { step, addr: *addr, reason });
                 }
                 new
             });
-            let addrs: Vec<VirtAddr> = cursors.iter().map(|(addr, _)| *addr).collect();
+            let addrs: Vec<VirtAddr> = cursors.iter().map(|cursor| cursor.addr).collect();
+            let mut heads = cursors.iter().map(|cursor| cursor.head);
             let mut further = Vec::new();
-            for ((addr, head), outcome) in cursors.iter().zip(self.fetch(kernel, &addrs)) {
+            self.each(kernel, &addrs, |addr, outcome| {
+                let head = heads.next().unwrap_or_default();
                 match outcome {
                     Ok(bytes) => {
-                        further.extend(advance(&bytes, *head));
-                        found.push((*addr, bytes));
+                        further.extend(lists.after(&bytes, head));
+                        found.extend(self.parse(addr, &bytes));
                     }
                     Err(source) => {
                         torn.get_or_insert(KernelError::Read { step, source });
                     }
                 }
-            }
+            });
             cursors = further;
         }
         (found, torn)
+    }
+
+    /// Shows `visit` the members of each task, or why they could not be read; holds those of [`BATCH`] tasks at most.
+    fn each(
+        &self,
+        kernel: &Kernel,
+        addrs: &[VirtAddr],
+        mut visit: impl FnMut(VirtAddr, Result<Vec<u8>, VirtError>),
+    ) {
+        for addrs in addrs.chunks(BATCH) {
+            for (addr, outcome) in addrs.iter().zip(self.fetch(kernel, addrs)) {
+                visit(*addr, outcome);
+            }
+        }
     }
 
     /// The wanted members of each task, at their places; the bytes between them are not read.
@@ -246,12 +262,6 @@ impl Tasks {
         outcomes.zip(buffers).map(|(outcome, buffer)| outcome.map(|()| buffer)).collect()
     }
 
-    fn parse_all(&self, kernel: &Kernel, raw: &[Raw]) -> Vec<Task> {
-        let mut tasks: Vec<Task> = raw.iter().filter_map(|(addr, bytes)| self.parse(*addr, bytes)).collect();
-        self.resolve_parents(kernel, &mut tasks);
-        tasks
-    }
-
     fn parse(&self, addr: VirtAddr, bytes: &[u8]) -> Option<Task> {
         let layout = &self.layout;
         let comm = member_bytes(bytes, &layout.comm)?;
@@ -270,8 +280,8 @@ impl Tasks {
         })
     }
 
-    /// Fills in `ppid`: from the list itself where the parent is in it, by reading the others in one batch.
-    fn resolve_parents(&self, kernel: &Kernel, tasks: &mut [Task]) {
+    /// Fills in `ppid`: from the list itself where the parent is in it, by reading the others.
+    fn resolve_parents(&self, kernel: &Kernel, tasks: &mut [&mut Task]) {
         let Some(tgid) = &self.layout.tgid else { return };
         let mut known: HashMap<VirtAddr, i32> =
             tasks.iter().filter_map(|task| Some((task.addr, task.tgid?))).collect();
@@ -279,11 +289,9 @@ impl Tasks {
             tasks.iter().map(|task| task.parent).filter(|parent| !known.contains_key(parent)).collect();
         missing.sort_unstable();
         missing.dedup();
-        for (addr, bytes) in missing.iter().zip(self.fetch(kernel, &missing)) {
-            if let Some(tgid) = bytes.ok().and_then(|bytes| tgid.get(&bytes)) {
-                known.insert(*addr, tgid);
-            }
-        }
+        self.each(kernel, &missing, |addr, bytes| {
+            known.extend(bytes.ok().and_then(|bytes| Some((addr, tgid.get(&bytes)?))));
+        });
         for task in tasks {
             task.ppid = known.get(&task.parent).copied();
         }
@@ -304,3 +312,6 @@ fn group(leaders: Vec<Task>, threads: Vec<Task>) -> Vec<Task> {
     }
     tasks
 }
+
+#[cfg(test)]
+mod tests;

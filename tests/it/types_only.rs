@@ -277,6 +277,28 @@ fn names_and_copies_of_the_first_task_are_no_first_task() {
 }
 
 #[test]
+fn memory_full_of_first_tasks_is_not_searched_for_each() {
+    let machine = bare(Levels::Four);
+    let (_, original) = init_task(&machine);
+    let truth = machine.truth();
+    let mut at = PhysAddr::new(2 << 20);
+    for _ in 0..16 {
+        let mut copy = original.clone();
+        let own = truth.text.align_down(2 << 20).wrapping_add(at.offset_in(2 << 20));
+        for member in ["real_parent", "parent", "group_leader"] {
+            let offset = offset(&machine, member);
+            copy[offset..offset + 8].copy_from_slice(&own.raw().to_le_bytes());
+        }
+        machine.memory().write(at, &copy).unwrap();
+        at = at.wrapping_add((copy.len() as u64).next_multiple_of(64));
+    }
+    assert!(at < truth.image.start);
+    let session = open(&machine, &truth.ram).unwrap();
+    assert_eq!(evidence(&session, "text").0, "page tables");
+    check_tasks(&machine, &session);
+}
+
+#[test]
 fn a_task_whose_neighbours_do_not_know_it_is_refused() {
     for member in ["tasks.next", "tasks.prev", "stack"] {
         let machine = Machine::demo().unwrap();

@@ -36,6 +36,9 @@ const STACK_END: u32 = 0x57ac_6e9d;
 /// No `task_struct` is larger.
 const MAX_TASK: u64 = 64 << 10;
 
+/// Places whose page tables are looked for: a host has some copies, memory may be full of them.
+const MAX_CANDIDATES: usize = 16;
+
 /// Bytes of RAM read at once.
 const CHUNK: u64 = 1 << 20;
 
@@ -234,15 +237,22 @@ pub(super) fn sightings<'t>(
 ) -> Result<Sightings<'t>, &'static str> {
     let types = target.hints.types.ok_or("it needs types: give --vmlinux")?;
     let signature = Signature::resolve(types).ok_or("the types given have no task_struct")?;
-    let mut names = 0;
+    let (mut names, mut left) = (0, MAX_CANDIDATES);
     let places = named_places(target, target.guard, ram, signature.comm.offset);
-    Ok(Box::new(places.filter_map(move |place| {
+    let sightings = places.map_while(move |place| {
+        if left == 0 {
+            log::info!(
+                "init_task: {MAX_CANDIDATES} places before {place} are like it, the others are not tried"
+            );
+            return None;
+        }
         names += 1;
         let outcome = signature.look_at(target.guard, place).and_then(|seen| {
+            left -= 1;
             let found = root_near(target, ram, place, |root| depth_of(target, &signature, &seen, root));
             found.ok_or("no page table near it maps it as a task")
         });
-        match outcome {
+        Some(match outcome {
             Ok((root, levels)) => {
                 log::info!("init_task at {place}, after {} other places with its name", names - 1);
                 Some(Sighting { levels: Some(levels), ..Sighting::new("init_task", place, root) })
@@ -251,8 +261,9 @@ pub(super) fn sightings<'t>(
                 log::debug!("init_task at {place}: {reason}");
                 None
             }
-        }
-    })))
+        })
+    });
+    Ok(Box::new(sightings.flatten()))
 }
 
 /// How deep the tables below `root` are, if the candidate proves through them.

@@ -62,8 +62,8 @@ impl Tasks {
         addrs.push(self.init_task);
         let tasks = self.fetch_spans(kernel, &addrs, &self.layout.walked);
         if let Ok(lists) = &self.layout.thread_lists {
-            let head = |bytes: &Vec<u8>| Some(lists.signal.get(bytes)?.wrapping_add(lists.head));
-            let mut heads: Vec<VirtAddr> = tasks.iter().flatten().filter_map(head).collect();
+            let mut heads: Vec<VirtAddr> =
+                tasks.iter().flatten().filter_map(|bytes| lists.head(bytes)).collect();
             heads.sort_unstable();
             heads.dedup();
             batch::fetch(kernel, &heads, LIST_HEAD);

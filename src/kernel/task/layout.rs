@@ -9,6 +9,12 @@ use crate::{
     types::{Field, FieldInfo, TypeError, TypeSource, field::Scalar},
 };
 
+/// Most bytes of a `task_struct`; the largest have some ten thousand.
+const MAX_TASK: u64 = 64 << 10;
+
+/// Most bytes of a task's name; `TASK_COMM_LEN` is 16.
+const MAX_COMM: u64 = 256;
+
 /// Members of `task_struct`, resolved once.
 pub(super) struct Layout {
     /// Bytes from the start of a task that hold all of these.
@@ -43,11 +49,36 @@ pub(super) struct ThreadLists {
     pub(super) head: u64,
 }
 
+/// A thread that a list leads to, and the list's head, where it ends.
+#[derive(Clone, Copy)]
+pub(super) struct Cursor {
+    pub(super) addr: VirtAddr,
+    pub(super) head: VirtAddr,
+}
+
+impl ThreadLists {
+    /// The head of the list that a task, whose members are in `bytes`, is on.
+    pub(super) fn head(&self, bytes: &[u8]) -> Option<VirtAddr> {
+        Some(self.signal.get(bytes)?.wrapping_add(self.head))
+    }
+
+    /// The thread after it on the list with that `head`; none when the list ends.
+    pub(super) fn after(&self, bytes: &[u8], head: VirtAddr) -> Option<Cursor> {
+        let next = self.next.get(bytes)?;
+        (next != head).then(|| Cursor { addr: next.wrapping_sub(self.next.offset()), head })
+    }
+}
+
 impl Layout {
     /// # Errors
     /// [`TypeError`] naming the member without which there is nothing to show of a task.
     pub(super) fn resolve(types: &dyn TypeSource) -> Result<Self, TypeError> {
         let comm = types.field("task_struct", "comm")?;
+        let size = types.struct_size("task_struct")?;
+        if size > MAX_TASK || comm.size > MAX_COMM {
+            let reason = format!("no task_struct has {size} bytes, {} of them its name", comm.size);
+            return Err(TypeError::Unavailable { reason });
+        }
         let mut members = Members { types, places: vec![(comm.offset, comm.size)] };
         let mut layout = Self {
             bytes: 0,
@@ -66,7 +97,6 @@ impl Layout {
             next: members.find(&["tasks.next"]),
             thread_lists: members.thread_lists(),
         };
-        let size = types.struct_size("task_struct")?;
         layout.spans = spans(members.places, size);
         layout.walked = spans(layout.walked_places(), size);
         layout.bytes = layout.spans.last().map_or(0, |span| span.end);
