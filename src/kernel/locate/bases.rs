@@ -18,9 +18,9 @@ use crate::{
 
 use super::proof::{Proof, read_all};
 
-/// First slot of the kernel half that the direct map can begin in: the guard hole and, in slot 272 (`LDT_PGD_ENTRY`), the
-/// LDT are below.
-const FIRST_SLOT: u64 = 273;
+/// First slot of the kernel half that the direct map can begin in; guard holes are below. Since d52888aa2753 (4.20) it
+/// begins in the next one, and a process' LDT may be in this.
+const FIRST_SLOT: u64 = 272;
 
 /// The first mappings of the direct map are behind one table per level.
 const MAX_TABLES: usize = 6;
@@ -65,7 +65,7 @@ pub(super) fn find(mem: &dyn PhysMem, proof: &Proof<'_>, evidence: &mut Vec<Evid
     }
     let page_offset = page_offset.or_else(|| {
         let tables = Tables { root: proof.root.table, ..proof.tables };
-        let base = first_mapped(mem, tables).filter(is_direct_map)?;
+        let base = first_mapped(mem, tables, is_direct_map)?;
         evidence.push(Evidence {
             what: "page_offset_base",
             method: "page tables",
@@ -98,7 +98,7 @@ fn in_kernel_half(base: VirtAddr) -> bool {
 pub(super) fn have_direct_map(mem: &Arc<dyn PhysMem>, tables: Tables, text_phys: PhysAddr) -> bool {
     let Tables { root, levels, encryption_mask } = tables;
     let space = AddressSpace::new(Arc::clone(mem), root, levels, encryption_mask);
-    first_mapped(&**mem, tables).is_some_and(|base| maps_image(&space, base, text_phys))
+    first_mapped(&**mem, tables, |base| maps_image(&space, *base, text_phys)).is_some()
 }
 
 /// Whether `base` maps the kernel image where a direct map does.
@@ -108,21 +108,28 @@ fn maps_image(space: &dyn VirtMem, base: VirtAddr, text_phys: PhysAddr) -> bool 
         .is_some_and(|translation| translation.phys == text_phys)
 }
 
-/// The address that stands for physical 0, by the first mapping of the kernel half.
-fn first_mapped(mem: &dyn PhysMem, tables: Tables) -> Option<VirtAddr> {
+/// The address that stands for physical 0, by the first mappings of the kernel half that are a direct map.
+fn first_mapped(
+    mem: &dyn PhysMem,
+    tables: Tables,
+    is_direct_map: impl Fn(&VirtAddr) -> bool,
+) -> Option<VirtAddr> {
     let bits = tables.levels.address_bits();
     let slot_size = 1_u64 << (bits - 9);
     let half = 0_u64.wrapping_sub(1 << (bits - 1));
-    let slot_at = |slot: u64| half + (slot - 256) * slot_size;
     let mut entries = [0; 8 * (512 - FIRST_SLOT as usize)];
     mem.read(tables.root.wrapping_add(FIRST_SLOT * 8), &mut entries).ok()?;
-    let present = entries.as_chunks::<8>().0.iter().position(|entry| u64::from_le_bytes(*entry) & 1 != 0)?;
-    let first = slot_at(FIRST_SLOT + present as u64);
-    let last = first + (slot_size - 1);
-    let found = runs(mem, tables, VirtAddr::new(first), VirtAddr::new(last), MAX_TABLES);
-    let run = found.runs.first()?;
-    let base = run.virt.checked_sub(run.phys.raw())?;
-    (base.offset_in(1 << 30) == 0).then_some(base)
+    let present = |entry: &[u8; 8]| u64::from_le_bytes(*entry) & 1 != 0;
+    let slots = (FIRST_SLOT..).zip(entries.as_chunks::<8>().0).filter(|(_, entry)| present(entry));
+    // The LDT and the direct map are the first two.
+    slots.take(2).find_map(|(slot, _)| {
+        let first = half + (slot - 256) * slot_size;
+        let last = first + (slot_size - 1);
+        let found = runs(mem, tables, VirtAddr::new(first), VirtAddr::new(last), MAX_TABLES);
+        let run = found.runs.first()?;
+        let base = run.virt.checked_sub(run.phys.raw())?;
+        (base.offset_in(1 << 30) == 0 && is_direct_map(&base)).then_some(base)
+    })
 }
 
 #[cfg(test)]
@@ -133,7 +140,7 @@ mod tests {
         paging::Levels,
     };
 
-    /// What the kernel maps of a process's LDT is no direct map, and is below it.
+    /// What the kernel maps of a process' LDT is below the direct map, where that was in former times.
     #[test]
     fn the_ldt_is_not_the_direct_map() {
         let mem = Sparse::new(["0-64k".parse().unwrap()]);
@@ -149,6 +156,11 @@ mod tests {
             mem.write(PhysAddr::new(at), &u64::to_le_bytes(entry)).unwrap();
         }
         let tables = Tables { root: PhysAddr::new(0x1000), levels: Levels::Four, encryption_mask: 0 };
-        assert_eq!(first_mapped(&mem, tables), Some(VirtAddr::new(0xffff_8880_0000_0000)));
+        let base = |is_direct_map: fn(&VirtAddr) -> bool| first_mapped(&mem, tables, is_direct_map);
+        let (old, new) =
+            (VirtAddr::new(0xffff_8800_0000_0000 - (1 << 30)), VirtAddr::new(0xffff_8880_0000_0000));
+        assert_eq!(base(|_| true), Some(old), "where it was before 4.20");
+        assert_eq!(base(|base| base.raw() >= 0xffff_8880_0000_0000), Some(new));
+        assert_eq!(base(|_| false), None);
     }
 }
