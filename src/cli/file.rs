@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use tempfile::NamedTempFile;
 
-/// Fails if [`write`] could not make `path`, before work is done for it.
+/// Fails if [`write()`] could not make `path`, before work is done for it.
 pub(super) fn check(path: &Path) -> anyhow::Result<()> {
     let checked = existing(path).and_then(|existing| match existing {
         Some(metadata) if !metadata.is_file() => Ok(()),
