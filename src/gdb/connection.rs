@@ -27,10 +27,6 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// A socket's time limit is counted in ticks of the clock, of 10 ms at most: less is waited for in another way.
 pub const TICK: Duration = Duration::from_millis(10);
 
-/// For so long after a reply the next packet is looked for without going to sleep: a command of GDB's is hundreds of
-/// packets, and being woken for one takes as long as answering it.
-const AWAKE: Duration = Duration::from_micros(200);
-
 /// What a read brought.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Input<'b> {
@@ -52,8 +48,6 @@ struct Timed {
     socket: Socket,
     read: Option<Duration>,
     write: Option<Duration>,
-    /// When the last reply was sent.
-    replied: Option<Instant>,
 }
 
 impl Timed {
@@ -64,12 +58,6 @@ impl Timed {
         {
             thread::sleep(limit);
             return self.arrived(buffer);
-        }
-        while self.replied.is_some_and(|at| at.elapsed() < AWAKE) {
-            match self.arrived(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
-                outcome => return outcome,
-            }
         }
         if self.read != limit {
             self.socket.set_read_timeout(limit)?;
@@ -131,7 +119,7 @@ impl Connection {
 
     fn socket(socket: Socket, reply: Duration) -> io::Result<Self> {
         socket.set_nonblocking(false)?;
-        Ok(Self::over(Stream::Socket(Timed { socket, read: None, write: None, replied: None }), reply))
+        Ok(Self::over(Stream::Socket(Timed { socket, read: None, write: None }), reply))
     }
 
     /// The process that started us with our standard input and output as its pipe.
@@ -241,7 +229,6 @@ fn write_within(limit: Duration, mut bytes: &[u8], stream: &mut Timed) -> io::Re
         }
         left = limit.saturating_sub(start.elapsed());
     }
-    stream.replied = Some(Instant::now());
     Ok(())
 }
 
