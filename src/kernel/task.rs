@@ -189,12 +189,14 @@ impl Tasks {
         let (mut found, mut torn) = (Vec::new(), None);
         while !cursors.is_empty() {
             cursors.retain(|Cursor { addr, .. }| {
-                let new = seen.len() < self.most && seen.insert(*addr);
-                if !new {
-                    let reason = "a thread is met twice".to_owned();
-                    torn.get_or_insert(KernelError::Inconsistent { step, addr: *addr, reason });
-                }
-                new
+                let reason = match seen.len() < self.most {
+                    true if seen.insert(*addr) => return true,
+                    true => "a thread is met twice",
+                    false => "there are more threads than on any machine",
+                };
+                let reason = reason.to_owned();
+                torn.get_or_insert(KernelError::Inconsistent { step, addr: *addr, reason });
+                false
             });
             let addrs: Vec<VirtAddr> = cursors.iter().map(|cursor| cursor.addr).collect();
             let mut heads = cursors.iter().map(|cursor| cursor.head);

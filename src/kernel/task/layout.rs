@@ -102,9 +102,7 @@ impl Layout {
         layout.bytes = layout.spans.last().map_or(0, |span| span.end);
         Ok(layout)
     }
-}
 
-impl Layout {
     /// Offset and size of the links, the pid and the name.
     fn walked_places(&self) -> Vec<(u64, u64)> {
         let mut places = vec![(self.comm.offset, self.comm.size), (self.pid.offset(), i32::SIZE)];
