@@ -16,6 +16,7 @@ pub mod errno;
 pub mod event_loop;
 pub mod extras;
 pub mod host;
+mod list;
 pub mod listen;
 pub mod packet;
 pub mod patience;
