@@ -94,8 +94,13 @@ mod tests {
     #[test]
     fn what_is_asked() {
         let list = List::parse(b"ffff888000001010,ffffffff82000000,10,20,18").unwrap();
-        assert_eq!((list.node.raw(), list.before, list.len, list.next), (0xffff_8880_0000_1010, 0x10, 0x20, 0x18));
-        for wrong in ["", "1,2,3,20", "1,2,3,20,18,5", "1,2,3,20,19", "1,2,3,8001,18", "1,2,3,20,ffffffffffffffff"] {
+        assert_eq!(
+            (list.node.raw(), list.before, list.len, list.next),
+            (0xffff_8880_0000_1010, 0x10, 0x20, 0x18)
+        );
+        for wrong in
+            ["", "1,2,3,20", "1,2,3,20,18,5", "1,2,3,20,19", "1,2,3,8001,18", "1,2,3,20,ffffffffffffffff"]
+        {
             assert_eq!(List::parse(wrong.as_bytes()), None, "{wrong}");
         }
     }

@@ -35,7 +35,7 @@ pub use self::{
     resume::{Reason, Running, Stop},
 };
 use self::{breakpoints::Breakpoints, host_io::Files, resume::Resume, threads::Threads, watch::Watches};
-use super::{View, host::Host, shown::Shown};
+use super::{View, host::Host, thread_filter::ThreadFilter};
 
 /// A machine, shown to one client.
 pub struct GdbTarget {
@@ -47,7 +47,7 @@ pub struct GdbTarget {
     watch_interval: Duration,
     resume: Resume,
     files: Files,
-    shown: Shown,
+    filter: ThreadFilter,
     /// Why the packet being answered is refused, in a sentence; an error number cannot say it.
     refusal: Option<String>,
     /// What to do to per-CPU offsets, once the client has asked how far the kernel was moved.
@@ -69,7 +69,7 @@ impl GdbTarget {
     /// `host`, for a client that has just attached.
     #[must_use]
     pub fn new(host: Arc<dyn Host>, view: View) -> Self {
-        let View { percpu_rebase, threads: shown, watch_interval } = view;
+        let View { percpu_rebase, threads: filter, watch_interval } = view;
         let rebase = if percpu_rebase { RebaseState::NotAsked } else { RebaseState::Off };
         let files = Files::new(host.symbol_file());
         let (breakpoints, watches) = (Breakpoints::default(), Watches::default());
@@ -82,7 +82,7 @@ impl GdbTarget {
             watch_interval,
             resume,
             files,
-            shown,
+            filter,
             refusal: None,
             rebase,
         }
@@ -114,7 +114,7 @@ impl GdbTarget {
     /// its first replies, and sends its packets again when they do not come.
     fn threads(&mut self) -> (&mut Threads, &dyn Host) {
         let host = &*self.host;
-        (self.threads.get_or_insert_with(|| Threads::take(host, &self.shown)), host)
+        (self.threads.get_or_insert_with(|| Threads::take(host, &self.filter)), host)
     }
 }
 

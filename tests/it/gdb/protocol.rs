@@ -97,7 +97,9 @@ fn a_list_comes_in_one_packet() {
 #[test]
 fn a_list_that_makes_no_sense_is_an_error() {
     let (_server, mut client) = attached(FakeHost::new());
-    for wrong in ["", "1,2,3", "1,2,8,20,19", "1,2,8,ffffffffffffffff,8", "1,2,8,8001,8", "1,2,8,20,8,9", "x,2,8,20,8"] {
+    for wrong in
+        ["", "1,2,3", "1,2,8,20,19", "1,2,8,ffffffffffffffff,8", "1,2,8,8001,8", "1,2,8,20,8,9", "x,2,8,20,8"]
+    {
         assert_eq!(client.ask(&format!("qnettlp.list:{wrong}")), "E16", "{wrong}");
     }
 }
