@@ -95,7 +95,7 @@ impl Victim {
 /// that were read for the answer.
 pub fn attach(data: &[u8]) {
     /// With nothing left to find the kernel by, the search tries every page of RAM.
-    const MOST_READS: u64 = 400_000;
+    const MAX_READS: u64 = 400_000;
     static VICTIMS: OnceLock<[Victim; 2]> = OnceLock::new();
 
     let [alive, dead] = VICTIMS.get_or_init(|| {
@@ -122,5 +122,5 @@ pub fn attach(data: &[u8]) {
         Err(error) => assert!(!error.to_string().is_empty()),
     }
     let reads = victim.memory.reads.load(Relaxed);
-    assert!(reads < MOST_READS, "{reads} reads");
+    assert!(reads < MAX_READS, "{reads} reads");
 }

@@ -387,7 +387,7 @@ fn changes(input: &mut Input<'_>, memory: &Mutating, words: &[u64]) -> Vec<Chang
 /// A kernel that lies, and one that changes between any two reads: every walk ends within a stated number of reads.
 pub fn kernel(data: &[u8]) {
     /// The whole machine takes a few thousand.
-    const MOST_READS: u64 = 400_000;
+    const MAX_READS: u64 = 400_000;
 
     let target = machine::target();
     *target.memory.changes.lock().expect("one thread") =
@@ -395,9 +395,9 @@ pub fn kernel(data: &[u8]) {
     target.memory.reads.store(0, Relaxed);
     target.session.refresh();
     machine::everything(&target.session.kernel, 4);
-    target.session.threads(&nettlp_gdb::gdb::shown::Shown::All);
+    target.session.threads(&nettlp_gdb::gdb::thread_filter::ThreadFilter::All);
     let reads = target.memory.reads.load(Relaxed);
-    assert!(reads < MOST_READS, "{reads} reads");
+    assert!(reads < MAX_READS, "{reads} reads");
     target.memory.changes.lock().expect("one thread").clear();
 }
 

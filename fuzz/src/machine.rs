@@ -7,7 +7,7 @@ use std::sync::{
 
 use nettlp_gdb::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange},
-    gdb::{Host as _, shown::Shown},
+    gdb::{Host as _, thread_filter::ThreadFilter},
     kernel::{
         Kernel, UserMemory, bt, cmdline, cross_view, dmesg, files,
         halted::Halted,
@@ -189,7 +189,7 @@ pub fn target() -> &'static Target {
         session.symbol_file =
             Some(SymbolFile { path: "/vmlinux".to_owned(), bytes: Arc::new(vmlinux), keeps_percpu: false });
         everything(&session.kernel, 4);
-        session.threads(&Shown::All);
+        session.threads(&ThreadFilter::All);
         // The symbols and the text of the kernel are not what leads a walk.
         let words = memory.asked();
         Target { memory, session: Arc::new(session), words }

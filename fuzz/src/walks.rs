@@ -67,7 +67,7 @@ fn kernel() -> &'static (Arc<Repeating>, Kernel) {
 /// Every walk, and the trees on their own, over memory in which nothing ends: each is bounded by itself.
 pub fn walks(data: &[u8]) {
     /// An XArray or a maple tree may have 131,072 nodes; the other walks end with the few words there are.
-    const MOST_BYTES: u64 = 512 << 20;
+    const MAX_BYTES: u64 = 512 << 20;
 
     let (memory, kernel) = kernel();
     let mut input = Input(data);
@@ -90,5 +90,5 @@ pub fn walks(data: &[u8]) {
         machine::everything(kernel, 1);
     }
     let read = memory.read.load(Relaxed);
-    assert!(read < MOST_BYTES, "{read} bytes");
+    assert!(read < MAX_BYTES, "{read} bytes");
 }

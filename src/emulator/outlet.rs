@@ -14,9 +14,9 @@ use crate::link::nettlp::HEADER_LEN;
 /// Header of a completion (PCI Express Base Specification, section 2.2.9).
 const COMPLETION_HEADER: usize = 12;
 /// Frames in one buffer: half of what Linux allows (`UDP_MAX_SEGMENTS`, `include/linux/udp.h`).
-const MOST_FRAMES: usize = 32;
+const MAX_FRAMES: usize = 32;
 /// Bytes in one buffer: less than the length in an IP header can say.
-const MOST_BYTES: usize = 60_000;
+const MAX_BYTES: usize = 60_000;
 
 /// Frames that wait for others to go with them.
 pub(super) struct Outlet {
@@ -53,8 +53,8 @@ impl Outlet {
         let Some(longest) = self.longest else { return false };
         self.bytes.len().is_multiple_of(longest)
             && frame.len() <= longest
-            && self.bytes.len() < longest * MOST_FRAMES
-            && self.bytes.len() + frame.len() <= MOST_BYTES
+            && self.bytes.len() < longest * MAX_FRAMES
+            && self.bytes.len() + frame.len() <= MAX_BYTES
     }
 
     /// Sends what waits.

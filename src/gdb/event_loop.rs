@@ -1,4 +1,4 @@
-//! One client's session: its bytes, its Ctrl-C and the target's stops, in turn, until it goes.
+//! One client's dialogue: its bytes, its Ctrl-C and the target's stops, in turn, until it goes.
 
 use std::{
     io,
@@ -8,10 +8,10 @@ use std::{
 
 use super::{
     View,
-    audited::Audited,
+    audit::PacketAudit,
     connection::{Connection, Input, is_hang_up},
-    extras::{Answer, Extras},
     host::Host,
+    intercept::{Answer, Interceptor},
     packet::{self, Decoder, Event},
     patience::{Debt, Offence, Patience},
     stub::{Mode, Stub},
@@ -22,9 +22,9 @@ use crate::audit::Trail;
 /// A socket's time limit must not be zero.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-/// Why a session ended before its client left.
+/// Why a dialogue ended before its client left.
 #[derive(Debug, thiserror::Error)]
-pub enum SessionError {
+pub enum DialogueError {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
@@ -36,12 +36,12 @@ pub enum SessionError {
     Stub(String),
 }
 
-struct Session {
+struct Dialogue {
     connection: Connection,
     target: GdbTarget,
     stub: Stub,
-    extras: Extras,
-    audited: Audited,
+    interceptor: Interceptor,
+    audit: PacketAudit,
     /// Packets are acknowledged until the client asks not to.
     acks: bool,
     /// The last reply, for a client that did not get it.
@@ -51,34 +51,34 @@ struct Session {
 /// Serves `connection` until the client closes it or is gone; what it asks for goes to `trail` first.
 ///
 /// # Errors
-/// [`SessionError`] when the session ends otherwise.
+/// [`DialogueError`] when it ends otherwise.
 pub fn run(
     connection: Connection,
     host: Arc<dyn Host>,
     view: View,
     trail: Option<Trail>,
     patience: Patience,
-) -> Result<(), SessionError> {
-    let audited = Audited::new(trail);
+) -> Result<(), DialogueError> {
+    let audit = PacketAudit::new(trail);
     let mut target = GdbTarget::new(host, view);
-    let stub = Stub::new(&mut target).map_err(SessionError::Stub)?;
-    let mut session = Session {
+    let stub = Stub::new(&mut target).map_err(DialogueError::Stub)?;
+    let mut dialogue = Dialogue {
         connection,
         target,
         stub,
-        extras: Extras::default(),
-        audited,
+        interceptor: Interceptor::default(),
+        audit,
         acks: true,
         last: Vec::new(),
     };
-    match session.run(patience) {
-        Err(SessionError::Io(error)) if is_hang_up(&error) => Ok(()),
+    match dialogue.run(patience) {
+        Err(DialogueError::Io(error)) if is_hang_up(&error) => Ok(()),
         outcome => outcome,
     }
 }
 
-impl Session {
-    fn run(&mut self, patience: Patience) -> Result<(), SessionError> {
+impl Dialogue {
+    fn run(&mut self, patience: Patience) -> Result<(), DialogueError> {
         let mut decoder = Decoder::default();
         let mut debt = Debt::new(patience, Instant::now());
         loop {
@@ -107,12 +107,12 @@ impl Session {
                 debt.owes(Instant::now());
             }
             if let Some(offence) = debt.offence(Instant::now()) {
-                return Err(SessionError::CutOff(offence));
+                return Err(DialogueError::CutOff(offence));
             }
         }
     }
 
-    fn event(&mut self, event: Event) -> Result<(), SessionError> {
+    fn event(&mut self, event: Event) -> Result<(), DialogueError> {
         match event {
             Event::Packet(body) => {
                 self.acknowledge()?;
@@ -137,16 +137,16 @@ impl Session {
         Ok(())
     }
 
-    fn packet(&mut self, body: &[u8]) -> Result<(), SessionError> {
+    fn packet(&mut self, body: &[u8]) -> Result<(), DialogueError> {
         log::trace!("<- {}", body.escape_ascii());
-        if let Err(error) = self.audited.packet(&mut self.target, self.stub.selected(), body) {
+        if let Err(error) = self.audit.packet(&mut self.target, self.stub.selected(), body) {
             log::error!("{error}");
             return self.send(packet::frame(&packet::error_text(&error.to_string())));
         }
-        let reply = match self.extras.answer(&mut self.target, self.stub.selected(), body) {
+        let reply = match self.interceptor.answer(&mut self.target, self.stub.selected(), body) {
             Answer::Reply(body) => packet::frame(&body),
             Answer::Forward(body) => {
-                let reply = self.stub.packet(&mut self.target, &body).map_err(SessionError::Stub)?;
+                let reply = self.stub.packet(&mut self.target, &body).map_err(DialogueError::Stub)?;
                 match self.target.take_refusal() {
                     Some(sentence) => packet::frame(&packet::error_text(&sentence)),
                     None => reply,
@@ -162,7 +162,7 @@ impl Session {
     }
 
     /// Looks at a target that the client thinks is running, and says for how long it may wait until the next look.
-    fn poll(&mut self) -> Result<Option<Duration>, SessionError> {
+    fn poll(&mut self) -> Result<Option<Duration>, DialogueError> {
         match self.target.poll(Instant::now(), self.stub.selected()) {
             Running::Stopped(stop) => {
                 self.stopped(&stop)?;
@@ -176,8 +176,8 @@ impl Session {
     }
 
     /// Tells the client, which waits for it, that the target has stopped.
-    fn stopped(&mut self, stop: &Stop) -> Result<(), SessionError> {
-        let reply = self.stub.stopped(&mut self.target, stop).map_err(SessionError::Stub)?;
+    fn stopped(&mut self, stop: &Stop) -> Result<(), DialogueError> {
+        let reply = self.stub.stopped(&mut self.target, stop).map_err(DialogueError::Stub)?;
         log::trace!("-> {}", reply.escape_ascii());
         self.connection.write(&reply)?;
         self.last = if self.acks { reply } else { Vec::new() };
@@ -185,14 +185,14 @@ impl Session {
     }
 
     /// Says that a packet has arrived, before anything is read for it: a client that waits for this sends it again.
-    fn acknowledge(&mut self) -> Result<(), SessionError> {
+    fn acknowledge(&mut self) -> Result<(), DialogueError> {
         if self.acks {
             self.connection.write(b"+")?;
         }
         Ok(())
     }
 
-    fn send(&mut self, reply: Vec<u8>) -> Result<(), SessionError> {
+    fn send(&mut self, reply: Vec<u8>) -> Result<(), DialogueError> {
         log::trace!("-> {}", reply.escape_ascii());
         self.connection.write(&reply)?;
         self.last = if self.acks { reply } else { Vec::new() };

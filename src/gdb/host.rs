@@ -6,8 +6,8 @@
 use std::fmt;
 
 use super::{
-    shown::Shown,
     target::{PercpuRebase, Registers},
+    thread_filter::ThreadFilter,
     tid::Tid,
 };
 use crate::{
@@ -51,9 +51,9 @@ pub trait Host: Send + Sync {
         false
     }
 
-    /// The threads now, at least one: first what each CPU runs, in the order of CPUs, then the other tasks that are
-    /// `shown`. Takes what it can get: what cannot be read is left out or unknown.
-    fn threads(&self, shown: &Shown) -> Vec<Thread>;
+    /// The threads now, at least one: first what each CPU runs, in the order of CPUs, then the other tasks that
+    /// pass `filter`. Takes what it can get: what cannot be read is left out or unknown.
+    fn threads(&self, filter: &ThreadFilter) -> Vec<Thread>;
 
     /// What is known now of the registers of tasks that were not on a CPU, each with its own outcome. All are asked
     /// for together, so that it costs a few batches whatever their number.

@@ -1,28 +1,28 @@
 //! The GDB remote serial protocol front end.
 //!
 //! ```text
-//! listen -> server (accept, one client) -> event_loop -> packet (framing) -> extras -> stub (gdbstub) -> target -> Host
+//! listen -> server (accept, one client) -> event_loop -> packet (framing) -> intercept -> stub (gdbstub) -> target -> Host
 //! ```
 //!
 //! Input: what a client sends, trusted with nothing. Output: replies from a [`Host`], the one view this module has
 //! of the machine. It does not know where memory comes from, and prints nothing to standard output but packets
 //! in [`Listen::Stdio`] mode. Source: GDB manual, appendix "GDB Remote Serial Protocol".
 
-mod attached;
-mod audited;
+mod audit;
 mod commands;
 pub mod connection;
 pub mod errno;
 pub mod event_loop;
-pub mod extras;
 pub mod host;
+pub mod intercept;
 pub mod listen;
 pub mod packet;
 pub mod patience;
 pub mod server;
-pub mod shown;
+mod session_host;
 pub mod stub;
 pub mod target;
+pub mod thread_filter;
 pub mod tid;
 mod turn_away;
 mod write;
@@ -36,8 +36,8 @@ pub use self::{
     listen::{Listen, ListenError, ServeError},
     patience::Patience,
     server::{Server, Stopper, serve},
-    shown::Shown,
     target::{PercpuRebase, Register, Registers, UNKNOWN_PC},
+    thread_filter::ThreadFilter,
 };
 
 /// How to serve.
@@ -72,7 +72,7 @@ pub struct View {
     /// Keep zero-based per-CPU symbols right in a GDB that moved the kernel (`--percpu-rebase`).
     pub percpu_rebase: bool,
     /// Which tasks are threads (`--threads`).
-    pub threads: Shown,
+    pub threads: ThreadFilter,
     /// From one reading of watched memory to the next (`--watch-interval-us`).
     pub watch_interval: Duration,
 }
@@ -82,6 +82,6 @@ pub const WATCH_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Default for View {
     fn default() -> Self {
-        Self { percpu_rebase: true, threads: Shown::default(), watch_interval: WATCH_INTERVAL }
+        Self { percpu_rebase: true, threads: ThreadFilter::default(), watch_interval: WATCH_INTERVAL }
     }
 }

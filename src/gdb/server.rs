@@ -27,7 +27,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long a session may take to notice that its client has gone when the next one is there.
 const GRACE: Duration = Duration::from_millis(250);
 /// Most clients being turned away at once; more are cut off without a word.
-const MOST_TURNED_AWAY: usize = 16;
+const MAX_TURNED_AWAY: usize = 16;
 /// Pause after a failed accept (too many open files...), so that it is not retried in a tight loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -115,7 +115,7 @@ impl Server {
             }
             Listener::Stdio => return serve_stdio(sessions, &self.stopper).await,
         };
-        let turned_away = Arc::new(Semaphore::new(MOST_TURNED_AWAY));
+        let turned_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
         while !sessions.are_over() {
             tokio::select! {
                 client = acceptor.accept() => match client {

@@ -39,7 +39,7 @@ const FEW: usize = 4;
 const DEAR: Duration = Duration::from_micros(200);
 
 /// What was read is read again after this many times the pause that ends its validity.
-const MOST_PAUSES: u32 = 10;
+const MAX_PAUSES: u32 = 10;
 
 /// How long what was read answers for the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,7 +186,7 @@ impl<M: PhysMem> Cache<M> {
         match self.validity {
             Validity::Stop => true,
             Validity::Pause(pause) => {
-                read_at >= since && now.saturating_duration_since(read_at) < pause * MOST_PAUSES
+                read_at >= since && now.saturating_duration_since(read_at) < pause * MAX_PAUSES
                     || self.is_constant(page)
             }
         }

@@ -56,7 +56,7 @@ impl LeadsTo {
 }
 
 /// Batches of more pages are not guessed at: they are bulk data, or new.
-const MOST_GUESSED: usize = 256;
+const MAX_GUESSED: usize = 256;
 
 /// Page tables over physical memory.
 pub struct AddressSpace {
@@ -246,7 +246,7 @@ impl AddressSpace {
                 pieces(op.addr, op.buf.len()).map(move |(at, _)| (root, at.align_down(PAGE_SIZE)))
             })
             .collect();
-        if ops.iter().all(|op| op.buf.len() as u64 <= PAGE_SIZE) && pages.len() <= MOST_GUESSED {
+        if ops.iter().all(|op| op.buf.len() as u64 <= PAGE_SIZE) && pages.len() <= MAX_GUESSED {
             let mut ranges = Vec::new();
             for (index, op) in ops.iter().enumerate().filter(|(_, op)| !wraps(op)) {
                 pieces(op.addr, op.buf.len())

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Most files kept in the cache; the oldest go first.
-const MOST_KEPT: usize = 16;
+const MAX_KEPT: usize = 16;
 
 /// Where symbols come from when no vmlinux is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,7 +226,7 @@ fn prune(directory: &Path) -> io::Result<()> {
         }
     }
     files.sort();
-    let surplus = files.len().saturating_sub(MOST_KEPT);
+    let surplus = files.len().saturating_sub(MAX_KEPT);
     files.into_iter().take(surplus).try_for_each(|(_, path)| fs::remove_file(path))
 }
 
@@ -270,16 +270,16 @@ mod tests {
     fn the_cache_is_private_and_bounded() {
         let place = tempfile::tempdir().unwrap();
         let directory = place.path().join("symbols");
-        for number in 0..MOST_KEPT + 3 {
+        for number in 0..MAX_KEPT + 3 {
             keep(&directory.join(format!("{number}.elf")), b"ELF").unwrap();
         }
         let names: Vec<_> =
             fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names.len(), MOST_KEPT, "{names:?}");
-        assert!(names.contains(&format!("{}.elf", MOST_KEPT + 2).into()), "the newest stays: {names:?}");
+        assert_eq!(names.len(), MAX_KEPT, "{names:?}");
+        assert!(names.contains(&format!("{}.elf", MAX_KEPT + 2).into()), "the newest stays: {names:?}");
         let mode =
             |path: &Path| std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
         assert_eq!(mode(&directory) & 0o777, 0o700);
-        assert_eq!(mode(&directory.join(format!("{}.elf", MOST_KEPT + 2))) & 0o777, 0o600);
+        assert_eq!(mode(&directory.join(format!("{}.elf", MAX_KEPT + 2))) & 0o777, 0o600);
     }
 }

@@ -2,7 +2,7 @@
 //! number of reads, takes little memory, and what can be held against the whole machine is right or an error.
 //!
 //! `NETTLP_GDB_CASES=1000000 cargo test --release --test it lists_and_trees -- --nocapture` runs a million of them and
-//! holds what the process grows by against [`MOST_MEMORY`]; without it there are [`USUAL_CASES`]. A case is made from its
+//! holds what the process grows by against [`MAX_MEMORY`]; without it there are [`USUAL_CASES`]. A case is made from its
 //! number alone, which a failure names.
 
 use std::{
@@ -46,10 +46,10 @@ use crate::{
 
 const USUAL_CASES: u64 = 2000;
 /// Of the words a walk is read with, sector by sector, most are none of its business.
-const MOST_CHANGES: usize = 32;
-const MOST_MEMORY: u64 = 64 << 20;
+const MAX_CHANGES: usize = 32;
+const MAX_MEMORY: u64 = 64 << 20;
 /// The longest of these walks takes some thousand.
-const MOST_READS: u64 = 100_000;
+const MAX_READS: u64 = 100_000;
 
 /// Attached to while it was whole.
 struct Stage {
@@ -243,7 +243,7 @@ fn judge_configuration(stage: &Stage, said: &str, changes: &[Change]) {
 /// Attached to without a file, which is made: whatever is in it, readers of such files can read it.
 fn symbols(stage: &Stage) -> String {
     /// The whole machine's has 0.1 MiB.
-    const MOST_BYTES: usize = 4 << 20;
+    const MAX_BYTES: usize = 4 << 20;
 
     let session = match Session::open(options(stage.memory.clone(), None), &|_| {}) {
         Ok(session) => session,
@@ -251,7 +251,7 @@ fn symbols(stage: &Stage) -> String {
     };
     match session.synthesize() {
         Ok(made) => {
-            assert!(made.bytes.len() < MOST_BYTES, "{} bytes", made.bytes.len());
+            assert!(made.bytes.len() < MAX_BYTES, "{} bytes", made.bytes.len());
             let mut hasher = DefaultHasher::new();
             made.bytes.hash(&mut hasher);
             let said = format!("{} bytes, {:x}", made.bytes.len(), hasher.finish());
@@ -294,7 +294,7 @@ fn damaged_lists_and_trees_end_every_walk() {
             continue;
         }
         let mut random = SplitMix64::new(case);
-        let count = 1 + random.below(MOST_CHANGES as u64);
+        let count = 1 + random.below(MAX_CHANGES as u64);
         let changes: Vec<_> = (0..count).map(|_| stage.change(&mut random, words)).collect();
         *stage.memory.changes.lock().unwrap() = changes.clone();
         stage.memory.reads.store(0, Relaxed);
@@ -306,7 +306,7 @@ fn damaged_lists_and_trees_end_every_walk() {
         }));
         let said = said.unwrap_or_else(|_| panic!("case {case}, {}", walk.name));
         let reads = stage.memory.reads.load(Relaxed);
-        assert!(reads < MOST_READS, "case {case}, {}: {reads} reads", walk.name);
+        assert!(reads < MAX_READS, "case {case}, {}: {reads} reads", walk.name);
         let (of, different) = changed.entry(walk.name).or_default();
         *of += 1;
         *different += u64::from(said != *whole);
@@ -320,6 +320,6 @@ fn damaged_lists_and_trees_end_every_walk() {
         assert!(changed.get(walk.name).is_some_and(|(of, different)| different * 50 > *of), "{changed:?}");
     }
     if asked.is_some() {
-        assert!(grown < MOST_MEMORY, "{grown} bytes");
+        assert!(grown < MAX_MEMORY, "{grown} bytes");
     }
 }

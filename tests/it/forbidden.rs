@@ -6,7 +6,7 @@ use std::{fs, process::Command};
 use nettlp_gdb::{
     addr::{PhysAddr, PhysRange},
     dump::unreadable,
-    gdb::{Host, Shown},
+    gdb::{Host, ThreadFilter},
     kernel::{
         dmesg,
         task::{Scope, Tasks},
@@ -175,7 +175,7 @@ fn no_search_reads_it() {
                     let kernel = &session.kernel;
                     let _ = Tasks::resolve(kernel).and_then(|tasks| tasks.list(kernel, Scope::Threads));
                     let _ = dmesg::read(kernel);
-                    session.threads(&Shown::All);
+                    session.threads(&ThreadFilter::All);
                     let mut page = [0; 4096];
                     if let Some(direct) = kernel.map.page_offset {
                         let _ = session.read(direct.wrapping_add(range.start.raw()), &mut page);

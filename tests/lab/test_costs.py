@@ -10,8 +10,8 @@ from lab.bench import Bench
 from lab.guest import GIB, ram_arguments
 from rsp import Client
 
-MOST_REQUESTS = 400
-MOST_BYTES = 1 << 20
+MAX_REQUESTS = 400
+MAX_BYTES = 1 << 20
 
 LOW_MEMORY = range(0x1000, 0xA0000, 0x1000)
 TRAMPOLINE_SIGNATURE = bytes.fromhex("822ca265")
@@ -27,10 +27,10 @@ def test_attaching_reads_little_whatever_the_size(at_rest, binary, kernel, figur
         spent.append(counts(stats, "attach"))
         # And with the list of all tasks, which gdb is shown when it connects.
         _, size = counts(stats, "total")
-        assert 0 < size <= MOST_BYTES
+        assert 0 < size <= MAX_BYTES
     for requests, size in spent:
-        assert 0 < requests <= MOST_REQUESTS
-        assert 0 < size <= MOST_BYTES
+        assert 0 < requests <= MAX_REQUESTS
+        assert 0 < size <= MAX_BYTES
     # Not equal to the last request: KASLR decides how many tables a walk shares.
     (small, _), (large, _) = spent
     assert abs(large - small) <= small // 10

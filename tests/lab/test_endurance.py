@@ -18,13 +18,13 @@ from rsp import Client, frame
 CYCLES = 1000
 WARM_UP = 50
 # What the allocator may keep to itself; a leak of 4 KiB per cycle would show.
-MOST_GROWTH_KIB = 2048
+MAX_GROWTH_KIB = 2048
 RUDE_SECONDS = 60
 SETTLE_SECONDS = 30
 ATTEMPTS = 500
 
 FULL = os.environ.get("NETTLP_ENDURANCE") == "full"
-MOST_RESIDENT_KIB = 200_000
+MAX_RESIDENT_KIB = 200_000
 DUMPED_GIB = 8 if FULL else 1
 # A day with a debugger attached: a variable looked at each second; processes, log and backtraces each ten seconds.
 DAY = 24 * 60 * 6
@@ -48,7 +48,7 @@ def test_a_thousand_users_leave_nothing_behind(bench, figure):
     after = idle(bench.server.pid)
     figure(f"{CYCLES} attach/detach cycles: threads {threads} -> {after[0]}, descriptors {sockets} -> {after[1]}, anonymous memory {memory} -> {after[2]} KiB")
     assert after[:2] == (threads, sockets)
-    assert after[2] - memory <= MOST_GROWTH_KIB
+    assert after[2] - memory <= MAX_GROWTH_KIB
 
 
 def test_a_day_of_requests_stays_in_memory(bench, at_rest, figure):
@@ -73,8 +73,8 @@ def test_a_day_of_requests_stays_in_memory(bench, at_rest, figure):
         f"{requests} requests of a debugger ({TENS_OF_SECONDS / DAY:.1%} of a day): most resident and anonymous KiB {readings}, "
         f"on the link: {stats.strip().splitlines()}"
     )
-    assert max(resident for resident, _ in readings) < MOST_RESIDENT_KIB
-    assert all(last - first <= MOST_GROWTH_KIB for first, last in zip(readings[0], readings[-1]))
+    assert max(resident for resident, _ in readings) < MAX_RESIDENT_KIB
+    assert all(last - first <= MAX_GROWTH_KIB for first, last in zip(readings[0], readings[-1]))
 
 
 def test_a_dump_stays_in_memory(at_rest, binary, kernel, tmp_path, figure):
@@ -94,7 +94,7 @@ def test_a_dump_stays_in_memory(at_rest, binary, kernel, tmp_path, figure):
     figure(f"dump of {DUMPED_GIB} GiB: most resident {most} KiB, {took:.0f} s, {size} bytes, {disk} on disk")
     assert dump.returncode == 0
     assert size >= DUMPED_GIB * GIB - (2 << 20)
-    assert 0 < most < MOST_RESIDENT_KIB
+    assert 0 < most < MAX_RESIDENT_KIB
 
 
 def test_a_minute_of_random_bytes_does_not_end_the_server(bench):

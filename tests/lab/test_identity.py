@@ -18,8 +18,8 @@ NOTE_NAME = b"VMCOREINFO\0\0"
 BANNER = b"Linux version "
 
 # With the trampoline in place. Two slides that contradict each other are settled by boot_params, which is searched for.
-MOST_REQUESTS = 1000
-MOST_TO_SETTLE = 40_000
+MAX_REQUESTS = 1000
+MAX_TO_SETTLE = 40_000
 
 # Found without one, all that is damaged being a note.
 SAME = ["release", "banner", "distribution", "build_id", "text", "text_phys", "phys_base", "slide", "root", "levels",
@@ -211,7 +211,7 @@ def test_a_damaged_note_is_dropped_with_a_sentence(damage, image, whole, binary,
     assert {key: found[key] for key in SAME} == {key: whole[key] for key in SAME}
     said = dropped(found, "VMCOREINFO")
     assert any(sentence in line for line in said), said
-    assert requests <= (MOST_TO_SETTLE if "slide of" in damage or "impossible" in damage else MOST_REQUESTS)
+    assert requests <= (MAX_TO_SETTLE if "slide of" in damage or "impossible" in damage else MAX_REQUESTS)
     figure(f"info, 1 GiB guest, VMCOREINFO damaged ({damage}): {requests} requests")
 
 
@@ -220,7 +220,7 @@ def test_without_vmcoreinfo_it_stays_cheap(image, whole, binary, figure):
         found, requests = info(binary, image)
     assert {key: found[key] for key in SAME} == {key: whole[key] for key in SAME}
     assert line_of(found, "slide")["confidence"] == "guessed"
-    assert requests <= MOST_REQUESTS
+    assert requests <= MAX_REQUESTS
     figure(f"info, 1 GiB guest, no VMCOREINFO: {requests} requests")
 
 

@@ -18,7 +18,7 @@ from test_btf import layouts
 from test_kallsyms import at_work, with_modules  # noqa: F401
 from test_types import examples  # noqa: F401
 
-MOST_BYTES = 40 << 20
+MAX_BYTES = 40 << 20
 # Bit-fields without a name that pahole makes up, where it was not told the alignment, to reach it: of the type of the last
 # member, and that may be a struct written out (`struct mm_struct` on 6.12).
 INVENTED = re.compile(
@@ -61,7 +61,7 @@ def each_made(each_kernel, binary, tmp_path_factory) -> Made:
 
 def test_tools_find_nothing_wrong(each_made, figure):
     figure(f"a vmlinux from memory ({each_made.kernel.release}): {each_made.said}")
-    assert each_made.said["bytes"] == each_made.path.stat().st_size <= MOST_BYTES
+    assert each_made.said["bytes"] == each_made.path.stat().st_size <= MAX_BYTES
     # As a file of debug information, whose sections have no bytes of their own.
     checked = subprocess.run(["eu-elflint", "--debuginfo", each_made.path], capture_output=True, text=True)
     assert (checked.returncode, checked.stdout) == (0, "No errors\n")

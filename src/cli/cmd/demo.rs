@@ -31,7 +31,7 @@ fn addresses() -> [IpAddr; 2] {
 }
 
 /// What fits the machine's RAM.
-const MOST_TASKS: i64 = 30_000;
+const MAX_TASKS: i64 = 30_000;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -44,7 +44,7 @@ pub(in crate::cli) struct Args {
     write_vmlinux: Option<PathBuf>,
 
     /// Further tasks, which sleep, to see what a crowded host costs
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=MOST_TASKS))]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=MAX_TASKS))]
     tasks: u32,
 
     /// Time before each completion, in microseconds; hardware takes 12

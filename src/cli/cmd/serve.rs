@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     cli::{Outcome, UsageError, out, target::Target},
-    gdb::{self, Host as _, Listen, ServeError, Server, Shown, View},
+    gdb::{self, Host as _, Listen, ServeError, Server, ThreadFilter, View},
     mem::cache::Validity,
     session::{
         debug_file::DEBUG_DIRECTORY,
@@ -45,7 +45,7 @@ pub(in crate::cli) struct Args {
     /// Which tasks gdb sees as threads besides those on CPUs: all, none (cpus), or those named as in 'ssh*'; each
     /// costs a read or two at every stop
     #[arg(long, value_name = "cpus|all|PATTERN", default_value = "all")]
-    threads: Shown,
+    threads: ThreadFilter,
 
     /// Microseconds from one reading of what gdb watches to the next; changes in between are missed
     #[arg(long, value_name = "N", default_value_t = gdb::WATCH_INTERVAL.as_micros() as u64)]
@@ -113,7 +113,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let mut session = args.target.open_with_symbols(validity, origin, &places, quiet || args.stdio)?;
     let writable = args.allow_write.then(|| args.target.allow_writes(&mut session)).transpose()?;
     // GDB waits two seconds for its first answer; what takes longest is known then.
-    let _ = session.threads(&Shown::Cpus);
+    let _ = session.threads(&ThreadFilter::Cpus);
     if let Some(address) = server.tcp_address() {
         let vmlinux = args.target.vmlinux().map_or_else(String::new, |path| format!("{} ", path.display()));
         out::notice(&format!("serving; attach with: gdb {vmlinux}-ex 'target remote {address}'"));

@@ -30,7 +30,7 @@ use crate::{gdb::host::MonitorError, synth::SymbolFile};
 const MODULES: &[u8] = b"/modules";
 
 /// Most descriptors one client has open; GDB uses one or two.
-const MOST_OPEN: usize = 16;
+const MAX_OPEN: usize = 16;
 /// What `stat` calls a block.
 const BLOCK: u64 = 512;
 
@@ -69,7 +69,7 @@ impl Files {
     ) -> Result<u32, HostIoErrno> {
         let unused = (0..).zip(self.open.keys()).find(|(number, taken)| number != *taken);
         let fd = unused.map_or(self.open.len() as u32, |(number, _)| number);
-        if self.open.len() >= MOST_OPEN {
+        if self.open.len() >= MAX_OPEN {
             return Err(HostIoErrno::EMFILE);
         }
         let opened = match &self.file {
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn descriptors_are_reused_and_bounded() {
         let mut files = files();
-        for expected in 0..MOST_OPEN as u32 {
+        for expected in 0..MAX_OPEN as u32 {
             assert!(matches!(files.open(b"/vmlinux", no_modules), Ok(fd) if fd == expected));
         }
         assert!(matches!(files.open(b"/vmlinux", no_modules), Err(HostIoErrno::EMFILE)));

@@ -34,7 +34,7 @@ pub use self::{
     registers::{Register, Registers, UNKNOWN_PC, X86_64},
     resume::{Reason, Running, Stop},
 };
-use super::{View, host::Host, shown::Shown};
+use super::{View, host::Host, thread_filter::ThreadFilter};
 
 /// A machine, shown to one client.
 pub struct GdbTarget {
@@ -46,7 +46,7 @@ pub struct GdbTarget {
     watch_interval: Duration,
     resume: Resume,
     files: Files,
-    shown: Shown,
+    filter: ThreadFilter,
     /// Why the packet being answered is refused, in a sentence; an error number cannot say it.
     refusal: Option<String>,
     /// What to do to per-CPU offsets, once the client has asked how far the kernel was moved.
@@ -68,7 +68,7 @@ impl GdbTarget {
     /// `host`, for a client that has just attached.
     #[must_use]
     pub fn new(host: Arc<dyn Host>, view: View) -> Self {
-        let View { percpu_rebase, threads: shown, watch_interval } = view;
+        let View { percpu_rebase, threads: filter, watch_interval } = view;
         let rebase = if percpu_rebase { RebaseState::NotAsked } else { RebaseState::Off };
         let files = Files::new(host.symbol_file());
         let (breakpoints, watches) = (Breakpoints::default(), Watches::default());
@@ -81,7 +81,7 @@ impl GdbTarget {
             watch_interval,
             resume,
             files,
-            shown,
+            filter,
             refusal: None,
             rebase,
         }
@@ -113,7 +113,7 @@ impl GdbTarget {
     /// its first replies, and sends its packets again when they do not come.
     fn threads(&mut self) -> (&mut Threads, &dyn Host) {
         let host = &*self.host;
-        (self.threads.get_or_insert_with(|| Threads::take(host, &self.shown)), host)
+        (self.threads.get_or_insert_with(|| Threads::take(host, &self.filter)), host)
     }
 }
 

@@ -6,7 +6,7 @@ use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
 
 use super::{
     GdbTarget,
-    watch::{MOST_BYTES, MOST_RANGES},
+    watch::{MAX_BYTES, MAX_RANGES},
 };
 use crate::gdb::host::MonitorError;
 
@@ -55,7 +55,7 @@ impl GdbTarget {
         out.push_str(LIMITS);
         let _ = writeln!(
             out,
-            "Watched memory is read every {} us, at most {MOST_RANGES} ranges of {MOST_BYTES} bytes together: a change \
+            "Watched memory is read every {} us, at most {MAX_RANGES} ranges of {MAX_BYTES} bytes together: a change \
              between two readings\nthat is undone by the second is missed, and so is any change while GDB shows its \
              prompt.",
             self.watch_interval.as_micros()

@@ -16,7 +16,7 @@ use super::{GdbTarget, Registers};
 use crate::{
     gdb::{
         host::{Gone, Host, TaskId, Thread},
-        shown::Shown,
+        thread_filter::ThreadFilter,
         tid::{self, Tid},
     },
     render,
@@ -46,9 +46,9 @@ pub(super) struct Threads {
 
 impl Threads {
     /// Looks at the threads now. GDB needs at least one: a machine that shows none is shown as a nameless CPU.
-    pub(super) fn take(host: &dyn Host, shown: &Shown) -> Self {
+    pub(super) fn take(host: &dyn Host, filter: &ThreadFilter) -> Self {
         let mut seen = HashSet::new();
-        let mut list = host.threads(shown);
+        let mut list = host.threads(filter);
         list.retain(|thread| seen.insert(thread.tid));
         if list.is_empty() {
             list.push(Thread {

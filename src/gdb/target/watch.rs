@@ -14,9 +14,9 @@ use crate::{
 };
 
 /// Most ranges watched at once.
-pub(super) const MOST_RANGES: usize = 16;
+pub(super) const MAX_RANGES: usize = 16;
 /// Most bytes watched at once: what crosses the link at each reading.
-pub(super) const MOST_BYTES: u64 = 4096;
+pub(super) const MAX_BYTES: u64 = 4096;
 /// Bytes of a value that are shown.
 const SHOWN: usize = 8;
 
@@ -52,9 +52,9 @@ impl Watches {
         }
         let bytes = self.bytes().saturating_add(len);
         let ends = addr.checked_add(len).is_some();
-        if len == 0 || !ends || bytes > MOST_BYTES || self.0.len() >= MOST_RANGES {
+        if len == 0 || !ends || bytes > MAX_BYTES || self.0.len() >= MAX_RANGES {
             log::warn!(
-                "{len} bytes at {addr} are not watched: at most {MOST_RANGES} ranges of {MOST_BYTES} bytes together are"
+                "{len} bytes at {addr} are not watched: at most {MAX_RANGES} ranges of {MAX_BYTES} bytes together are"
             );
             return false;
         }
@@ -159,15 +159,15 @@ mod tests {
     fn what_is_watched_is_bounded() {
         let mut watches = Watches::default();
         assert!(!watches.add(0, 0, WatchKind::Write), "nothing");
-        assert!(!watches.add(0, MOST_BYTES + 1, WatchKind::Write));
+        assert!(!watches.add(0, MAX_BYTES + 1, WatchKind::Write));
         assert!(!watches.add(u64::MAX, 8, WatchKind::Write), "past the end");
-        for at in 0..MOST_RANGES as u64 {
+        for at in 0..MAX_RANGES as u64 {
             assert!(watches.add(at * 8, 8, WatchKind::Write));
         }
         assert!(watches.add(0, 8, WatchKind::Write), "it is there already");
         assert!(!watches.add(0x1000, 8, WatchKind::Write));
         assert!(watches.remove(0, 8, WatchKind::Write) && !watches.remove(0, 8, WatchKind::Write));
-        assert!(!watches.add(0x1000, MOST_BYTES, WatchKind::Write));
+        assert!(!watches.add(0x1000, MAX_BYTES, WatchKind::Write));
         assert!(watches.add(0x1000, 8, WatchKind::ReadWrite));
         assert_eq!(watches.of_a_process(), Some(VirtAddr::new(8)));
     }

@@ -14,8 +14,8 @@ use std::{
 use nettlp_gdb::{
     addr::VirtAddr,
     gdb::{
-        self, Gone, Host, MonitorError, PercpuRebase, Register, Registers, ServeError, Server, Shown,
-        Stopper, TaskId, Thread, tid,
+        self, Gone, Host, MonitorError, PercpuRebase, Register, Registers, ServeError, Server, Stopper,
+        TaskId, Thread, ThreadFilter, tid,
     },
     kernel::KernelError,
     paging::{VirtError, VirtFault, VirtOp},
@@ -134,7 +134,7 @@ impl Host for FakeHost {
         }
     }
 
-    fn threads(&self, shown: &Shown) -> Vec<Thread> {
+    fn threads(&self, filter: &ThreadFilter) -> Vec<Thread> {
         let _turn = self.looking.lock().unwrap();
         let thread = |cpu: u32| {
             let mut registers = Registers::default();
@@ -160,7 +160,7 @@ impl Host for FakeHost {
             task: Some(TaskId { addr: VirtAddr::new(INIT_TASK), pid: 1 }),
         };
         let mut threads = vec![thread(0), thread(1)];
-        threads.extend(Some(init).filter(|init| shown.shows(&init.name)));
+        threads.extend(Some(init).filter(|init| filter.accepts(&init.name)));
         threads
     }
 

@@ -4,7 +4,7 @@ use std::{fs::File, io::Write as _, os::unix::fs::FileExt as _, path::Path, sync
 
 use nettlp_gdb::{
     addr::VirtAddr,
-    gdb::{Host, Register, Server, Shown, TaskId},
+    gdb::{Host, Register, Server, TaskId, ThreadFilter},
     machine::{Description, Machine, PerCpu},
     mem::{PhysMem as _, cache::Validity, stats::Counts},
     session::{Options, Session, Source, debug_file},
@@ -194,7 +194,7 @@ fn cost_of_threads(count: u32) -> Counts {
     let session = open(&machine, &vmlinux);
     Host::refresh(&session);
     let before = session.counts();
-    let threads = Host::threads(&session, &Shown::All);
+    let threads = Host::threads(&session, &ThreadFilter::All);
     assert_eq!(threads.len(), machine.truth().tasks.len() + 1, "and the second idle task");
     let asleep: Vec<TaskId> = threads.iter().filter_map(|thread| thread.asleep).collect();
     let known = Host::registers(&session, &asleep);

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Bounds the walk of one read at a time.
-const MOST_TASKS: usize = 10_000;
+const MAX_TASKS: usize = 10_000;
 
 /// A measurement: wall-clock and processor time, and batches that crossed the link.
 struct Cost {
@@ -108,7 +108,7 @@ impl Members {
             read.result.map(|()| u64::from_le_bytes(*bytes.first_chunk().unwrap_or(&[0; 8])))
         };
         let (mut task, mut seen) = (self.init_task, HashSet::new());
-        while seen.insert(task) && seen.len() <= MOST_TASKS {
+        while seen.insert(task) && seen.len() <= MAX_TASKS {
             for (offset, size) in self.others {
                 read(task.wrapping_add(offset), size)?;
             }

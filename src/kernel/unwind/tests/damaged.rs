@@ -2,7 +2,7 @@
 //! and takes little memory.
 //!
 //! `NETTLP_GDB_CASES=1000000 cargo test --release damaged` runs a million of them and holds the peak of the whole
-//! process against [`MOST_MEMORY`]; without it there are [`USUAL_CASES`]. A case is made from its number alone, which a
+//! process against [`MAX_MEMORY`]; without it there are [`USUAL_CASES`]. A case is made from its number alone, which a
 //! failure names.
 
 use super::*;
@@ -15,7 +15,7 @@ use crate::{
 };
 
 const USUAL_CASES: u64 = 2000;
-const MOST_MEMORY: u64 = 64 << 20;
+const MAX_MEMORY: u64 = 64 << 20;
 
 /// A value that a pointer, an offset or a count may have to mislead.
 fn word(random: &mut SplitMix64) -> u64 {
@@ -121,6 +121,6 @@ fn damaged_memory_ends_every_walk() {
     }
     if asked.is_some() {
         println!("{cases} cases: {ways:?}, peak of the process {} KiB", peak_memory() >> 10);
-        assert!(peak_memory() < MOST_MEMORY, "{} bytes", peak_memory());
+        assert!(peak_memory() < MAX_MEMORY, "{} bytes", peak_memory());
     }
 }

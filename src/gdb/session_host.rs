@@ -5,7 +5,7 @@ mod threads;
 
 use std::fmt;
 
-use super::{Gone, Host, MonitorError, PercpuRebase, Registers, Shown, TaskId, Thread, commands};
+use super::{Gone, Host, MonitorError, PercpuRebase, Registers, TaskId, Thread, ThreadFilter, commands};
 use crate::{
     addr::{PAGE_SIZE, VirtAddr},
     kernel::{KernelError, mm, user},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// `NR_CPUS` is at most this on x86-64 (`arch/x86/Kconfig`).
-const MOST_CPUS: u64 = 8192;
+const MAX_CPUS: u64 = 8192;
 
 impl Host for Session {
     fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError> {
@@ -62,8 +62,8 @@ impl Host for Session {
         Self::may_write(self, addr, len)
     }
 
-    fn threads(&self, shown: &Shown) -> Vec<Thread> {
-        threads::threads(self, shown)
+    fn threads(&self, filter: &ThreadFilter) -> Vec<Thread> {
+        threads::threads(self, filter)
     }
 
     fn registers(&self, tasks: &[TaskId]) -> Vec<Result<Registers, Gone>> {
@@ -78,7 +78,7 @@ impl Host for Session {
         let symbols = self.kernel.symbols.as_ref()?;
         symbols.table().zero_based_percpu()?;
         let array = symbols.table().lookup("__per_cpu_offset")?;
-        let cpus = (array.size / 8).min(MOST_CPUS);
+        let cpus = (array.size / 8).min(MAX_CPUS);
         Some(PercpuRebase { array: symbols.relocate(array.addr), cpus, slide: symbols.slide() })
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::registers;
 use crate::{
     addr::VirtAddr,
-    gdb::{Register, Shown, TaskId, Thread, tid},
+    gdb::{Register, TaskId, Thread, ThreadFilter, tid},
     kernel::{
         Kernel, KernelError,
         halted::Halted,
@@ -19,15 +19,15 @@ use crate::{
 /// How often a list that changes under the walk is walked.
 const ATTEMPTS: usize = 3;
 
-/// What each CPU runs, in the order of CPUs, then the other tasks that are `shown`; what is missing is in the log.
-pub(super) fn threads(session: &Session, shown: &Shown) -> Vec<Thread> {
+/// What each CPU runs, in the order of CPUs, then the other tasks that pass `filter`; what is missing is in the log.
+pub(super) fn threads(session: &Session, filter: &ThreadFilter) -> Vec<Thread> {
     let cpus = percpu::cpus(&session.kernel).unwrap_or_else(|error| {
         log::warn!("the CPUs cannot be shown as threads: {error}");
         Vec::new()
     });
     let mut threads = of_cpus(session, &cpus);
-    if *shown != Shown::Cpus {
-        match asleep(session, &cpus, shown) {
+    if *filter != ThreadFilter::Cpus {
+        match asleep(session, &cpus, filter) {
             Ok(others) => threads.extend(others),
             Err(error) => log::warn!("only what the CPUs run is shown as threads: {error}"),
         }
@@ -110,8 +110,8 @@ fn of_cpu(kernel: &Kernel, cpu: &Cpu, task: Result<Task, String>, cr4: Option<u6
     }
 }
 
-/// The tasks that are `shown` and that no CPU runs: idle tasks in the order of CPUs, then the kernel's list.
-fn asleep(session: &Session, cpus: &[Cpu], shown: &Shown) -> Result<Vec<Thread>, KernelError> {
+/// The tasks that pass `filter` and that no CPU runs: idle tasks in the order of CPUs, then the kernel's list.
+fn asleep(session: &Session, cpus: &[Cpu], filter: &ThreadFilter) -> Result<Vec<Thread>, KernelError> {
     let kernel = &session.kernel;
     let tasks = Tasks::resolve(kernel)?;
     let list = list(session, &tasks)?;
@@ -123,7 +123,7 @@ fn asleep(session: &Session, cpus: &[Cpu], shown: &Shown) -> Result<Vec<Thread>,
     // Only init_task of the idle tasks is in the list too, with the others' pid.
     let idle = idle.into_iter().map(|(cpu, task)| (Some(tid::of_idle(cpu)), task));
     let listed = list.tasks.into_iter().map(|task| (tid::of_pid(task.pid), task));
-    let wanted = |task: &Task| !running.contains(&task.addr) && shown.shows(&task.comm);
+    let wanted = |task: &Task| !running.contains(&task.addr) && filter.accepts(&task.comm);
     let threads = idle.chain(listed).filter(|(_, task)| wanted(task));
     Ok(threads.filter_map(|(tid, task)| Some(of_task(kernel, tid?, task))).collect())
 }

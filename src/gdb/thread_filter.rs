@@ -4,7 +4,7 @@ use std::{convert::Infallible, str::FromStr};
 
 /// Which tasks are threads, besides what each CPU runs: that always is one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Shown {
+pub enum ThreadFilter {
     /// None.
     Cpus,
     /// Every task.
@@ -14,7 +14,7 @@ pub enum Shown {
     Comm(String),
 }
 
-impl FromStr for Shown {
+impl FromStr for ThreadFilter {
     type Err = Infallible;
 
     /// Reads `cpus`, `all` or a pattern.
@@ -27,10 +27,10 @@ impl FromStr for Shown {
     }
 }
 
-impl Shown {
+impl ThreadFilter {
     /// Whether a task with this `comm` is a thread although it is on no CPU.
     #[must_use]
-    pub fn shows(&self, comm: &str) -> bool {
+    pub fn accepts(&self, comm: &str) -> bool {
         match self {
             Self::Cpus => false,
             Self::All => true,
@@ -90,13 +90,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown() {
-        let shown: Shown = "ssh*".parse().unwrap();
-        assert!(shown.shows("sshd") && !shown.shows("cron"));
-        let cpus: Shown = "cpus".parse().unwrap();
-        assert!(!cpus.shows("sshd"));
-        let all: Shown = "all".parse().unwrap();
-        assert!(all == Shown::default() && all.shows("anything"));
+    fn which_tasks_pass() {
+        let ssh: ThreadFilter = "ssh*".parse().unwrap();
+        assert!(ssh.accepts("sshd") && !ssh.accepts("cron"));
+        let cpus: ThreadFilter = "cpus".parse().unwrap();
+        assert!(!cpus.accepts("sshd"));
+        let all: ThreadFilter = "all".parse().unwrap();
+        assert!(all == ThreadFilter::default() && all.accepts("anything"));
     }
 
     #[test]

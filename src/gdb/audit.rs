@@ -16,17 +16,17 @@ use crate::{
 };
 
 /// Pages remembered as written down; more than these are written down again.
-const MOST_PAGES: usize = 1 << 20;
+const MAX_PAGES: usize = 1 << 20;
 
 /// The audit of one client; does nothing where none was asked for.
 #[derive(Debug, Default)]
-pub(super) struct Audited {
+pub(super) struct PacketAudit {
     trail: Option<Trail>,
     /// Of a task's address space, or the kernel's.
     pages: HashSet<(Option<i32>, u64)>,
 }
 
-impl Audited {
+impl PacketAudit {
     pub(super) fn new(trail: Option<Trail>) -> Self {
         Self { trail, pages: HashSet::new() }
     }
@@ -102,7 +102,7 @@ impl Audited {
             .filter_map(|run| Some(shown(run.first()? * PAGE_SIZE, run.len() as u64 * PAGE_SIZE)))
             .collect();
         trail.append(&Event::Read { space, task, ranges: &ranges })?;
-        if self.pages.len() + new.len() > MOST_PAGES {
+        if self.pages.len() + new.len() > MAX_PAGES {
             self.pages.clear();
         }
         self.pages.extend(new.into_iter().map(|page| (task, page)));

@@ -23,7 +23,7 @@ use super::{
 use crate::addr::VirtAddr;
 
 /// Most bytes of memory in one reply: two digits each.
-const MOST_MEMORY: u64 = (PACKET_SIZE / 2) as u64;
+const MAX_MEMORY: u64 = (PACKET_SIZE / 2) as u64;
 
 /// What is announced beside `PacketSize`.
 const FEATURES: &str =
@@ -49,14 +49,14 @@ pub enum Answer<'p> {
 
 /// The packets answered here, for one client.
 #[derive(Debug, Default)]
-pub struct Extras {
+pub struct Interceptor {
     /// The thread list being transferred: its parts must belong together.
     threads: Vec<u8>,
     /// The last complaint about a write that was logged.
     complaint: String,
 }
 
-impl Extras {
+impl Interceptor {
     /// Looks at a packet of a client whose thread is `selected` before `gdbstub` does.
     pub fn answer<'p>(
         &mut self,
@@ -150,7 +150,7 @@ fn part(document: &[u8], offset: u64, len: u64) -> Vec<u8> {
 }
 
 fn read(target: &mut GdbTarget, selected: Option<Tid>, addr: u64, len: u64) -> Vec<u8> {
-    let mut bytes = vec![0; len.min(MOST_MEMORY) as usize];
+    let mut bytes = vec![0; len.min(MAX_MEMORY) as usize];
     match target.read(selected, VirtAddr::new(addr), &mut bytes) {
         Ok(len) => packet::hex(bytes.get(..len).unwrap_or_default()),
         Err(number) => format!("E{number:02x}").into_bytes(),
