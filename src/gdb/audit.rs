@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use super::{
     list,
     packet::{PACKET_SIZE, unhex},
-    target::{GdbTarget, is_of_a_process},
+    target::GdbTarget,
     tid::Tid,
 };
 use crate::{
@@ -45,7 +45,7 @@ impl PacketAudit {
         let Some(trail) = &self.trail else { return Ok(()) };
         match body.split_first() {
             Some((b'm' | b'x', place)) => match extent(place) {
-                Some((addr, len)) if is_of_a_process(addr) => {
+                Some((addr, len)) if !VirtAddr::new(addr).is_upper_half() => {
                     let task = target.task_of(selected).map(|task| task.pid);
                     self.read(Space::User, task, addr, len)
                 }

@@ -28,13 +28,12 @@ use gdbstub::target::{
     },
 };
 
+use self::{breakpoints::Breakpoints, host_io::Files, resume::Resume, threads::Threads, watch::Watches};
 pub use self::{
-    base::is_of_a_process,
     percpu_rebase::{PercpuRebase, Words},
     registers::{Register, Registers, UNKNOWN_PC, X86_64},
     resume::{Reason, Running, Stop},
 };
-use self::{breakpoints::Breakpoints, host_io::Files, resume::Resume, threads::Threads, watch::Watches};
 use super::{View, host::Host, thread_filter::ThreadFilter};
 
 /// A machine, shown to one client.
