@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::{
     errno,
     packet::{self, PACKET_SIZE},
-    target::{GdbTarget, is_of_a_process},
+    target::GdbTarget,
 };
 use crate::addr::VirtAddr;
 
@@ -69,7 +69,7 @@ impl List {
 
 /// Reads all of `entry` from the kernel's memory at `start`.
 fn whole(target: &mut GdbTarget, start: VirtAddr, entry: &mut [u8]) -> Result<(), u8> {
-    if is_of_a_process(start.raw()) {
+    if !start.is_upper_half() {
         return Err(errno::EFAULT);
     }
     match target.read(None, start, entry)? {
