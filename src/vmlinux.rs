@@ -185,6 +185,13 @@ impl fmt::Debug for Vmlinux {
     }
 }
 
+/// The file's bytes, as they are.
+impl AsRef<[u8]> for Vmlinux {
+    fn as_ref(&self) -> &[u8] {
+        self.data()
+    }
+}
+
 impl Vmlinux {
     /// Maps the file at `path` and checks that it is an x86-64 kernel's ELF file which is all there.
     ///

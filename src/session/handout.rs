@@ -1,11 +1,12 @@
 //! The symbols for a GDB that comes without a file, and for this program itself when it was given no vmlinux.
 //!
 //! ```text
-//! the full debug file, by build id  ->  GDB gets a few kilobytes that lead it there
+//! a vmlinux that was given           ->  GDB gets that file; one that has a file of its own only compares build ids
+//! the full debug file, by build id   ->  GDB gets a few kilobytes that lead it there
 //! otherwise a vmlinux made of the target's memory, kept in the user's cache for this build and boot
 //! ```
 //!
-//! Both then serve as the session's own vmlinux: the target is not read again for what a file says.
+//! The last two then serve as the session's own vmlinux: the target is not read again for what a file says.
 
 use std::{
     fs, io,
@@ -24,10 +25,10 @@ use crate::{
 /// Most files kept in the cache; the oldest go first.
 const MAX_KEPT: usize = 16;
 
-/// Where symbols come from when no vmlinux is given.
+/// Where symbols come from: for GDB, and when no vmlinux is given for the session too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The full debug file if it is found by build id, the target's memory if not; none if neither has any.
+    /// The vmlinux given, or the full debug file if it is found by build id, or the target's memory; none if none has any.
     Auto,
     /// The full debug file.
     BuildId,
@@ -70,7 +71,8 @@ pub enum HandoutError {
 }
 
 impl Session {
-    /// Opens the target as [`Session::open`] does and, when no vmlinux is given, finds symbols for it.
+    /// Opens the target as [`Session::open`] does, with something to hand to GDB; when no vmlinux is given, symbols are
+    /// found for the target itself too.
     ///
     /// # Errors
     /// [`HandoutError`]; with [`Origin::Auto`] only what [`Session::open`] says.
@@ -81,8 +83,12 @@ impl Session {
         progress: &dyn Fn(Progress),
     ) -> Result<Self, HandoutError> {
         let session = Self::open(options.clone(), progress)?;
-        if options.vmlinux.is_some() || origin == Origin::None {
+        if origin == Origin::None {
             return Ok(session);
+        }
+        if let Some(path) = &options.vmlinux {
+            let symbol_file = given(&session.kernel.map, path, origin);
+            return Ok(Self { symbol_file, ..session });
         }
         let map = &session.kernel.map;
         let kept = places.cache.as_ref().and_then(|cache| Some(cache.join(key(map, &own_program()?)?)));
@@ -110,6 +116,16 @@ impl Session {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// What GDB is handed of the vmlinux that was given: the file, unless it is to be found by its build id; nothing of one
+/// that has no symbols.
+fn given(map: &KernelMap, path: &Path, origin: Origin) -> Option<SymbolFile> {
+    let file = Vmlinux::open(path).ok().filter(|file| !file.is_relocatable() && file.symbols().is_ok())?;
+    if origin == Origin::BuildId {
+        return Some(to_be_found(map, build_id::write(&file)?));
+    }
+    Some(SymbolFile { path: name(map), bytes: file, keeps_percpu: false })
 }
 
 /// A file on this machine that has the kernel's symbols, and what GDB is handed: the full debug file, or what was `kept`.
@@ -146,7 +162,7 @@ fn debug_file(map: &KernelMap, directories: &[PathBuf]) -> Option<(PathBuf, Symb
     match read() {
         Ok(full) if full.build_id() == Some(wanted) => {
             let bytes = build_id::write(&full)?;
-            Some((path, SymbolFile { path: name(map), bytes: Arc::new(bytes), keeps_percpu: true }))
+            Some((path, to_be_found(map, bytes)))
         }
         Ok(_) => {
             log::warn!("{} is passed over: it has another build id than its name says", path.display());
@@ -163,6 +179,11 @@ fn no_debug_file(map: &KernelMap, directories: &[PathBuf]) -> HandoutError {
     let build_id = map.build_id.as_deref().map_or_else(|| "(unknown)".to_owned(), hex);
     let directories: Vec<_> = directories.iter().map(|path| path.display().to_string()).collect();
     HandoutError::NoDebugFile { build_id, directories: directories.join(", ") }
+}
+
+/// What leads GDB to the debug file on its own machine.
+fn to_be_found(map: &KernelMap, bytes: Vec<u8>) -> SymbolFile {
+    SymbolFile { path: name(map), bytes: Arc::new(bytes), keeps_percpu: true }
 }
 
 fn from_memory(map: &KernelMap, bytes: Vec<u8>) -> SymbolFile {

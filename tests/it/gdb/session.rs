@@ -1,13 +1,22 @@
 //! GDB on a located kernel: a synthetic machine, from its memory to what GDB prints.
 
-use std::{fs::File, io::Write as _, os::unix::fs::FileExt as _, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::Write as _,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use nettlp_gdb::{
     addr::VirtAddr,
     gdb::{Host, Register, Server, TaskId, ThreadFilter},
     machine::{Description, Machine, PerCpu},
     mem::{PhysMem as _, cache::Validity, stats::Counts},
-    session::{Options, Session, Source, debug_file},
+    session::{
+        Options, Session, Source, debug_file,
+        handout::{Origin, Places},
+    },
     synth::{SymbolFile, build_id},
     vmlinux::Vmlinux,
 };
@@ -29,18 +38,21 @@ fn debug(machine: &Machine, commands: &[&str]) -> String {
     debug_session(open(machine, &vmlinux), Some(&vmlinux), &[], commands)
 }
 
-fn open(machine: &Machine, vmlinux: &Path) -> Session {
-    let options = Options {
+fn options(machine: &Machine, vmlinux: Option<PathBuf>) -> Options {
+    Options {
         source: Source::Memory(machine.memory()),
-        vmlinux: Some(vmlinux.to_owned()),
+        vmlinux,
         known: nettlp_gdb::profile::Kernel::default(),
         ram: Vec::new(),
         forbidden: Vec::new(),
         force: false,
         validity: Validity::Stop,
         user_memory: nettlp_gdb::kernel::UserMemory::All,
-    };
-    Session::open(options, &|_| ()).unwrap()
+    }
+}
+
+fn open(machine: &Machine, vmlinux: &Path) -> Session {
+    Session::open(options(machine, Some(vmlinux.to_owned())), &|_| ()).unwrap()
 }
 
 fn debug_session(session: Session, file: Option<&Path>, first: &[&str], commands: &[&str]) -> String {
@@ -228,17 +240,8 @@ fn a_gdb_that_finds_the_debug_file_itself() {
         let file = directory.path().join(format!(".build-id/{}/{}.debug", &id[..2], &id[2..]));
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         write_vmlinux(&machine, &file);
-        let options = Options {
-            source: Source::Memory(machine.memory()),
-            vmlinux: debug_file::find(full.build_id().unwrap(), &[directory.path().to_owned()]),
-            known: nettlp_gdb::profile::Kernel::default(),
-            ram: Vec::new(),
-            forbidden: Vec::new(),
-            force: false,
-            validity: Validity::Stop,
-            user_memory: nettlp_gdb::kernel::UserMemory::All,
-        };
-        let mut session = Session::open(options, &|_| ()).unwrap();
+        let found = debug_file::find(full.build_id().unwrap(), &[directory.path().to_owned()]);
+        let mut session = Session::open(options(&machine, found), &|_| ()).unwrap();
         session.symbol_file = Some(SymbolFile {
             path: "/vmlinux".to_owned(),
             bytes: Arc::new(build_id::write(&full).unwrap()),
@@ -265,6 +268,32 @@ fn a_gdb_that_finds_the_debug_file_itself() {
             "{text}"
         );
     }
+}
+
+/// What `serve --vmlinux` shows a gdb with another vmlinux, and one with none.
+#[test]
+fn the_given_vmlinux_is_handed_out_and_held_against_gdbs_own() {
+    let machine = Machine::demo().unwrap();
+    let other = Machine::build(&Description { percpu: PerCpu::Ordinary, ..Description::demo() }).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let [vmlinux, wrong] = ["vmlinux", "vmlinux.other"].map(|name| directory.path().join(name));
+    write_vmlinux(&machine, &vmlinux);
+    write_vmlinux(&other, &wrong);
+    let places = Places { debug: Vec::new(), cache: None };
+    let serve = |origin, file: Option<&Path>, commands: &[&str]| {
+        let options = options(&machine, Some(vmlinux.clone()));
+        let session = Session::open_with_symbols(options, origin, &places, &|_| ()).unwrap();
+        debug_session(session, file, &[], commands)
+    };
+    let mismatch = "Build ID mismatch between current exec-file";
+    let init = "output init_task.comm";
+    let text = serve(Origin::Auto, None, &[init, &current_comm(1)]);
+    assert_eq!(text.matches("\"swapper/").count(), 2, "{text}");
+    assert!(!serve(Origin::Auto, Some(&vmlinux), &[]).contains(mismatch));
+    for origin in [Origin::Auto, Origin::BuildId] {
+        assert!(serve(origin, Some(&wrong), &[]).contains(mismatch), "{origin:?}");
+    }
+    assert!(serve(Origin::None, None, &[init]).contains("No symbol table is loaded"));
 }
 
 #[test]
