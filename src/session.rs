@@ -17,7 +17,7 @@ use std::{
 use crate::{
     addr::{PhysRange, VirtAddr},
     kernel::{
-        Kernel, KernelError, KernelMap, UserMemory,
+        Kernel, KernelError, KernelMap, UserMemory, boot,
         btf::{self, BtfError},
         kallsyms::TargetSymbols,
         locate::{self, Given, Hints, LocateError, Progress},
@@ -207,6 +207,8 @@ pub struct Session {
     own_types: Arc<btf::InMemory>,
     /// Its physical memory, confined to its RAM.
     pub phys: Arc<dyn PhysMem>,
+    /// Its physical memory past the cache, likewise confined.
+    past: Arc<Guard>,
     /// The kernel's virtual memory past the cache, for what must be seen as it is at this moment.
     pub now: Arc<dyn VirtMem>,
     /// What was found on the stacks of a dead machine's CPUs, which change no more.
@@ -214,6 +216,8 @@ pub struct Session {
     /// What a GDB is handed that comes without a file.
     pub symbol_file: Option<SymbolFile>,
     lines: Option<DwarfLines>,
+    /// What this boot is known by.
+    marks: Option<boot::Marks>,
     cache: Arc<Cache<Fenced>>,
     ahead: ahead::Ahead,
     link: Option<Arc<Remote>>,
@@ -261,8 +265,9 @@ impl Session {
         cache.read_ahead(true);
         let past = Guard::new(Arc::new(Below(Arc::clone(&cache))), limits);
         past.confine(&guard.permitted());
+        let past = Arc::new(past);
         let now: Arc<dyn VirtMem> =
-            Arc::new(AddressSpace::new(Arc::new(past), map.root, map.levels, map.sme_mask));
+            Arc::new(AddressSpace::new(Arc::clone(&past) as _, map.root, map.levels, map.sme_mask));
         let phys: Arc<dyn PhysMem> = guard;
         let memory: Arc<dyn VirtMem> =
             Arc::new(AddressSpace::new(Arc::clone(&phys), map.root, map.levels, map.sme_mask));
@@ -291,7 +296,9 @@ impl Session {
             kallsyms,
             own_types,
             phys,
+            past,
             now,
+            marks: None,
             on_stacks: Mutex::default(),
             symbol_file: None,
             lines,
@@ -378,6 +385,18 @@ impl Session {
     pub fn refresh(&self) {
         self.cache.invalidate();
         self.kallsyms.retry();
+    }
+
+    /// Notes what this boot is known by, for [`Session::booted_anew`].
+    pub fn mark_boot(&mut self) {
+        self.marks = Some(boot::Marks::take(&self.kernel, &self.past, &*self.now));
+    }
+
+    /// Whether the host was booted anew since [`Session::mark_boot`], so that nothing known of its kernel holds. Reads
+    /// past the cache; what cannot be read proves nothing.
+    #[must_use]
+    pub fn booted_anew(&self) -> bool {
+        self.marks.as_ref().is_some_and(|marks| marks.differ(&self.past, &*self.now))
     }
 
     /// The source lines of the vmlinux, if one was given.

@@ -22,6 +22,9 @@ use crate::audit::Trail;
 /// A socket's time limit must not be zero.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
+/// How long a client that is refused may take to ask, and to hang up.
+const REFUSAL: Duration = Duration::from_secs(2);
+
 /// Why a dialogue ended before its client left.
 #[derive(Debug, thiserror::Error)]
 pub enum DialogueError {
@@ -75,6 +78,27 @@ pub fn run(
         Err(DialogueError::Io(error)) if is_hang_up(&error) => Ok(()),
         outcome => outcome,
     }
+}
+
+/// Answers the first packet of `connection` with a sentence instead of serving it.
+///
+/// # Errors
+/// When the connection breaks.
+pub fn refuse(mut connection: Connection, sentence: &str) -> io::Result<()> {
+    let mut decoder = Decoder::default();
+    let until = Instant::now() + REFUSAL;
+    while let Input::Bytes(bytes) = connection.read(Some(REFUSAL))? {
+        if bytes.iter().any(|byte| matches!(decoder.push(*byte), Some(Event::Packet(_)))) {
+            connection.write(&[b"+", &*packet::frame(&packet::error_text(sentence))].concat())?;
+            // Closing while it still sends could throw away what it has not read yet.
+            connection.read(Some(REFUSAL))?;
+            break;
+        }
+        if Instant::now() >= until {
+            break;
+        }
+    }
+    Ok(())
 }
 
 impl Dialogue {
@@ -148,7 +172,7 @@ impl Dialogue {
             Answer::Forward(body) => {
                 let reply = self.stub.packet(&mut self.target, &body).map_err(DialogueError::Stub)?;
                 match self.target.take_refusal() {
-                    Some(sentence) => packet::frame(&packet::error_text(&sentence)),
+                    Some(sentence) => refused(&reply, &sentence),
                     None => reply,
                 }
             }
@@ -198,4 +222,10 @@ impl Dialogue {
         self.last = if self.acks { reply } else { Vec::new() };
         Ok(())
     }
+}
+
+/// A reply that says why the packet was refused, after what was printed for it.
+fn refused(reply: &[u8], sentence: &str) -> Vec<u8> {
+    let printed = reply.strip_suffix(&*packet::frame(b"OK")).unwrap_or_default();
+    [printed, &packet::frame(&packet::error_text(sentence))].concat()
 }

@@ -3,7 +3,7 @@
 //! The seam between the protocol and everything behind it. Nothing in here knows a packet; nothing behind it
 //! knows GDB.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use super::{
     target::{PercpuRebase, Registers},
@@ -85,6 +85,11 @@ pub trait Host: Send + Sync {
     /// Forgets what was cached of the target.
     fn refresh(&self);
 
+    /// Whether the machine was booted anew since it was looked at first: then nothing known of it holds.
+    fn booted_anew(&self) -> bool {
+        false
+    }
+
     /// Runs the `monitor` command `line` and prints what it says to `out`. `help`, `refresh` and `info version`
     /// are answered before they get here.
     ///
@@ -94,6 +99,31 @@ pub trait Host: Send + Sync {
 
     /// The commands [`Host::monitor`] knows, for `monitor help`: usage and what it does.
     fn monitor_help(&self) -> Vec<(&'static str, &'static str)>;
+}
+
+/// Where the machine comes from that a client is shown.
+pub trait Hosts: Send + Sync {
+    /// The machine as it was found; `None` when it was not, or was booted anew since.
+    fn found(&self) -> Option<Arc<dyn Host>>;
+
+    /// Finds it again. GDB waits some six seconds for its first reply.
+    ///
+    /// # Errors
+    /// A sentence for the client.
+    fn find(&self) -> Result<Arc<dyn Host>, String>;
+}
+
+/// A machine that nobody can find again.
+pub(super) struct Once(pub(super) Arc<dyn Host>);
+
+impl Hosts for Once {
+    fn found(&self) -> Option<Arc<dyn Host>> {
+        (!self.0.booted_anew()).then(|| Arc::clone(&self.0))
+    }
+
+    fn find(&self) -> Result<Arc<dyn Host>, String> {
+        Err("the host was booted anew since its kernel was found: start the server again".to_owned())
+    }
 }
 
 /// A task, for as long as it lives.
@@ -142,6 +172,12 @@ pub enum MonitorError {
     /// An argument is not one; whoever knows the usage says it.
     #[error("that is no argument of this command")]
     Arguments,
+    /// What is known is of the boot before.
+    #[error(
+        "the host was booted anew since this debugger attached: what the debugger and the server know of it is of the boot \
+         before; `disconnect`, then `target remote` again"
+    )]
+    BootedAnew,
     /// It failed: the reason with what caused it.
     #[error("{0}")]
     Failed(String),

@@ -34,6 +34,9 @@ const FEATURES: &str =
 /// What is announced besides when there is a symbol file.
 const EXEC_FILE: &str = ";qXfer:exec-file:read+";
 
+/// What GDB 16 announces: it takes a sentence as the reply to any packet.
+const ERROR_MESSAGE: &[u8] = b"error-message+";
+
 const KILL_REFUSAL: &str = "the target cannot be killed: nettlp-gdb has no hold on its CPUs";
 const REGISTER_REFUSAL: &str =
     "registers are read-only: nettlp-gdb reads memory from outside and has no hold on the CPUs";
@@ -76,6 +79,8 @@ impl Interceptor {
             _ if body.starts_with(b"vKill") => Answer::Reply(packet::error_text(KILL_REFUSAL)),
             _ if body == b"QStartNoAckMode" => Answer::StopAcks,
             _ if body.starts_with(b"qSupported") => {
+                let mut features = body.split(|byte| matches!(byte, b':' | b';'));
+                target.set_takes_sentences(features.any(|feature| feature == ERROR_MESSAGE));
                 let file = if target.has_symbol_file() { EXEC_FILE } else { "" };
                 Answer::Reply(format!("PacketSize={PACKET_SIZE:x}{FEATURES}{file}").into_bytes())
             }
@@ -157,7 +162,7 @@ fn read(target: &mut GdbTarget, selected: Option<Tid>, addr: u64, len: u64) -> V
     let mut bytes = vec![0; len.min(MAX_MEMORY) as usize];
     match target.read(selected, VirtAddr::new(addr), &mut bytes) {
         Ok(len) => packet::hex(bytes.get(..len).unwrap_or_default()),
-        Err(number) => format!("E{number:02x}").into_bytes(),
+        Err(unread) => target.no_memory(&unread),
     }
 }
 

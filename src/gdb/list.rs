@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::{
     errno,
     packet::{self, PACKET_SIZE},
-    target::GdbTarget,
+    target::{GdbTarget, Unread},
 };
 use crate::addr::VirtAddr;
 
@@ -47,15 +47,15 @@ impl List {
     }
 
     /// The entries that `target` has, one after the other, or the number that says why there is none.
-    fn read(&self, target: &mut GdbTarget) -> Result<Vec<u8>, u8> {
+    fn read(&self, target: &mut GdbTarget) -> Result<Vec<u8>, Unread> {
         let (mut entries, mut node, begun) = (Vec::new(), self.node, Instant::now());
         while entries.len() + self.len <= PACKET_SIZE / 2 {
             let filled = entries.len();
             entries.resize(filled + self.len, 0);
             let entry = entries.get_mut(filled..).unwrap_or_default();
-            if let Err(number) = whole(target, node.wrapping_sub(self.before), entry) {
+            if let Err(unread) = whole(target, node.wrapping_sub(self.before), entry) {
                 entries.truncate(filled);
-                return if entries.is_empty() { Err(number) } else { Ok(entries) };
+                return if entries.is_empty() { Err(unread) } else { Ok(entries) };
             }
             let Some(next) = entry.get(self.next..).and_then(<[u8]>::first_chunk) else { break };
             node = VirtAddr::new(u64::from_le_bytes(*next));
@@ -68,22 +68,22 @@ impl List {
 }
 
 /// Reads all of `entry` from the kernel's memory at `start`.
-fn whole(target: &mut GdbTarget, start: VirtAddr, entry: &mut [u8]) -> Result<(), u8> {
+fn whole(target: &mut GdbTarget, start: VirtAddr, entry: &mut [u8]) -> Result<(), Unread> {
     if !start.is_upper_half() {
-        return Err(errno::EFAULT);
+        return Err(Unread::new(errno::EFAULT, &format_args!("{start} is no address of the kernel")));
     }
     match target.read(None, start, entry)? {
         read if read == entry.len() => Ok(()),
-        _ => Err(errno::EFAULT),
+        _ => Err(Unread::new(errno::EFAULT, &format_args!("the entry at {start} cannot be read whole"))),
     }
 }
 
 /// The reply to a packet that begins with [`PREFIX`] and goes on with `place`.
 pub(super) fn reply(target: &mut GdbTarget, place: &[u8]) -> Vec<u8> {
-    let list = List::parse(place).ok_or(errno::EINVAL);
+    let list = List::parse(place).ok_or_else(|| Unread::new(errno::EINVAL, &"this is no list"));
     match list.and_then(|list| list.read(target)) {
         Ok(entries) => packet::hex(&entries),
-        Err(number) => format!("E{number:02x}").into_bytes(),
+        Err(unread) => target.no_memory(&unread),
     }
 }
 

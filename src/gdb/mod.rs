@@ -33,7 +33,7 @@ use std::time::Duration;
 use crate::audit::Audit;
 
 pub use self::{
-    host::{Gone, Host, MonitorError, TaskId, Thread},
+    host::{Gone, Host, Hosts, MonitorError, TaskId, Thread},
     listen::{Listen, ListenError, ServeError},
     patience::Patience,
     server::{Server, Stopper, serve},

@@ -17,7 +17,7 @@ use super::{
     Options,
     connection::{Connection, HangUp},
     event_loop,
-    host::Host,
+    host::{Host, Hosts, Once},
     listen::{Listen, Listener, ServeError},
     turn_away::turn_away,
 };
@@ -72,13 +72,22 @@ impl Server {
         self.stopper.clone()
     }
 
-    /// Serves `host` until SIGINT, SIGTERM or the stopper; with [`Options::once`], until the first client leaves.
+    /// Serves `host` until SIGINT, SIGTERM or the stopper; with [`Options::once`], until the first client leaves. Once it
+    /// was booted anew, clients are refused.
     ///
     /// # Errors
     /// [`ServeError::Io`] when the server cannot go on.
     pub fn run(self, host: Arc<dyn Host>) -> Result<(), ServeError> {
+        self.run_any(Arc::new(Once(host)))
+    }
+
+    /// As [`Server::run`], each client with the machine that `hosts` has then.
+    ///
+    /// # Errors
+    /// As [`Server::run`].
+    pub fn run_any(self, hosts: Arc<dyn Hosts>) -> Result<(), ServeError> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let result = runtime.block_on(self.serve(host));
+        let result = runtime.block_on(self.serve(hosts));
         // A session that is stuck in a read of the target must not hold up the end.
         runtime.shutdown_background();
         result
@@ -100,14 +109,14 @@ impl Server {
         }
     }
 
-    async fn serve(self, host: Arc<dyn Host>) -> Result<(), ServeError> {
+    async fn serve(self, hosts: Arc<dyn Hosts>) -> Result<(), ServeError> {
         // Whoever is told that it listens may end it at once.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         self.announce();
         let port = self.tcp_address().map_or(0, |address| address.port());
         let options = self.options;
-        let mut sessions = Sessions { host, options, port, active: None, waiting: None, started: false };
+        let mut sessions = Sessions { hosts, options, port, active: None, waiting: None, started: false };
         let acceptor = match self.listener {
             Listener::Tcp(listener) => Acceptor::Tcp(TcpListener::from_std(listener)?),
             Listener::Unix(listener, path) => {
@@ -155,7 +164,7 @@ async fn serve_stdio(mut sessions: Sessions, stopper: &Stopper) -> Result<(), Se
 
 /// The session there may be, and what the next one is started with.
 struct Sessions {
-    host: Arc<dyn Host>,
+    hosts: Arc<dyn Hosts>,
     options: Options,
     /// For the names of their threads; 0 without one.
     port: u16,
@@ -229,10 +238,11 @@ impl Sessions {
         let trail = begun.map_err(io::Error::other)?;
         let hang_up = connection.hang_up()?;
         let (alive, done) = oneshot::channel();
-        let (host, view) = (Arc::clone(&self.host), self.options.view.clone());
+        let (hosts, view) = (Arc::clone(&self.hosts), self.options.view.clone());
         let patience = self.options.patience;
         thread::Builder::new().name(format!("gdb:{}", self.port)).spawn(move || {
             let _alive: oneshot::Sender<()> = alive;
+            let Some((connection, host)) = shown(connection, &*hosts) else { return };
             log::info!("a debugger attached");
             match event_loop::run(connection, host, view, trail, patience) {
                 Ok(()) => log::info!("the debugger left"),
@@ -266,6 +276,26 @@ impl Sessions {
         active.hang_up.now();
         if timeout(DRAIN, self.end()).await.is_err() {
             log::warn!("a session did not finish in time and was abandoned");
+        }
+    }
+}
+
+/// The machine for a client that has just connected; `None` when there is none, and the client was told.
+fn shown(mut connection: Connection, hosts: &dyn Hosts) -> Option<(Connection, Arc<dyn Host>)> {
+    if let Some(host) = hosts.found() {
+        return Some((connection, host));
+    }
+    log::warn!("the host was booted anew: its kernel is looked for again");
+    // Finding it may take longer than GDB waits for an acknowledgement; one too many does no harm.
+    let waits = connection.write(b"+");
+    match waits.map_err(|error| error.to_string()).and_then(|()| hosts.find()) {
+        Ok(host) => Some((connection, host)),
+        Err(sentence) => {
+            log::warn!("a client was refused: {sentence}");
+            if let Err(error) = event_loop::refuse(connection, &sentence) {
+                log::debug!("refusing a client: {error}");
+            }
+            None
         }
     }
 }

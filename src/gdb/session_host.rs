@@ -95,6 +95,10 @@ impl Host for Session {
         Self::refresh(self);
     }
 
+    fn booted_anew(&self) -> bool {
+        Self::booted_anew(self)
+    }
+
     fn monitor(&self, line: &str, out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
         commands::run(self, line, out)
     }

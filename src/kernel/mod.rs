@@ -5,6 +5,7 @@
 //! and symbols. The target is live and may be hostile: every walk is bounded.
 
 mod batch;
+pub mod boot;
 pub mod bt;
 pub mod btf;
 pub mod cmdline;

@@ -32,6 +32,9 @@ pub enum WriteError {
          from being written; a virtual address of the kernel may be"
     )]
     KernelOnly,
+    /// The kernel known is not the one that runs.
+    #[error("refused: the host was booted anew since the kernel was found, which is no longer there")]
+    BootedAnew,
     /// The address is not mapped.
     #[error("nothing was written: {0}")]
     Unmapped(#[from] VirtError),
@@ -88,6 +91,9 @@ impl Session {
     /// [`WriteError`].
     pub fn write(&self, addr: VirtAddr, data: &[u8]) -> Result<(), WriteError> {
         let rights = self.rights.as_ref().ok_or(WriteError::NotAllowed)?;
+        if self.booted_anew() {
+            return Err(WriteError::BootedAnew);
+        }
         // The tables as they are now, not as they were for a reader.
         self.refresh();
         let pieces = self.pieces(addr, data.len())?;

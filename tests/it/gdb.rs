@@ -8,6 +8,7 @@
     reason = "a test helper that fails is a failed test"
 )]
 
+mod boots;
 pub(crate) mod client;
 mod fake;
 mod lifecycle;

@@ -1,12 +1,17 @@
 //! `serve`: the host's memory as a GDB target.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use crate::{
     cli::{Outcome, UsageError, out, target::Target},
-    gdb::{self, Host as _, Listen, ServeError, Server, ThreadFilter, View},
+    gdb::{self, Host, Hosts, Listen, ServeError, Server, ThreadFilter, View},
     mem::cache::Validity,
     session::{
+        Session,
         debug_file::DEBUG_DIRECTORY,
         handout::{self, Origin, Places},
     },
@@ -110,10 +115,17 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         Symbols::Memory => Origin::Memory,
         Symbols::None => Origin::None,
     };
-    let mut session = args.target.open_with_symbols(validity, origin, &places, quiet || args.stdio)?;
-    let writable = args.allow_write.then(|| args.target.allow_writes(&mut session)).transpose()?;
-    // GDB waits two seconds for its first answer; what takes longest is known then.
-    let _ = session.threads(&ThreadFilter::Cpus);
+    let target = args.target.clone();
+    let (allow_write, quiet) = (args.allow_write, quiet || args.stdio);
+    let open = move || {
+        let mut session = target.open_with_symbols(validity, origin, &places, quiet)?;
+        let writable = allow_write.then(|| target.allow_writes(&mut session)).transpose()?;
+        session.mark_boot();
+        // GDB waits two seconds for its first answer; what takes longest is known then.
+        let _ = session.threads(&ThreadFilter::Cpus);
+        Ok((session, writable))
+    };
+    let (session, writable) = open()?;
     if let Some(address) = server.tcp_address() {
         let vmlinux = args.target.vmlinux().map_or_else(String::new, |path| format!("{} ", path.display()));
         out::notice(&format!("serving; attach with: gdb {vmlinux}-ex 'target remote {address}'"));
@@ -121,6 +133,37 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     if let Some(ranges) = writable {
         log::warn!("gdb may write to the target, inside {ranges}");
     }
-    server.run(Arc::new(session))?;
+    let open = Box::new(move || open().map(|(session, _)| session));
+    server.run_any(Arc::new(Boots { session: Mutex::new(Some(Arc::new(session))), open }))?;
     Ok(Outcome::Done)
+}
+
+/// The host, opened again for the first client after it was booted anew.
+struct Boots {
+    /// `None` while the link is free for the next: two readers cannot have the same ports.
+    session: Mutex<Option<Arc<Session>>>,
+    open: Box<dyn Fn() -> anyhow::Result<Session> + Send + Sync>,
+}
+
+impl Boots {
+    fn session(&self) -> MutexGuard<'_, Option<Arc<Session>>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hosts for Boots {
+    fn found(&self) -> Option<Arc<dyn Host>> {
+        let mut session = self.session();
+        *session = session.take().filter(|session| !session.booted_anew());
+        session.clone().map(|session| session as _)
+    }
+
+    fn find(&self) -> Result<Arc<dyn Host>, String> {
+        let mut session = self.session();
+        *session = None;
+        let found = (self.open)().map_err(|error| {
+            format!("the host was booted anew, and its kernel is not found (attach again later): {error:#}")
+        })?;
+        Ok(Arc::clone(session.insert(Arc::new(found))) as _)
+    }
 }

@@ -1,6 +1,8 @@
 //! Memory and registers. Both kinds of access go to the [`Host`](crate::gdb::host::Host), which refuses writes unless
 //! told otherwise.
 
+use std::fmt;
+
 use gdbstub::{
     common::Tid,
     target::{
@@ -15,10 +17,30 @@ use gdbstub::{
 use super::{GdbTarget, RebaseState, Registers};
 use crate::{
     addr::VirtAddr,
-    gdb::{errno, host::TaskId},
+    gdb::{
+        errno,
+        host::{MonitorError, TaskId},
+        packet,
+    },
     paging::VirtError,
     session::writing::WriteError,
 };
+
+/// Why memory could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// As GDB numbers errors.
+    number: u8,
+    sentence: String,
+}
+
+impl Unread {
+    /// The number, and the reason as a sentence.
+    #[must_use]
+    pub fn new(number: u8, sentence: &dyn fmt::Display) -> Self {
+        Self { number, sentence: sentence.to_string() }
+    }
+}
 
 impl GdbTarget {
     /// The task of the thread `selected`, or before anybody selected one, of the first: whose memory addresses of
@@ -36,23 +58,35 @@ impl GdbTarget {
     /// read.
     ///
     /// # Errors
-    /// The number that says why none could.
-    pub fn read(&mut self, selected: Option<Tid>, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, u8> {
+    /// Why none could.
+    pub fn read(&mut self, selected: Option<Tid>, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, Unread> {
+        if self.booted_anew {
+            return Err(Unread::new(errno::EIO, &MonitorError::BootedAnew));
+        }
         let task = if addr.is_upper_half() { None } else { self.task_of(selected) };
         let read = match task {
             Some(task) => {
                 let read = self.host.read_user(task, addr, buf);
-                read.map_err(|error| (errno::of_kernel(&error), error.to_string()))
+                read.map_err(|error| Unread::new(errno::of_kernel(&error), &error))
             }
-            None => self.read_memory(addr, buf).map_err(|error| (errno::of(&error), error.to_string())),
+            None => self.read_memory(addr, buf).map_err(|error| Unread::new(errno::of(&error), &error)),
         };
         match read {
-            Ok(0) if !buf.is_empty() => Err(errno::EFAULT),
+            Ok(0) if !buf.is_empty() => Err(Unread::new(errno::EFAULT, &"there is nothing")),
             Ok(len) => Ok(len),
-            Err((number, error)) => {
-                log::debug!("{error}");
-                Err(number)
+            Err(unread) => {
+                log::debug!("{}", unread.sentence);
+                Err(unread)
             }
+        }
+    }
+
+    /// The reply to a packet that reads what is `unread`: its number, or the sentence for a client that takes one.
+    #[must_use]
+    pub fn no_memory(&self, unread: &Unread) -> Vec<u8> {
+        match self.takes_sentences {
+            true => packet::error_text(&unread.sentence),
+            false => format!("E{:02x}", unread.number).into_bytes(),
         }
     }
 
@@ -115,6 +149,10 @@ impl GdbTarget {
 
 impl MultiThreadBase for GdbTarget {
     fn read_registers(&mut self, regs: &mut Registers, tid: Tid) -> TargetResult<(), Self> {
+        if self.booted_anew {
+            self.refusal = Some(MonitorError::BootedAnew.to_string());
+            return Err(TargetError::Errno(errno::EIO));
+        }
         let (threads, host) = self.threads();
         match threads.registers(host, tid) {
             Ok(known) => {

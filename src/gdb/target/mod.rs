@@ -28,13 +28,18 @@ use gdbstub::target::{
     },
 };
 
-use self::{breakpoints::Breakpoints, host_io::Files, resume::Resume, threads::Threads, watch::Watches};
 pub use self::{
+    base::Unread,
     percpu_rebase::{PercpuRebase, Words},
     registers::{Register, Registers, UNKNOWN_PC, X86_64},
     resume::{Reason, Running, Stop},
 };
-use super::{View, host::Host, thread_filter::ThreadFilter};
+use self::{breakpoints::Breakpoints, host_io::Files, resume::Resume, threads::Threads, watch::Watches};
+use super::{
+    View,
+    host::{Host, MonitorError},
+    thread_filter::ThreadFilter,
+};
 
 /// A machine, shown to one client.
 pub struct GdbTarget {
@@ -49,6 +54,10 @@ pub struct GdbTarget {
     filter: ThreadFilter,
     /// Why the packet being answered is refused, in a sentence; an error number cannot say it.
     refusal: Option<String>,
+    /// The client takes a sentence for the reply to any packet (`error-message`, GDB 16).
+    takes_sentences: bool,
+    /// The machine was seen to be another boot's than the client attached to: it is shown no more of it.
+    booted_anew: bool,
     /// What to do to per-CPU offsets, once the client has asked how far the kernel was moved.
     rebase: RebaseState,
 }
@@ -83,6 +92,8 @@ impl GdbTarget {
             files,
             filter,
             refusal: None,
+            takes_sentences: false,
+            booted_anew: false,
             rebase,
         }
     }
@@ -98,15 +109,31 @@ impl GdbTarget {
         self.files.read(fd, count, offset)
     }
 
+    /// Notes whether the client takes `E.` and a sentence for the reply to any packet.
+    pub fn set_takes_sentences(&mut self, takes: bool) {
+        self.takes_sentences = takes;
+    }
+
     /// Why the packet just answered with an error was refused, where there is a sentence for it.
     pub fn take_refusal(&mut self) -> Option<String> {
         self.refusal.take()
     }
 
     /// Forgets what is known of the target and looks again.
-    pub fn refresh(&mut self) {
+    ///
+    /// # Errors
+    /// [`MonitorError::BootedAnew`]; the threads stay those of the boot before.
+    pub fn refresh(&mut self) -> Result<(), MonitorError> {
         self.host.refresh();
+        self.same_boot()?;
         self.threads = None;
+        Ok(())
+    }
+
+    /// Looks whether the machine is still the one that the client attached to.
+    fn same_boot(&mut self) -> Result<(), MonitorError> {
+        self.booted_anew = self.booted_anew || self.host.booted_anew();
+        if self.booted_anew { Err(MonitorError::BootedAnew) } else { Ok(()) }
     }
 
     /// The threads, and the host to ask about them. They are looked at when first needed: GDB waits two seconds for

@@ -38,10 +38,13 @@ impl GdbTarget {
                 let _ = writeln!(out, "nettlp-gdb {}", env!("CARGO_PKG_VERSION"));
             }
             "refresh" => {
-                self.refresh();
+                self.refresh()?;
                 let _ = writeln!(out, "{} threads", self.threads().0.iter().count());
             }
-            other => self.host.monitor(other, out)?,
+            other => {
+                self.same_boot()?;
+                self.host.monitor(other, out)?;
+            }
         }
         Ok(())
     }
@@ -67,8 +70,12 @@ impl MonitorCmd for GdbTarget {
     fn handle_monitor_cmd(&mut self, cmd: &[u8], mut out: ConsoleOutput<'_>) -> Result<(), Self::Error> {
         let line = String::from_utf8_lossy(cmd);
         let mut text = String::new();
-        if let Err(error) = self.run(line.trim(), &mut text) {
-            let _ = writeln!(text, "{error}");
+        match self.run(line.trim(), &mut text) {
+            Err(error) if self.takes_sentences => self.refusal = Some(error.to_string()),
+            Err(error) => {
+                let _ = writeln!(text, "{error}");
+            }
+            Ok(()) => {}
         }
         for chunk in text.as_bytes().chunks(CHUNK) {
             out.write_raw(chunk);

@@ -5,7 +5,10 @@
 //! a sentence on GDB's console. GDB has no other way to be told: an error reply to `vCont` leaves it without a word or
 //! without a session.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use gdbstub::{
     common::{Signal, Tid},
@@ -80,7 +83,7 @@ impl GdbTarget {
         let watching = self.watches.ranges() > 0;
         let interval = self.watch_interval;
         let outcome = match self.resume.next {
-            None => self.watches.start(&*self.host).map(|()| None),
+            None => self.watches.start(&*self.host),
             Some(next) if watching && next <= now => self.watches.poll(&*self.host),
             Some(next) => {
                 return wait(watching.then(|| next.saturating_duration_since(now)), String::new());
@@ -144,9 +147,11 @@ impl GdbTarget {
     }
 
     /// A stop with a new snapshot of the target.
-    fn stop(&mut self, reason: Reason, message: String, selected: Option<Tid>) -> Stop {
+    fn stop(&mut self, reason: Reason, mut message: String, selected: Option<Tid>) -> Stop {
         let named = std::mem::take(&mut self.resume).tid;
-        self.refresh();
+        if let Err(error) = self.refresh() {
+            let _ = writeln!(message, "{error}");
+        }
         let (threads, _) = self.threads();
         let is_there = |tid: &Tid| threads.get(*tid).is_some();
         let tid = named.filter(is_there).or_else(|| selected.filter(is_there));

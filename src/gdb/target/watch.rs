@@ -31,6 +31,8 @@ struct Watched {
     kind: WatchKind,
     /// What was there when last read since the resume.
     last: Option<Vec<u8>>,
+    /// What GDB was not told with the stop that another range was the reason of.
+    untold: Option<String>,
 }
 
 /// A change.
@@ -58,7 +60,7 @@ impl Watches {
             );
             return false;
         }
-        self.0.push(Watched { addr, len: len as usize, kind, last: None });
+        self.0.push(Watched { addr, len: len as usize, kind, last: None, untold: None });
         true
     }
 
@@ -87,10 +89,16 @@ impl Watches {
         self.0.iter().map(|watched| watched.len as u64).sum()
     }
 
-    /// Reads what later readings are compared with.
-    pub(super) fn start(&mut self, host: &dyn Host) -> Result<(), VirtError> {
+    /// Reads what later readings are compared with, unless GDB has not been told of a change yet: a stop names one range,
+    /// and GDB looks at no other.
+    pub(super) fn start(&mut self, host: &dyn Host) -> Result<Option<Hit>, VirtError> {
+        for watched in &mut self.0 {
+            if let Some(message) = watched.untold.take() {
+                return Ok(Some(Hit { addr: watched.addr.raw(), kind: watched.kind, message }));
+            }
+        }
         self.0.iter_mut().for_each(|watched| watched.last = None);
-        self.poll(host).map(|_| ())
+        self.poll(host)
     }
 
     /// Reads again; says what has changed.
@@ -107,8 +115,13 @@ impl Watches {
             let new = watched.last.as_deref().unwrap_or_default();
             if old != new {
                 let line = change(watched.addr, &old, new);
-                let (addr, kind) = (watched.addr.raw(), watched.kind);
-                hit.get_or_insert_with(|| Hit { addr, kind, message: String::new() }).message.push_str(&line);
+                match &mut hit {
+                    None => hit = Some(Hit { addr: watched.addr.raw(), kind: watched.kind, message: line }),
+                    Some(hit) => {
+                        hit.message.push_str(&line);
+                        watched.untold = Some(line);
+                    }
+                }
             }
         }
         Ok(hit)

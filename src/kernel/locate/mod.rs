@@ -38,6 +38,7 @@ pub use error::{Attempt, LocateError};
 pub use given::Given;
 pub use proof::TOP_LEVEL_TABLE;
 pub use ram::Shortfall;
+pub use trampoline::{Trampoline, trampolines};
 
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr},

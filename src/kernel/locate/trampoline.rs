@@ -6,12 +6,12 @@
 //! Source: `arch/x86/realmode/init.c` (`setup_real_mode`), `arch/x86/realmode/rm/trampoline_64.S`,
 //! `arch/x86/include/asm/realmode.h`.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
-use super::{LocateError, Progress, Sighting, Target};
+use super::{Hints, LocateError, Progress, Sighting, Target};
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr},
-    mem::{Fault, PhysMem, ReadOp},
+    mem::{Fault, PhysMem, ReadOp, guard::Guard},
     paging::Levels,
 };
 
@@ -82,6 +82,34 @@ pub(super) fn is_page_directory(page: &[u8]) -> bool {
         511 => leads_to_table(entry),
         _ => entry & PRESENT == 0 || leads_to_table(entry),
     })
+}
+
+/// The trampoline of one boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trampoline {
+    /// Where its page directory is.
+    place: PhysAddr,
+    /// What that says of the kernel's own half.
+    last: [u8; 8],
+    /// Where a starting processor enters the kernel.
+    start: VirtAddr,
+}
+
+/// The trampolines in low memory that have a header, for comparing; there is one, or one more for each earlier boot that
+/// left its own elsewhere.
+///
+/// # Errors
+/// [`LocateError::LowMemory`] when no page at all could be read.
+pub fn trampolines(guard: &Arc<Guard>) -> Result<Vec<Trampoline>, LocateError> {
+    let led = guard.led_by_tables();
+    let hints = Hints::default();
+    let target =
+        Target { guard, led: Arc::clone(&led), tables: led, hints: &hints, damaged: RefCell::default() };
+    let found = sightings(&target)?.into_iter().filter_map(|sighting| {
+        let last = *sighting.copied_root?.last_chunk()?;
+        Some(Trampoline { place: sighting.place, last, start: sighting.entry? })
+    });
+    Ok(found.collect())
 }
 
 /// Page directories in low memory, best first: those followed by a header before those without.

@@ -14,8 +14,8 @@ use std::{
 use nettlp_gdb::{
     addr::VirtAddr,
     gdb::{
-        self, Gone, Host, MonitorError, PercpuRebase, Register, Registers, ServeError, Server, Stopper,
-        TaskId, Thread, ThreadFilter, tid,
+        self, Gone, Host, Hosts, MonitorError, PercpuRebase, Register, Registers, ServeError, Server,
+        Stopper, TaskId, Thread, ThreadFilter, tid,
     },
     kernel::KernelError,
     paging::{VirtError, VirtFault, VirtOp},
@@ -47,6 +47,8 @@ pub(super) struct FakeHost {
     pub(super) written: Arc<Mutex<BTreeMap<u64, u8>>>,
     /// Held by who wants the list of threads to take its time.
     pub(super) looking: Arc<Mutex<()>>,
+    /// Whether the machine was booted anew since.
+    pub(super) booted_anew: Arc<AtomicBool>,
     /// Whether pid 1 is still there.
     pub(super) init_lives: Arc<AtomicBool>,
     symbol_file: Option<SymbolFile>,
@@ -74,6 +76,7 @@ impl FakeHost {
             refreshes: Arc::default(),
             written: Arc::default(),
             looking: Arc::default(),
+            booted_anew: Arc::default(),
             init_lives: Arc::new(AtomicBool::new(true)),
             symbol_file: None,
         }
@@ -118,9 +121,10 @@ impl Host for FakeHost {
     }
 
     fn read_now(&self, ops: &mut [VirtOp<'_>]) {
+        // All at one moment.
+        let now = self.written.lock().unwrap();
         for op in ops {
             let addr = op.addr.raw();
-            let now = self.written.lock().unwrap();
             let bytes: Option<Vec<u8>> = (addr..addr + op.buf.len() as u64)
                 .map(|at| now.get(&at).copied().or_else(|| self.byte(at)))
                 .collect();
@@ -189,6 +193,10 @@ impl Host for FakeHost {
         self.refreshes.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn booted_anew(&self) -> bool {
+        self.booted_anew.load(Ordering::Relaxed)
+    }
+
     fn monitor(&self, line: &str, out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
         match line.split_once(' ').unwrap_or((line, "")) {
             ("info", "") => {
@@ -197,6 +205,10 @@ impl Host for FakeHost {
             ("long", "") => (0..3000)
                 .try_for_each(|line| writeln!(out, "line {line}"))
                 .map_err(|e| MonitorError::Failed(e.to_string())),
+            ("torn", "") => {
+                let _ = out.write_str("one line\n");
+                Err(MonitorError::Failed("the rest is missing".to_owned()))
+            }
             ("translate", "") => Err(MonitorError::Usage("translate ADDR")),
             _ => Err(MonitorError::Unknown(line.to_owned())),
         }
@@ -223,10 +235,20 @@ pub(super) fn serve(host: FakeHost) -> Running {
 }
 
 pub(super) fn serve_with(host: FakeHost, options: gdb::Options) -> Running {
+    run(options, move |server| server.run(Arc::new(host)))
+}
+
+pub(super) fn serve_any(hosts: Arc<dyn Hosts>) -> Running {
+    run(options(), move |server| server.run_any(hosts))
+}
+
+fn run(
+    options: gdb::Options,
+    serve: impl FnOnce(Server) -> Result<(), ServeError> + Send + 'static,
+) -> Running {
     let server = Server::bind(options).unwrap();
-    let address = server.tcp_address().unwrap();
-    let stopper = server.stopper();
-    let thread = std::thread::spawn(move || server.run(Arc::new(host)));
+    let (address, stopper) = (server.tcp_address().unwrap(), server.stopper());
+    let thread = std::thread::spawn(move || serve(server));
     Running { address, stopper, thread: Some(thread) }
 }
 

@@ -349,6 +349,31 @@ fn a_change_of_watched_memory_is_a_stop() {
 }
 
 #[test]
+fn of_two_changes_at_once_each_is_a_stop() {
+    let host = FakeHost::new();
+    let written = host.written.clone();
+    let (_server, mut client) = attached(host);
+    let places = [INIT_TASK + 0x80, INIT_TASK + 0x100, INIT_TASK + 0x180];
+    for place in places {
+        assert_eq!(client.ask(&format!("Z2,{place:x},8")), "OK");
+    }
+    client.raw(&frame(b"vCont;c"));
+    client.console();
+    written.lock().unwrap().extend(places.map(|place| (place, 1)));
+    let line = |place: u64| format!("8 bytes at {place:#x}: old 0x0, new 0x1\n");
+    let first = client.console_until(&format!("T05thread:989680;watch:{:x};", places[0]));
+    assert_eq!(first, places.map(line).concat());
+    assert_eq!(client.ask(&format!("z2,{:x},8", places[1])), "OK", "nobody wants to know any more");
+    client.raw(&frame(b"vCont;c"));
+    let second = client.console_until(&format!("T05thread:989680;watch:{:x};", places[2]));
+    assert_eq!(second, line(places[2]));
+    client.raw(&frame(b"vCont;c"));
+    assert!(client.console().starts_with("Reading 2 watched range(s)"), "now all is told");
+    client.raw(b"\x03");
+    assert_eq!(client.reply().unwrap(), "T02thread:989680;");
+}
+
+#[test]
 fn memory_that_cannot_be_read_ends_the_watch_with_the_reason() {
     let (_server, mut client) = attached(FakeHost::new());
     assert_eq!(client.ask("Z2,ffff800000000010,8"), "OK");
@@ -399,6 +424,28 @@ fn monitor_commands() {
     assert_eq!(client.monitor("frob"), "there is no `monitor frob`; `monitor help` lists what there is\n");
     assert_eq!(client.monitor("refresh"), "3 threads\n");
     assert!(client.monitor("long").ends_with("line 2999\n"));
+}
+
+/// GDB 16 says that it takes a sentence wherever an error may be.
+#[test]
+fn a_client_that_takes_sentences_gets_them() {
+    let (_server, mut client) = attached(FakeHost::new());
+    client.ask("qSupported:multiprocess+;error-message+;swbreak+");
+    let unmapped = client.memory(u64::MAX, 4).unwrap_err();
+    assert!(unmapped.starts_with("E.") && unmapped.contains("0xffffffffffffffff"), "{unmapped}");
+    assert_eq!(client.memory(INIT_TASK, 7).unwrap(), b"swapper");
+    for (line, printed, end) in [
+        ("torn", "one line\n", "E.the rest is missing"),
+        ("frob", "", "E.there is no `monitor frob`; `monitor help` lists what there is"),
+        ("info", "the fake machine\n", "OK"),
+    ] {
+        let hex: String = line.bytes().map(|byte| format!("{byte:02x}")).collect();
+        client.raw(&frame(format!("qRcmd,{hex}").as_bytes()));
+        assert_eq!(client.console_until(end), printed, "{line}");
+    }
+    client.ask("qSupported:error-message-");
+    assert_eq!(client.monitor("torn"), "one line\nthe rest is missing\n", "as any other client");
+    assert_eq!(client.memory(u64::MAX, 4).unwrap_err(), "E0e");
 }
 
 #[test]
