@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use super::{
+    list,
     packet::{PACKET_SIZE, unhex},
     target::GdbTarget,
     tid::Tid,
@@ -72,6 +73,9 @@ impl PacketAudit {
             }
             Some((b'G' | b'P', _)) => {
                 trail.append(&Event::Write { space: Space::Registers, ranges: &[], allowed: false })
+            }
+            _ if body.starts_with(list::PREFIX) => {
+                trail.append(&Event::Command { command: &String::from_utf8_lossy(body) })
             }
             _ => {
                 let called = |prefix: &[u8], name: &str| {

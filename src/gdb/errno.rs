@@ -17,6 +17,8 @@ pub const ESRCH: u8 = 3;
 pub const EIO: u8 = 5;
 /// No memory at that address.
 pub const EFAULT: u8 = 14;
+/// The packet asks for what does not exist.
+pub const EINVAL: u8 = 22;
 /// No room for more.
 pub const ENOSPC: u8 = 28;
 

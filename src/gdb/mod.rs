@@ -15,6 +15,7 @@ pub mod errno;
 pub mod event_loop;
 pub mod host;
 pub mod intercept;
+mod list;
 pub mod listen;
 pub mod packet;
 pub mod patience;
