@@ -51,7 +51,7 @@ def require() -> None:
     banner = read(symbol("linux_banner"), len(_BANNER), "linux_banner")
     if banner != _BANNER:
         raise TargetError("linux_banner is not where the symbols say: load this kernel's own vmlinux, before "
-                          "connecting, so that GDB relocates it")
+                          "connecting, so that GDB relocates it (or `disconnect` and `target remote` again)")
 
 
 def find_symbol(name: str, file: str = "") -> Optional[int]:

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use super::{
     list,
     packet::{PACKET_SIZE, unhex},
+    search::{self, Search},
     target::GdbTarget,
     tid::Tid,
 };
@@ -45,11 +46,10 @@ impl PacketAudit {
         let Some(trail) = &self.trail else { return Ok(()) };
         match body.split_first() {
             Some((b'm' | b'x', place)) => match extent(place) {
-                Some((addr, len)) if !VirtAddr::new(addr).is_upper_half() => {
-                    let task = target.task_of(selected).map(|task| task.pid);
-                    self.read(Space::User, task, addr, len)
+                Some((addr, len)) => {
+                    let (space, task) = space_of(target, selected, addr);
+                    self.read(space, task, addr, len)
                 }
-                Some((addr, len)) => self.read(Space::Virtual, None, addr, len),
                 None => Ok(()),
             },
             Some((b'M' | b'X', place)) => match extent(place) {
@@ -73,6 +73,15 @@ impl PacketAudit {
             }
             Some((b'G' | b'P', _)) => {
                 trail.append(&Event::Write { space: Space::Registers, ranges: &[], allowed: false })
+            }
+            _ if body.starts_with(search::PREFIX) => {
+                let Some(search) = body.strip_prefix(search::PREFIX).and_then(Search::parse) else {
+                    return Ok(());
+                };
+                // All of it at once, whatever of it is there.
+                let (addr, len) = search.extent();
+                let (space, task) = space_of(target, selected, addr);
+                trail.append(&Event::Read { space, task, ranges: &[shown(addr, len)] })
             }
             _ if body.starts_with(list::PREFIX) => {
                 trail.append(&Event::Command { command: &String::from_utf8_lossy(body) })
@@ -111,6 +120,14 @@ impl PacketAudit {
         }
         self.pages.extend(new.into_iter().map(|page| (task, page)));
         Ok(())
+    }
+}
+
+/// Whose memory `addr` is of, for a client whose thread is `selected`.
+fn space_of(target: &mut GdbTarget, selected: Option<Tid>, addr: u64) -> (Space, Option<i32>) {
+    match VirtAddr::new(addr).is_upper_half() {
+        true => (Space::Virtual, None),
+        false => (Space::User, target.task_of(selected).map(|task| task.pid)),
     }
 }
 

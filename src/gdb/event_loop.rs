@@ -14,6 +14,7 @@ use super::{
     intercept::{Answer, Interceptor},
     packet::{self, Decoder, Event},
     patience::{Debt, Offence, Patience},
+    search::{self, Search},
     stub::{Mode, Stub},
     target::{GdbTarget, Running, Stop},
 };
@@ -176,6 +177,7 @@ impl Dialogue {
                     None => reply,
                 }
             }
+            Answer::Search(search) => packet::frame(&self.search(search)?),
             Answer::StopAcks => {
                 self.send(packet::frame(b"OK"))?;
                 self.acks = false;
@@ -183,6 +185,17 @@ impl Dialogue {
             }
         };
         self.send(reply)
+    }
+
+    /// The reply of `search`; until then the client is told that it goes on.
+    fn search(&mut self, mut search: Search) -> Result<Vec<u8>, DialogueError> {
+        loop {
+            let selected = self.stub.selected();
+            if let Some(reply) = search.go_on(&mut self.target, selected, search::STEP) {
+                return Ok(reply);
+            }
+            self.connection.write(search::GOES_ON)?;
+        }
     }
 
     /// Looks at a target that the client thinks is running, and says for how long it may wait until the next look.

@@ -4,6 +4,7 @@
 //!   GDB prints, and adds `qXfer:threads:read`; `qXfer:exec-file:read` only when there is a file to hand out.
 //! * `qXfer:threads:read`: all threads with their names in one answer, instead of two packets per thread.
 //! * `qnettlp.list`: of [our own](list).
+//! * `qSearch:memory`: [searched](search) here, not by GDB in memory it reads.
 //! * `vFile:pread`: a symbol file has millions of bytes, and `gdbstub` sends them one by one.
 //! * `QStartNoAckMode`: acknowledgements are the event loop's.
 //! * `M`, `X`: what became of a write is a sentence. GDB prints one for registers only, so those of memory are logged.
@@ -18,6 +19,7 @@ use gdbstub::target::ext::host_io::HostIoErrno;
 use super::{
     list,
     packet::{self, PACKET_SIZE},
+    search::{self, Search},
     target::GdbTarget,
     tid::Tid,
     write::Write,
@@ -46,6 +48,8 @@ const REGISTER_REFUSAL: &str =
 pub enum Answer<'p> {
     /// Send this body.
     Reply(Vec<u8>),
+    /// Send the reply of this search, when it has one.
+    Search(Search),
     /// Send `OK`, then acknowledge no more packets.
     StopAcks,
     /// Let `gdbstub` answer this packet.
@@ -89,6 +93,8 @@ impl Interceptor {
                     Answer::Reply(self.threads(target, range))
                 } else if let Some(place) = body.strip_prefix(list::PREFIX) {
                     Answer::Reply(list::reply(target, place))
+                } else if let Some(place) = body.strip_prefix(search::PREFIX) {
+                    Search::parse(place).map_or_else(|| Answer::Reply(b"E16".to_vec()), Answer::Search)
                 } else if let Some(place) = body.strip_prefix(b"vFile:pread:") {
                     Answer::Reply(read_file(target, place))
                 } else {

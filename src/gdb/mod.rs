@@ -19,6 +19,7 @@ mod list;
 pub mod listen;
 pub mod packet;
 pub mod patience;
+mod search;
 pub mod server;
 mod session_host;
 pub mod stub;

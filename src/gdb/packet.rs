@@ -167,6 +167,17 @@ pub fn escape(data: &[u8]) -> Vec<u8> {
     escaped
 }
 
+/// Takes the escapes out of binary data; `None` when the last one has nothing after it.
+#[must_use]
+pub fn unescape(escaped: &[u8]) -> Option<Vec<u8>> {
+    let mut data = Vec::with_capacity(escaped.len());
+    let mut bytes = escaped.iter();
+    while let Some(&byte) = bytes.next() {
+        data.push(if byte == b'}' { bytes.next()? ^ 0x20 } else { byte });
+    }
+    Some(data)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

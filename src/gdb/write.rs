@@ -2,7 +2,7 @@
 //!
 //! Pure: bytes in, address and data out. Source: GDB manual, "Packets" and "Binary Data".
 
-use super::packet::unhex;
+use super::packet::{unescape, unhex};
 
 /// A write that a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,16 +28,6 @@ impl Write {
         };
         (data.len() == len).then_some(Self { addr, data })
     }
-}
-
-/// Takes the escapes out of binary data; `None` when the last one has nothing after it.
-fn unescape(escaped: &[u8]) -> Option<Vec<u8>> {
-    let mut data = Vec::with_capacity(escaped.len());
-    let mut bytes = escaped.iter();
-    while let Some(&byte) = bytes.next() {
-        data.push(if byte == b'}' { bytes.next()? ^ 0x20 } else { byte });
-    }
-    Some(data)
 }
 
 #[cfg(test)]

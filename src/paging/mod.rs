@@ -89,15 +89,19 @@ pub enum VirtFault {
 
 /// A read of virtual memory that failed.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("cannot read {len} bytes at virtual address {addr}: {fault}")]
+#[error("cannot {} virtual address {addr}: {fault}", attempt(*len))]
 pub struct VirtError {
     /// First address asked for (for a read over several pages, of the piece that failed).
     pub addr: VirtAddr,
-    /// Bytes asked for from there.
+    /// Bytes asked for from there; 0 where only its place was.
     pub len: usize,
     /// What went wrong.
     #[source]
     pub fault: VirtFault,
+}
+
+fn attempt(len: usize) -> String {
+    if len == 0 { "translate".to_owned() } else { format!("read {len} bytes at") }
 }
 
 /// Where a virtual address lies in physical memory.
@@ -157,7 +161,7 @@ pub trait VirtMem: Send + Sync {
     /// As [`VirtMem::translate`]; [`VirtFault::NotAttempted`] by memory that has no page tables.
     fn translate_from(&self, root: PhysAddr, addr: VirtAddr) -> Result<Translation, VirtError> {
         let _ = root;
-        Err(VirtError { addr, len: 1, fault: VirtFault::NotAttempted })
+        Err(VirtError { addr, len: 0, fault: VirtFault::NotAttempted })
     }
 
     /// Reads `buf.len()` bytes from `addr`.
@@ -282,7 +286,7 @@ mod tests {
         }
 
         fn translate(&self, addr: VirtAddr) -> Result<Translation, VirtError> {
-            Err(VirtError { addr, len: 1, fault: VirtFault::NotAttempted })
+            Err(VirtError { addr, len: 0, fault: VirtFault::NotAttempted })
         }
     }
 

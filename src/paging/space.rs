@@ -326,7 +326,7 @@ impl VirtMem for AddressSpace {
             .walk(&[(self.table(root), addr.align_down(PAGE_SIZE))])
             .pop()
             .unwrap_or(Err(VirtFault::NotAttempted));
-        let page = outcome.map_err(|fault| VirtError { addr, len: 1, fault })?;
+        let page = outcome.map_err(|fault| VirtError { addr, len: 0, fault })?;
         Ok(Translation { phys: page.phys.wrapping_add(addr.offset_in(PAGE_SIZE)), ..page })
     }
 }

@@ -1,7 +1,7 @@
 //! A place in the kernel as a person names it: a symbol or an address.
 
 use super::Relocated;
-use crate::addr::{VirtAddr, parse_address};
+use crate::addr::{VirtAddr, parse_address, parse_size};
 
 /// A text that is neither a symbol nor an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,11 +27,30 @@ fn meant(similar: Option<&str>) -> String {
     similar.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
 }
 
-/// The run-time address that `text` names: one of `symbols`, or else an address as [`parse_address`] reads it.
+/// The run-time address that `text` names: one of `symbols`, or else an address as [`parse_address`] reads it. As in C and
+/// in `/proc/kallsyms` offsets, a `&` may stand before it, and bytes to add or take away after it: `init_task+0x10`.
 ///
 /// # Errors
 /// [`PlaceError`] with the symbol that was probably meant.
 pub fn find(symbols: Option<&Relocated>, text: &str) -> Result<VirtAddr, PlaceError> {
+    let text = text.strip_prefix('&').unwrap_or(text);
+    let (base, sign, offset) = match text.char_indices().rfind(|(_, c)| matches!(c, '+' | '-')) {
+        Some((at, sign)) => {
+            (text.get(..at), sign, text.get(at + 1..).and_then(|digits| parse_size(digits.trim()).ok()))
+        }
+        None => (None, '+', None),
+    };
+    // A name may have a sign in it.
+    match (exactly(symbols, text), base.zip(offset)) {
+        (Err(_), Some((base, offset))) => {
+            let base = exactly(symbols, base.trim_end())?;
+            Ok(if sign == '+' { base.wrapping_add(offset) } else { base.wrapping_sub(offset) })
+        }
+        (found, _) => found,
+    }
+}
+
+fn exactly(symbols: Option<&Relocated>, text: &str) -> Result<VirtAddr, PlaceError> {
     let symbols = symbols.filter(|symbols| symbols.table().is_available());
     if let Some(addr) = symbols.and_then(|symbols| symbols.find(text)) {
         return Ok(addr);

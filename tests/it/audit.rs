@@ -109,6 +109,9 @@ fn a_debugger_leaves_pages_commands_and_attempts_to_write() {
     client.ask(&format!("m{:x},3000", text + 0xf00));
     assert_eq!(last(&file, "read")["ranges"][0], "0xffffffff81002000-0xffffffff81004000");
 
+    client.ask(&format!("qSearch:memory:{:x};100000;ab", text + 0x10));
+    assert_eq!(last(&file, "read")["ranges"][0], "0xffffffff81000010-0xffffffff81100010");
+
     // The same page of two processes is two pages.
     for pid in [1, 590] {
         client.ask(&format!("Hg{pid:x}"));

@@ -143,6 +143,12 @@ fn a_mistyped_symbol() {
     }
     let other = complaint(2, &[&["translate", "xyzzy"][..], &target].concat());
     assert_says(&other, &["there is no symbol `xyzzy`, and it is no address"]);
+    let beside = complaint(2, &[&["translate", "&init_taks+8"][..], &target].concat());
+    assert_says(&beside, &["there is no symbol `init_taks` (did you mean `init_task`?)"]);
+    assert_says(
+        &complaint(1, &[&["translate", "4G"][..], &target].concat()),
+        &["cannot translate virtual address"],
+    );
     let physical = complaint(2, &[&["read", "--phys", "init_task", "64"][..], &target].concat());
     assert_says(&physical, &["`init_task` is not an address"]);
     assert_says(&complaint(1, &[&["translate", "4G"][..], &target].concat()), &["0x100000000"]);

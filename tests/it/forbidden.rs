@@ -128,6 +128,7 @@ fn no_packet_reads_it() {
         assert_eq!(client.ask(&format!("m{:x},8", before - 8)).len(), 16);
         assert_eq!(client.ask(&format!("m{behind:x},8")).len(), 16);
         client.ask(&format!("m{:x},8000", (at - 0x2000) & !0xfff));
+        assert_eq!(client.ask(&format!("qSearch:memory:{:x};8000;nowhere", (at - 0x2000) & !0xfff)), "0");
     }
     for command in ["info", "ps", "ps threads", "dmesg", "modules", "refresh", "stats"] {
         client.monitor(command);

@@ -16,15 +16,18 @@ use gdbstub::{
 
 use super::{GdbTarget, RebaseState, Registers};
 use crate::{
-    addr::VirtAddr,
+    addr::{PAGE_SIZE, VirtAddr},
     gdb::{
         errno,
         host::{MonitorError, TaskId},
         packet,
     },
-    paging::VirtError,
+    paging::{VirtError, VirtFault},
     session::writing::WriteError,
 };
+
+/// With four levels, an address is canonical or not as all are up to the next multiple of this.
+const CANONICAL: u64 = 1 << 47;
 
 /// Why memory could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +35,39 @@ pub struct Unread {
     /// As GDB numbers errors.
     number: u8,
     sentence: String,
+    /// How far the same is sure to be true: to the next multiple of this many bytes.
+    reach: u64,
 }
 
 impl Unread {
     /// The number, and the reason as a sentence.
     #[must_use]
     pub fn new(number: u8, sentence: &dyn fmt::Display) -> Self {
-        Self { number, sentence: sentence.to_string() }
+        Self { number, sentence: sentence.to_string(), reach: 1 }
+    }
+
+    fn of_kernel_memory(error: &VirtError) -> Self {
+        let reach = match error.fault {
+            VirtFault::NonCanonical => CANONICAL,
+            // An entry of a table reaches 512 times as far as one of the next.
+            VirtFault::NotPresent { level, .. } | VirtFault::Malformed { level, .. } => {
+                PAGE_SIZE << (9 * (level.clamp(1, 5) - 1))
+            }
+            _ => PAGE_SIZE,
+        };
+        Self { reach, ..Self::new(errno::of(error), error) }
+    }
+
+    /// As GDB numbers errors.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Up to the next multiple of this many bytes, a power of two, nothing can be read either.
+    #[must_use]
+    pub fn reach(&self) -> u64 {
+        self.reach
     }
 }
 
@@ -67,9 +96,12 @@ impl GdbTarget {
         let read = match task {
             Some(task) => {
                 let read = self.host.read_user(task, addr, buf);
-                read.map_err(|error| Unread::new(errno::of_kernel(&error), &error))
+                read.map_err(|error| Unread {
+                    reach: PAGE_SIZE,
+                    ..Unread::new(errno::of_kernel(&error), &error)
+                })
             }
-            None => self.read_memory(addr, buf).map_err(|error| Unread::new(errno::of(&error), &error)),
+            None => self.read_memory(addr, buf).map_err(|error| Unread::of_kernel_memory(&error)),
         };
         match read {
             Ok(0) if !buf.is_empty() => Err(Unread::new(errno::EFAULT, &"there is nothing")),

@@ -58,6 +58,8 @@ pub struct GdbTarget {
     takes_sentences: bool,
     /// The machine was seen to be another boot's than the client attached to: it is shown no more of it.
     booted_anew: bool,
+    /// The client has asked how far the kernel was moved.
+    asked_offsets: bool,
     /// What to do to per-CPU offsets, once the client has asked how far the kernel was moved.
     rebase: RebaseState,
 }
@@ -94,6 +96,7 @@ impl GdbTarget {
             refusal: None,
             takes_sentences: false,
             booted_anew: false,
+            asked_offsets: false,
             rebase,
         }
     }

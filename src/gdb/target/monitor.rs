@@ -15,16 +15,23 @@ const CHUNK: usize = 1024;
 
 /// What the front end itself answers, for `help`.
 const OWN: &[(&str, &str)] = &[
-    ("help", "this list"),
+    ("help [COMMAND]", "this list, or what COMMAND does"),
     ("info version", "the server's version"),
     ("refresh", "forget what is cached of the target, look at its tasks again"),
 ];
+
+/// What GDB does not say of symbols it was given too late.
+const UNMOVED: &str = "\
+gdb has not asked where the kernel runs: it asks when it connects with a vmlinux. If it was given one since, its symbols
+are where the kernel was linked, not where it is: `disconnect`, then `target remote` again.
+";
 
 /// What a debugger can usually do and this one cannot; GDB itself only says that memory cannot be accessed.
 const LIMITS: &str = "\
 The server reads memory from outside and has no hold on the target's CPUs: registers are read-only, and step,
 breakpoints and rwatch are refused. Memory is written only under serve --allow-write, in the ranges that the profile
 names; of any other write GDB says \"Cannot access memory\".
+Give gdb the vmlinux before it connects, or `disconnect` and `target remote` again: only then it asks where the kernel runs.
 add-symbol-file target:/modules loads the symbols of the modules that are loaded now.
 Registers that memory does not tell are <unavailable>, an unknown program counter is 0xffffffffffffffff.
 continue lets time pass until Ctrl-C, or until what a watchpoint (watch, awatch) watches has changed.
@@ -34,6 +41,7 @@ impl GdbTarget {
     fn run(&mut self, line: &str, out: &mut String) -> Result<(), MonitorError> {
         match line {
             "" | "help" => self.help(out),
+            other if other.starts_with("help ") => self.help_of(other.trim_start_matches("help "), out)?,
             "info version" => {
                 let _ = writeln!(out, "nettlp-gdb {}", env!("CARGO_PKG_VERSION"));
             }
@@ -44,17 +52,38 @@ impl GdbTarget {
             other => {
                 self.same_boot()?;
                 self.host.monitor(other, out)?;
+                if other == "info" && !self.asked_offsets && self.host.text().is_some() {
+                    out.push_str(UNMOVED);
+                }
             }
         }
         Ok(())
     }
 
-    fn help(&self, out: &mut String) {
+    fn help_of(&self, name: &str, out: &mut String) -> Result<(), MonitorError> {
+        let mut found = false;
+        for (usage, about) in self.commands() {
+            if usage == name || usage.split(' ').next() == Some(name) {
+                let _ = writeln!(out, "monitor {usage}: {about}");
+                found = true;
+            }
+        }
+        if found { Ok(()) } else { Err(MonitorError::Unknown(name.to_owned())) }
+    }
+
+    fn commands(&self) -> Vec<(&'static str, &'static str)> {
         let mut commands = [OWN, &self.host.monitor_help()].concat();
         commands.sort_unstable();
+        commands
+    }
+
+    fn help(&self, out: &mut String) {
+        let commands = self.commands();
+        let width = commands.iter().map(|(usage, _)| usage.len()).max().unwrap_or(0);
         for (usage, about) in commands {
-            let _ = writeln!(out, "monitor {usage:<18} {about}");
+            let _ = writeln!(out, "monitor {usage:<width$}  {about}");
         }
+        out.push('\n');
         out.push_str(LIMITS);
         let _ = writeln!(
             out,

@@ -10,6 +10,7 @@ use super::{GdbTarget, RebaseState};
 
 impl SectionOffsets for GdbTarget {
     fn get_section_offsets(&mut self) -> Result<Offsets<u64>, Self::Error> {
+        self.asked_offsets = true;
         if self.rebase != RebaseState::Off {
             self.rebase = RebaseState::Asked(self.host.percpu_rebase());
         }

@@ -101,11 +101,11 @@ fn every_failure_names_address_and_step() {
     let space = tables.space();
     assert_eq!(
         shown(&space, 0x0000_9000_0000_0000),
-        "cannot read 1 bytes at virtual address 0x900000000000: the address is not canonical"
+        "cannot translate virtual address 0x900000000000: the address is not canonical"
     );
     assert_eq!(
         shown(&space, base + 0x1234),
-        "cannot read 1 bytes at virtual address 0xffff888000001234: \
+        "cannot translate virtual address 0xffff888000001234: \
          not mapped: the level-1 entry at physical 0x4008 is 0x0"
     );
     assert!(

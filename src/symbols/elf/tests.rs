@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     addr::VirtAddr,
-    symbols::{Relocated, SymbolError},
+    symbols::{Relocated, SymbolError, place},
     vmlinux::testing::TestElf,
 };
 
@@ -119,6 +119,27 @@ fn a_slide_moves_all_but_zero_based_percpu() {
     assert_eq!(symbols.find("nothing"), None);
     let error = SymbolError { table: "vmlinux".to_owned(), name: "nothing".to_owned() };
     assert_eq!(symbols.addr("nothing"), Err(error));
+}
+
+#[test]
+fn a_place_is_named_as_in_c() {
+    let symbols = Relocated::new(Box::new(kernel(0)), 0);
+    let find =
+        |text: &str| place::find(Some(&symbols), text).map(VirtAddr::raw).map_err(|error| error.to_string());
+    for (text, offset) in [
+        ("startup_64", 0),
+        ("&startup_64", 0),
+        ("startup_64+0x10", 0x10),
+        ("&startup_64 + 8", 8),
+        ("startup_64-1", -1),
+    ] {
+        assert_eq!(find(text), Ok(TEXT.wrapping_add_signed(offset)), "{text}");
+    }
+    assert_eq!(find("0xffffffff81000000-4k"), Ok(TEXT - 4096));
+    assert!(find("startup_65+8").unwrap_err().contains("`startup_65` (did you mean `startup_64`?)"));
+    for wrong in ["startup_64+", "startup_64+x", "+8", "&", "startup_64->next"] {
+        assert!(find(wrong).is_err(), "{wrong}");
+    }
 }
 
 #[test]

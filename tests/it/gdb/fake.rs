@@ -12,7 +12,7 @@ use std::{
 };
 
 use nettlp_gdb::{
-    addr::VirtAddr,
+    addr::{PhysAddr, VirtAddr},
     gdb::{
         self, Gone, Host, Hosts, MonitorError, PercpuRebase, Register, Registers, ServeError, Server,
         Stopper, TaskId, Thread, ThreadFilter, tid,
@@ -110,7 +110,9 @@ impl Host for FakeHost {
             read += 1;
         }
         if read == 0 {
-            return Err(VirtError { addr, len: buf.len(), fault: VirtFault::NonCanonical });
+            // As if a page table were missing.
+            let fault = VirtFault::NotPresent { level: 2, entry_addr: PhysAddr::new(0), entry: 0 };
+            return Err(VirtError { addr, len: buf.len(), fault });
         }
         Ok(read)
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use nettlp_gdb::gdb::{
     Options, View,
-    packet::{Event, PACKET_SIZE, frame},
+    packet::{Event, PACKET_SIZE, escape, frame},
 };
 
 use super::{
@@ -102,6 +102,43 @@ fn a_list_that_makes_no_sense_is_an_error() {
     {
         assert_eq!(client.ask(&format!("qnettlp.list:{wrong}")), "E16", "{wrong}");
     }
+}
+
+fn search(client: &mut Client, addr: u64, len: u64, pattern: &[u8]) -> String {
+    client.raw(&frame(&[format!("qSearch:memory:{addr:x};{len:x};").as_bytes(), &escape(pattern)].concat()));
+    client.reply().unwrap()
+}
+
+#[test]
+fn a_search_skips_what_is_not_there() {
+    let host = FakeHost::new();
+    let page = INIT_TASK..INIT_TASK + PAGE as u64;
+    host.written.lock().unwrap().extend((page.start + 0x7fe..).zip(*b"#}$*"));
+    host.written.lock().unwrap().extend([(page.end - 1, b'e')]);
+    let (_server, mut client) = attached(host);
+    let start = TEXT + SLIDE - (1 << 30);
+    let len = page.end - start;
+    assert_eq!(search(&mut client, start, len, b"Linux version"), format!("1,{:x}", TEXT + SLIDE + 0x40));
+    assert_eq!(search(&mut client, start, len, b"swapper"), format!("1,{INIT_TASK:x}"), "behind a hole");
+    assert_eq!(search(&mut client, start, len, b"#}$*"), format!("1,{:x}", page.start + 0x7fe));
+    assert_eq!(search(&mut client, page.start + 1, len, b"e"), format!("1,{:x}", page.start + 5));
+    assert_eq!(search(&mut client, page.start + 6, len, b"e"), format!("1,{:x}", page.end - 1));
+    assert_eq!(search(&mut client, page.start + 6, page.end - page.start - 7, b"e"), "0", "beyond its end");
+    assert_eq!(search(&mut client, start, len, b"nowhere"), "0");
+    assert_eq!(search(&mut client, 0xffff_8000_0000_0000, u64::MAX, b"nowhere"), "0", "to the very end");
+    assert_eq!(search(&mut client, page.end, 0, b"e"), "0");
+    for wrong in ["", "1;2", "1;2;", "x;2;a"] {
+        assert_eq!(client.ask(&format!("qSearch:memory:{wrong}")), "E16", "{wrong}");
+    }
+}
+
+#[test]
+fn a_search_of_a_process_is_of_the_thread_that_is_selected() {
+    let (_server, mut client) = attached(FakeHost::new());
+    client.ask("Hg1");
+    assert_eq!(search(&mut client, 0x1000, 0x100, &[1, 1]), "1,1000", "filled with its pid");
+    client.ask("Hg989680");
+    assert_eq!(search(&mut client, 0x1000, 0x100, &[1, 1]), "0", "a CPU runs no task known here");
 }
 
 #[test]
@@ -413,9 +450,23 @@ fn a_client_may_leave_and_a_server_stop_in_the_middle_of_a_watch() {
 #[test]
 fn monitor_commands() {
     let (_server, mut client) = attached(FakeHost::new());
+    let info = client.monitor("info");
+    let unasked = "the fake machine\ngdb has not asked where the kernel runs";
+    assert!(info.starts_with(unasked) && info.ends_with("then `target remote` again.\n"), "{info}");
+    client.ask("qOffsets");
     assert_eq!(client.monitor("info"), "the fake machine\n");
     assert!(client.monitor("info version").starts_with("nettlp-gdb 0."));
     let help = client.monitor("help");
+    let about = |line: &str| line.find("  ").map(|at| at + line[at..].len() - line[at..].trim_start().len());
+    let table: Vec<_> = help.lines().take_while(|line| !line.is_empty()).map(about).collect();
+    assert!(table.len() > 3 && table.iter().all(|column| column.is_some() && *column == table[0]), "{help}");
+    assert!(help.contains("`disconnect` and `target remote` again"), "{help}");
+    assert_eq!(
+        client.monitor("help info"),
+        "monitor info: what is served\nmonitor info version: the server's version\n"
+    );
+    assert_eq!(client.monitor("help translate"), "monitor translate ADDR: where ADDR is\n");
+    assert!(client.monitor("help frob").starts_with("there is no `monitor frob`"));
     for command in ["monitor help", "monitor info version", "monitor refresh", "monitor translate ADDR"] {
         assert!(help.contains(command), "{help}");
     }
@@ -437,7 +488,7 @@ fn a_client_that_takes_sentences_gets_them() {
     for (line, printed, end) in [
         ("torn", "one line\n", "E.the rest is missing"),
         ("frob", "", "E.there is no `monitor frob`; `monitor help` lists what there is"),
-        ("info", "the fake machine\n", "OK"),
+        ("help translate", "monitor translate ADDR: where ADDR is\n", "OK"),
     ] {
         let hex: String = line.bytes().map(|byte| format!("{byte:02x}")).collect();
         client.raw(&frame(format!("qRcmd,{hex}").as_bytes()));

@@ -133,6 +133,31 @@ fn a_gdb_without_a_file_is_handed_one() {
 }
 
 #[test]
+fn memory_is_searched_over_holes() {
+    let directory = tempfile::tempdir().unwrap();
+    check(
+        Some(&vmlinux(directory.path())),
+        &["find /b &_text, +0x1001000, 's', 'w', 'a', 'p'", "find /b &_text, +0x1001000, 1, 2, 3, 4"],
+        &["0xffffffff93000000", "1 pattern found.", "Pattern not found."],
+    );
+}
+
+#[test]
+fn a_vmlinux_given_after_connecting_is_explained() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = format!("file {}", vmlinux(directory.path()).display());
+    let server = fake::serve(FakeHost::new());
+    let again = format!("target remote {}", server.address);
+    let text = gdb(
+        None,
+        &server.address.to_string(),
+        &[&file, "monitor info", "disconnect", &again, "monitor info", "x/s &init_task"],
+    );
+    assert_eq!(text.matches("gdb has not asked where the kernel runs").count(), 1, "{text}");
+    assert!(text.contains("0xffffffff93000000:\t\"swapper\""), "{text}");
+}
+
+#[test]
 fn what_the_kernels_scripts_ask_first() {
     check(
         None,
