@@ -24,7 +24,9 @@ const OWN: &[(&str, &str)] = &[
 const LIMITS: &str = "\
 The server reads memory from outside and has no hold on the target's CPUs: registers are read-only, and step,
 breakpoints and rwatch are refused. Memory is written only under serve --allow-write, in the ranges that the profile
-names; of any other write GDB says \"Cannot access memory\".
+names; of any other write GDB says \"Cannot access memory\". finish, until, advance and catch need breakpoints too.
+Leave with detach or disconnect: there is nothing to kill. A file given after connecting is not moved to where the kernel
+is: disconnect, and connect again.
 add-symbol-file target:/modules loads the symbols of the modules that are loaded now.
 Registers that memory does not tell are <unavailable>, an unknown program counter is 0xffffffffffffffff.
 continue lets time pass until Ctrl-C, or until what a watchpoint (watch, awatch) watches has changed.
