@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
 
 use super::{
-    GdbTarget,
+    GdbTarget, RebaseState,
     watch::{MAX_BYTES, MAX_RANGES},
 };
 use crate::gdb::host::MonitorError;
@@ -32,6 +32,11 @@ Registers that memory does not tell are <unavailable>, an unknown program counte
 continue lets time pass until Ctrl-C, or until what a watchpoint (watch, awatch) watches has changed.
 ";
 
+/// Where GDB has moved per-CPU symbols that are linked at 0.
+const REBASED: &str = "\
+__per_cpu_offset[] is shown less the KASLR slide, by which GDB has moved the per-CPU symbols too; $gs_base is as it is.
+";
+
 impl GdbTarget {
     fn run(&mut self, line: &str, out: &mut String) -> Result<(), MonitorError> {
         match line {
@@ -55,6 +60,9 @@ impl GdbTarget {
             let _ = writeln!(out, "monitor {usage:<18} {about}");
         }
         out.push_str(LIMITS);
+        if matches!(self.rebase, RebaseState::Asked(Some(_))) {
+            out.push_str(REBASED);
+        }
         let _ = writeln!(
             out,
             "Watched memory is read every {} us, at most {MAX_RANGES} ranges of {MAX_BYTES} bytes together: a change \
