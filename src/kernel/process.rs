@@ -5,7 +5,7 @@ use super::{
     Kernel, KernelError, open_file,
     path::{self, Place},
     pid,
-    structure::Structure,
+    structure::{Structure, present},
     task::{self, Details, Scope, Task, Tasks},
 };
 use crate::{
@@ -157,12 +157,12 @@ impl Layout {
             mm: task.field(&["mm"])?,
             signal: task.field(&["signal"])?,
             bytes: task.bytes()?,
-            times: of_thread.ok().zip(of_ended.ok()),
+            times: present(of_thread)?.zip(present(of_ended)?),
             cred_bytes: cred.bytes()?,
             ids,
             directories: pwd.zip(root).map(|(pwd, root)| [pwd, root]),
-            fs_bytes: fs.bytes().unwrap_or(0),
-            exe: types.field("mm_struct", "exe_file").ok().map(|field| field.offset),
+            fs_bytes: present(fs.bytes())?.unwrap_or(0),
+            exe: present(types.field("mm_struct", "exe_file"))?.map(|field| field.offset),
         })
     }
 
