@@ -15,8 +15,8 @@ use gdbstub::target::{
     },
 };
 
-use super::GdbTarget;
-use crate::gdb::errno;
+use super::{GdbTarget, is_of_a_process};
+use crate::{addr::VirtAddr, gdb::errno};
 
 /// Most breakpoints a client may set.
 const MOST: usize = 1024;
@@ -79,6 +79,14 @@ impl HwBreakpoint for GdbTarget {
 
 /// `Z3`: memory shows no trace of who reads it.
 const READ_WATCH: u8 = 3;
+
+impl GdbTarget {
+    /// Whether a watchpoint for writes of `len` bytes at `addr` would be set, and would be read when the client resumes.
+    #[must_use]
+    pub fn may_watch(&self, addr: u64, len: u64) -> bool {
+        !is_of_a_process(addr) && self.watches.fits(VirtAddr::new(addr), len)
+    }
+}
 
 impl HwWatchpoint for GdbTarget {
     fn add_hw_watchpoint(&mut self, addr: u64, len: u64, kind: WatchKind) -> TargetResult<bool, Self> {

@@ -50,9 +50,7 @@ impl Watches {
         if self.position(addr, len, kind).is_some() {
             return true;
         }
-        let bytes = self.bytes().saturating_add(len);
-        let ends = addr.checked_add(len).is_some();
-        if len == 0 || !ends || bytes > MAX_BYTES || self.0.len() >= MAX_RANGES {
+        if !self.fits(addr, len) {
             log::warn!(
                 "{len} bytes at {addr} are not watched: at most {MAX_RANGES} ranges of {MAX_BYTES} bytes together are"
             );
@@ -60,6 +58,12 @@ impl Watches {
         }
         self.0.push(Watched { addr, len: len as usize, kind, last: None });
         true
+    }
+
+    /// Whether there is room for a range.
+    pub(super) fn fits(&self, addr: VirtAddr, len: u64) -> bool {
+        let bytes = self.bytes().saturating_add(len);
+        len > 0 && addr.checked_add(len).is_some() && bytes <= MAX_BYTES && self.0.len() < MAX_RANGES
     }
 
     /// Whether it was there.
