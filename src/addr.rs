@@ -290,7 +290,8 @@ mod tests {
 
     #[test]
     fn ranges_that_touch_are_merged() {
-        let ranges = |text: &str| text.split(' ').map(|range| range.parse().unwrap()).collect::<Vec<PhysRange>>();
+        let ranges =
+            |text: &str| text.split(' ').map(|range| range.parse().unwrap()).collect::<Vec<PhysRange>>();
         assert_eq!(merged(ranges("3-4 1-2 2-3 6-9 7-8")), ranges("1-4 6-9"));
         assert_eq!(merged([]), []);
     }

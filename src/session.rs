@@ -365,8 +365,7 @@ impl Session {
         };
         let mut symbols = Vec::new();
         for module in &modules {
-            let formed = module.state != "unformed";
-            symbols.push(if formed { reader.of(module)? } else { Vec::new() });
+            symbols.push(if module.is_formed() { reader.of(module)? } else { Vec::new() });
         }
         let typed = |name: &str| types.iter().find(|(module, _)| module == name).map(|(_, types)| types);
         let loaded = modules.iter().zip(&symbols);
