@@ -7,7 +7,7 @@ use std::sync::{
 
 use nettlp_gdb::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange},
-    gdb::{Host as _, thread_filter::ThreadFilter},
+    gdb::{Host as _, ThreadFilter},
     kernel::{
         Kernel, bt, cmdline, cross_view, dmesg, files,
         halted::Halted,

@@ -37,7 +37,7 @@ const REGISTER_REFUSAL: &str =
 
 /// What to do with a packet.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(super) enum Answer {
     /// Send this body.
     Reply(Vec<u8>),
     /// Send `OK`, then acknowledge no more packets.
@@ -48,7 +48,7 @@ pub enum Answer {
 
 /// The packets answered here, for one client.
 #[derive(Debug, Default)]
-pub struct Interceptor {
+pub(super) struct Interceptor {
     /// The thread list being transferred: its parts must belong together.
     threads: Vec<u8>,
     /// The last complaint about a write that was logged.
@@ -57,7 +57,7 @@ pub struct Interceptor {
 
 impl Interceptor {
     /// Looks at a packet of a client whose thread is `selected` before `gdbstub` does.
-    pub fn answer(&mut self, target: &mut GdbTarget, selected: Option<Tid>, body: &[u8]) -> Answer {
+    pub(super) fn answer(&mut self, target: &mut GdbTarget, selected: Option<Tid>, body: &[u8]) -> Answer {
         match body.split_first() {
             Some((b'm', place)) => Answer::Reply(match hex_pair(place) {
                 Some((addr, len)) => read(target, selected, addr, len),

@@ -21,14 +21,14 @@ use crate::{
 };
 
 /// Addresses below the canonical hole are those of processes, each its own.
-pub fn is_of_a_process(addr: u64) -> bool {
+pub(in crate::gdb) fn is_of_a_process(addr: u64) -> bool {
     addr >> 63 == 0
 }
 
 impl GdbTarget {
     /// The task of the thread `selected`, or before anybody selected one, of the first: whose memory addresses of
     /// processes are of.
-    pub fn task_of(&mut self, selected: Option<Tid>) -> Option<TaskId> {
+    pub(in crate::gdb) fn task_of(&mut self, selected: Option<Tid>) -> Option<TaskId> {
         let threads = self.threads().0;
         let thread = match selected {
             Some(tid) => threads.get(tid),
@@ -42,7 +42,12 @@ impl GdbTarget {
     ///
     /// # Errors
     /// The number that says why none could.
-    pub fn read(&mut self, selected: Option<Tid>, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, u8> {
+    pub(in crate::gdb) fn read(
+        &mut self,
+        selected: Option<Tid>,
+        addr: VirtAddr,
+        buf: &mut [u8],
+    ) -> Result<usize, u8> {
         let task = if is_of_a_process(addr.raw()) { self.task_of(selected) } else { None };
         let read = match task {
             Some(task) => {
@@ -82,7 +87,7 @@ impl GdbTarget {
 
 /// Why a client's write did not happen.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientWriteError {
+pub(in crate::gdb) enum ClientWriteError {
     /// The host's reason.
     #[error(transparent)]
     Host(#[from] WriteError),
@@ -100,7 +105,7 @@ impl GdbTarget {
     ///
     /// # Errors
     /// [`ClientWriteError`].
-    pub fn write_memory(&self, addr: VirtAddr, data: &[u8]) -> Result<(), ClientWriteError> {
+    pub(in crate::gdb) fn write_memory(&self, addr: VirtAddr, data: &[u8]) -> Result<(), ClientWriteError> {
         if self.is_rebased(addr, data.len()) {
             return Err(ClientWriteError::Rebased);
         }
@@ -109,7 +114,7 @@ impl GdbTarget {
 
     /// Whether a write of `len` bytes at `addr` would be let through to the machine.
     #[must_use]
-    pub fn may_write(&self, addr: VirtAddr, len: usize) -> bool {
+    pub(in crate::gdb) fn may_write(&self, addr: VirtAddr, len: usize) -> bool {
         !self.is_rebased(addr, len) && self.host.may_write(addr, len)
     }
 

@@ -83,7 +83,7 @@ const READ_WATCH: u8 = 3;
 impl GdbTarget {
     /// Whether a watchpoint for writes of `len` bytes at `addr` would be set, and would be read when the client resumes.
     #[must_use]
-    pub fn may_watch(&self, addr: u64, len: u64) -> bool {
+    pub(in crate::gdb) fn may_watch(&self, addr: u64, len: u64) -> bool {
         !is_of_a_process(addr) && self.watches.fits(VirtAddr::new(addr), len)
     }
 }
