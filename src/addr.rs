@@ -164,6 +164,29 @@ address!(
     /// A virtual address of the running kernel (or of a process), KASLR included.
     VirtAddr
 );
+impl VirtAddr {
+    /// What a pointer to nothing holds.
+    pub const NULL: Self = Self(0);
+
+    /// Whether this is NULL.
+    #[must_use]
+    pub const fn is_null(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The address, unless it is NULL.
+    #[must_use]
+    pub fn non_null(self) -> Option<Self> {
+        (!self.is_null()).then_some(self)
+    }
+
+    /// Whether it is in the half of all addresses that is the kernel's; the other is each process' own.
+    #[must_use]
+    pub const fn is_upper_half(self) -> bool {
+        self.0 >> 63 == 1
+    }
+}
+
 address!(
     /// An address as the linker wrote it into a `vmlinux`, before KASLR.
     LinkAddr

@@ -45,8 +45,6 @@ def lx_dmesg() -> None:
     have replaced messages while they were read, the last line says how many."""
     is_ring = target.has_type("struct printk_ringbuffer")
     (log,) = settled(_ring if is_ring else _buffer)
-    for record in log.records:
-        for line in records.lines(record):
-            gdb.write(line + "\n")
+    gdb.write("".join(line + "\n" for record in log.records for line in records.lines(record)))
     if log.lost:
         warn(f"{log.lost} more messages were replaced or damaged when they were read")

@@ -3,24 +3,36 @@
 The only module that asks GDB about the target. Everything fails with an error of `core.errors`.
 """
 
-from typing import Optional, Sequence
+from typing import List, Optional, Sequence
 
 import gdb
 
 from .core import members
 from .core.errors import TargetError, Unreadable, Unsupported
 from .core.layout import Layout
-from .core.memory import POINTER_SIZE, read_c_string, read_pointer
+from .core.memory import POINTER_SIZE, Reader, read_c_string, read_pointer
 
 _BANNER = b"Linux version "
 
 
-def read(address: int, length: int, what: str) -> bytes:
-    """`length` bytes at `address`, in as few packets as the server's packet size allows."""
-    try:
-        return bytes(gdb.selected_inferior().read_memory(address, length))
-    except (gdb.error, OverflowError):
-        raise Unreadable(address, length, what) from None
+class _Memory(Reader):
+    def __call__(self, address: int, length: int, what: str) -> bytes:
+        try:
+            return bytes(gdb.selected_inferior().read_memory(address, length))
+        except (gdb.error, OverflowError):
+            raise Unreadable(address, length, what) from None
+
+    def chain(self, node: int, head: int, before: int, length: int, link: int) -> List[bytes]:
+        # GDB 12 and later can send a packet of ours.
+        send = getattr(gdb.selected_inferior().connection, "send_packet", None)
+        reply = send(f"qnettlp.list:{node:x},{head:x},{before:x},{length:x},{link:x}") if send else None
+        if not reply or reply.startswith(b"E"):
+            return []
+        entries = bytes.fromhex(reply.decode("ascii"))
+        return [entries[at : at + length] for at in range(0, len(entries), length)]
+
+
+read = _Memory()
 
 
 def require() -> None:
@@ -88,13 +100,10 @@ def c_string(address: int, limit: int, what: str) -> bytes:
 
 def layout(name: str, required: Sequence[str], optional: Sequence[str] = ()) -> Layout:
     """Layout of the type `name`, with those of the `optional` members that it has."""
-    found = {}
     kind = _type(name)
-    for path in (*required, *optional):
-        member = members.find(kind, path)
-        if member is not None:
-            found[path] = member
-        elif path in required:
+    found = members.find(kind, (*required, *optional))
+    for path in required:
+        if path not in found:
             raise Unsupported(f"{name} of this kernel has no member {path}")
     return Layout(name, kind.sizeof, found)
 

@@ -7,8 +7,9 @@ use std::collections::HashSet;
 
 use super::{
     intercept::breakpoint,
+    list,
     packet::{PACKET_SIZE, hex_pair, unhex},
-    target::{GdbTarget, is_of_a_process},
+    target::GdbTarget,
     tid::Tid,
     write::Write,
 };
@@ -46,7 +47,7 @@ impl PacketAudit {
         let Some(trail) = &self.trail else { return Ok(()) };
         match body.split_first() {
             Some((b'm', place)) => match hex_pair(place) {
-                Some((addr, len)) if is_of_a_process(addr) => {
+                Some((addr, len)) if !VirtAddr::new(addr).is_upper_half() => {
                     let task = target.task_of(selected).map(|task| task.pid);
                     self.read(Space::User, task, addr, len)
                 }
@@ -73,6 +74,9 @@ impl PacketAudit {
             },
             Some((b'G' | b'P', _)) => {
                 trail.append(&Event::Write { space: Space::Registers, ranges: &[], allowed: false })
+            }
+            _ if body.starts_with(list::PREFIX) => {
+                trail.append(&Event::Command { command: &String::from_utf8_lossy(body) })
             }
             _ => {
                 let called = |prefix: &[u8], name: &str| {

@@ -17,6 +17,8 @@ pub(super) const ESRCH: u8 = 3;
 pub(super) const EIO: u8 = 5;
 /// No memory at that address.
 pub(super) const EFAULT: u8 = 14;
+/// The packet asks for what does not exist.
+pub(super) const EINVAL: u8 = 22;
 /// No room for more.
 pub(super) const ENOSPC: u8 = 28;
 

@@ -3,6 +3,7 @@
 //! * `qSupported`: what is announced is one list, ours. It leaves out `multiprocess`, so that a thread's id is all
 //!   GDB prints, and adds `qXfer:threads:read`; `qXfer:exec-file:read` only when there is a file to hand out.
 //! * `qXfer:threads:read`: all threads with their names in one answer, instead of two packets per thread.
+//! * `qnettlp.list`: of [our own](list).
 //! * `vFile:pread`: a symbol file has millions of bytes, and `gdbstub` sends them one by one.
 //! * `QStartNoAckMode`: acknowledgements are the event loop's.
 //! * `M`, `X`: what became of a write is a sentence. GDB prints one for registers only, so those of memory are logged.
@@ -14,6 +15,7 @@
 use gdbstub::target::ext::host_io::HostIoErrno;
 
 use super::{
+    list,
     packet::{self, PACKET_SIZE, hex_pair},
     target::GdbTarget,
     tid::Tid,
@@ -75,6 +77,8 @@ impl Interceptor {
             _ => {
                 if let Some(range) = body.strip_prefix(b"qXfer:threads:read::") {
                     Answer::Reply(self.threads(target, range))
+                } else if let Some(place) = body.strip_prefix(list::PREFIX) {
+                    Answer::Reply(list::reply(target, place))
                 } else if let Some(place) = body.strip_prefix(b"vFile:pread:") {
                     Answer::Reply(read_file(target, place))
                 } else {

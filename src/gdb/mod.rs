@@ -15,6 +15,7 @@ mod errno;
 pub mod event_loop;
 mod host;
 mod intercept;
+mod list;
 mod listen;
 pub mod packet;
 mod patience;

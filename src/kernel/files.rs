@@ -96,7 +96,7 @@ fn numbers(kernel: &Kernel, task: VirtAddr) -> Result<(Vec<Number>, Option<Kerne
     let closing = layout.field::<VirtAddr>(&["close_on_exec"])?;
 
     let files = memory.read_ptr(task.wrapping_add(of_task)).map_err(failed)?;
-    if files == VirtAddr::default() {
+    if files.is_null() {
         return Ok((Vec::new(), None));
     }
     let addr = memory.read_ptr(files.wrapping_add(of_files)).map_err(failed)?;
@@ -116,7 +116,7 @@ fn numbers(kernel: &Kernel, task: VirtAddr) -> Result<(Vec<Number>, Option<Kerne
     let used = (0..).zip(array.as_chunks::<8>().0).filter_map(|(fd, file)| {
         let file = VirtAddr::new(u64::from_le_bytes(*file));
         let byte = closing.get(usize::try_from(fd / 8).ok()?)?;
-        (file != VirtAddr::default()).then_some(Number { fd, file, closes: byte >> (fd % 8) & 1 == 1 })
+        Some(Number { fd, file: file.non_null()?, closes: byte >> (fd % 8) & 1 == 1 })
     });
     Ok((used.collect(), torn))
 }

@@ -149,7 +149,7 @@ impl Maple {
             let entry = word(bytes, shape.slots + slot * 8).unwrap_or(0);
             if !shape.is_leaf {
                 let child = Node::new(entry, first, last);
-                if child.addr == VirtAddr::default() || seen.len() >= MAX_NODES || !seen.insert(child.addr) {
+                if child.addr.is_null() || seen.len() >= MAX_NODES || !seen.insert(child.addr) {
                     return Err(torn(format!(
                         "the node {} is none, met twice or one of too many",
                         child.addr

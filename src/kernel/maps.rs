@@ -63,7 +63,7 @@ pub fn read(kernel: &Kernel, mm: &Mm) -> Result<Maps, KernelError> {
     let mut maps = Vec::with_capacity(list.areas.len() + 1);
     for area in &list.areas {
         let (file, path) = match area.file {
-            null if null == VirtAddr::default() => (None, names.of(mm, area)),
+            VirtAddr::NULL => (None, names.of(mm, area)),
             file => {
                 let of = |error: Option<&KernelError>| error.map(KernelError::to_string);
                 let inode = inodes.get(&file).and_then(|inode| inode.as_ref().ok());
@@ -92,7 +92,7 @@ fn map(area: &Area, file: Option<Inode>, path: Option<String>) -> Map {
     let letter = |flag, letter| if area.flags & flag != 0 { letter } else { '-' };
     let shared = if area.flags & flags::MAY_SHARE != 0 { 's' } else { 'p' };
     let permissions = [letter(flags::READ, 'r'), letter(flags::WRITE, 'w'), letter(flags::EXEC, 'x'), shared];
-    let has_file = area.file != VirtAddr::default();
+    let has_file = !area.file.is_null();
     Map {
         start: area.start,
         end: area.end,
@@ -151,7 +151,7 @@ impl Names {
         let special = kernel.symbols.as_ref().and_then(|symbols| symbols.find("special_mapping_vmops"));
         let mut privates: Vec<VirtAddr> = areas
             .iter()
-            .filter(|area| Some(area.ops) == special && area.private != VirtAddr::default())
+            .filter(|area| Some(area.ops) == special && !area.private.is_null())
             .map(|area| area.private)
             .collect();
         privates.sort_unstable();
@@ -169,9 +169,8 @@ impl Names {
         let only_without_file = place("anon_name") == place("shared");
         let mut given: Vec<VirtAddr> = areas
             .iter()
-            .filter(|area| area.file == VirtAddr::default() || !only_without_file)
-            .map(|area| area.anon_name)
-            .filter(|name| *name != VirtAddr::default())
+            .filter(|area| area.file.is_null() || !only_without_file)
+            .filter_map(|area| area.anon_name.non_null())
             .collect();
         given.sort_unstable();
         given.dedup();

@@ -72,7 +72,7 @@ pub fn of(kernel: &Kernel, task: VirtAddr, pid: i32) -> Result<Mm, KernelError> 
         return Err(KernelError::NoTask { pid });
     }
     let mm = VirtAddr::new(mm);
-    if mm == VirtAddr::default() {
+    if mm.is_null() {
         return Err(KernelError::NoUserSpace { pid });
     }
     at(kernel, mm)

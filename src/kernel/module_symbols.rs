@@ -187,7 +187,7 @@ impl Strings {
         starts: impl Iterator<Item = VirtAddr> + Clone,
     ) -> Result<Self, KernelError> {
         let (Some(start), Some(last)) = (starts.clone().min(), starts.max()) else {
-            return Ok(Self { start: VirtAddr::default(), bytes: Vec::new() });
+            return Ok(Self { start: VirtAddr::NULL, bytes: Vec::new() });
         };
         let distance = last.wrapping_offset_from(start);
         if distance > MAX_NAMES {

@@ -140,7 +140,7 @@ impl UserPath {
                     if let (Ok(file), Some(mount), Some(dentry)) =
                         (slot, self.mount.get(&bytes), self.dentry.get(&bytes))
                     {
-                        (file.place, file.inode) = (Place { mount, dentry }, VirtAddr::default());
+                        (file.place, file.inode) = (Place { mount, dentry }, VirtAddr::NULL);
                     }
                 }
                 Err(source) => *slot = Err(KernelError::Read { step, source }),
@@ -162,7 +162,7 @@ pub fn inodes(kernel: &Kernel, files: &Found<OpenFile>) -> Result<Found<Inode>, 
     let block = inode.field::<VirtAddr>(&["i_sb"])?;
     let device = types.field("super_block", "s_dev")?.offset;
 
-    let layered = files.values().flatten().filter(|file| file.inode == VirtAddr::default());
+    let layered = files.values().flatten().filter(|file| file.inode.is_null());
     let layered = distinct(layered.map(|file| file.place.dentry.wrapping_add(of_dentry)));
     let layered: HashMap<VirtAddr, VirtAddr> = layered
         .iter()
@@ -170,7 +170,7 @@ pub fn inodes(kernel: &Kernel, files: &Found<OpenFile>) -> Result<Found<Inode>, 
         .filter_map(|(at, bytes)| Some((*at, VirtAddr::new(word(&bytes.ok()?)?))))
         .collect();
     let inode_of = |file: &OpenFile| match file.inode {
-        null if null == VirtAddr::default() => {
+        VirtAddr::NULL => {
             layered.get(&file.place.dentry.wrapping_add(of_dentry)).copied().unwrap_or_default()
         }
         inode => inode,
@@ -207,7 +207,7 @@ pub fn inodes(kernel: &Kernel, files: &Found<OpenFile>) -> Result<Found<Inode>, 
 
 /// Ascending, each once, NULL left out.
 fn distinct(addrs: impl IntoIterator<Item = VirtAddr>) -> Vec<VirtAddr> {
-    let mut addrs: Vec<VirtAddr> = addrs.into_iter().filter(|addr| *addr != VirtAddr::default()).collect();
+    let mut addrs: Vec<VirtAddr> = addrs.into_iter().filter_map(VirtAddr::non_null).collect();
     addrs.sort_unstable();
     addrs.dedup();
     addrs

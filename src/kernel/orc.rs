@@ -97,7 +97,7 @@ impl<'k> Orc<'k> {
             missing.iter().filter_map(|addr| Some((self.table_of(*addr)?, *addr))).collect();
         let found = table::find(&*self.kernel.memory, self.format.entry_len(), wanted.iter().copied());
         // No table is about address 0, but a call through a null pointer was just made there (`null_orc_entry`).
-        known.insert(VirtAddr::default(), format::ENTERED);
+        known.insert(VirtAddr::NULL, format::ENTERED);
         for ((_, addr), entry) in wanted.iter().zip(found) {
             let rule = match entry {
                 Ok(Some(bytes)) => self.format.rule(&bytes),

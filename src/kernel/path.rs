@@ -328,7 +328,7 @@ impl Layout {
         Dentry {
             parent: pointer(&self.parent, bytes),
             name: inline.map_or(Name::At(name, len), |inline| Name::Inline(inline.to_vec())),
-            is_hashed: pointer(&self.hashed, bytes) != VirtAddr::default(),
+            is_hashed: !pointer(&self.hashed, bytes).is_null(),
             ops: pointer(&self.ops, bytes),
             inode: pointer(&self.inode, bytes),
             super_block: pointer(&self.super_block, bytes),

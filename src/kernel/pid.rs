@@ -61,7 +61,7 @@ pub fn tasks(kernel: &Kernel) -> Result<NumberedTasks, KernelError> {
             }
         };
         // A number that only a process group or a session still has leads to no task.
-        let node = first.get(&bytes).filter(|node| *node != VirtAddr::default());
+        let node = first.get(&bytes).and_then(VirtAddr::non_null);
         if let (Some(node), Ok(pid)) = (node, u32::try_from(entry.index)) {
             tasks.push(NumberedTask { pid, addr: node.wrapping_sub(link) });
         }

@@ -192,8 +192,7 @@ impl Layout {
 
     /// Working directory, root directory and executed file.
     fn places(&self, kernel: &Kernel, task: &[u8]) -> Result<[Option<String>; 3], KernelError> {
-        let null = VirtAddr::default();
-        let pointer = |field: &Field<VirtAddr>| field.get(task).filter(|pointer| *pointer != null);
+        let pointer = |field: &Field<VirtAddr>| field.get(task)?.non_null();
         let fs = self.fs.as_ref().and_then(pointer);
         let fs = fs.and_then(|fs| kernel.memory.read_vec(fs, self.fs_bytes).ok());
         let mut places = [None; 3];

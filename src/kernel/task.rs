@@ -278,7 +278,7 @@ impl Tasks {
             state: state_letter(layout.state.get(bytes)?, exit_state),
             cpu: layout.cpu.as_ref().and_then(|cpu| cpu.get(bytes)),
             parent: layout.parent.get(bytes)?,
-            kernel_thread: layout.mm.as_ref().and_then(|mm| Some(mm.get(bytes)? == VirtAddr::default())),
+            kernel_thread: layout.mm.as_ref().and_then(|mm| Some(mm.get(bytes)?.is_null())),
         })
     }
 

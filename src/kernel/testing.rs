@@ -67,7 +67,7 @@ pub(crate) fn map(text: VirtAddr, slide: u64) -> KernelMap {
 
 /// A kernel of which nothing is known but its `init_task` and its types.
 pub(crate) fn kernel(memory: Arc<dyn VirtMem>, types: Arc<dyn TypeSource>, init_task: VirtAddr) -> Kernel {
-    let map = KernelMap { init_task: Some(init_task), ..map(VirtAddr::default(), 0) };
+    let map = KernelMap { init_task: Some(init_task), ..map(VirtAddr::NULL, 0) };
     Kernel { map, memory, symbols: None, types: Some(types), policy: UserMemory::All }
 }
 

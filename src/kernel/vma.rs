@@ -133,7 +133,7 @@ impl Layout {
             private: self.private.get(bytes)?,
             anon_name: match &self.anon_name {
                 Some(name) => name.get(bytes)?,
-                None => VirtAddr::default(),
+                None => VirtAddr::NULL,
             },
         })
     }
@@ -223,7 +223,7 @@ fn of_maple(kernel: &Kernel, layout: &Layout, maple: &Maple, root: u64) -> AreaL
 fn of_tree(kernel: &Kernel, layout: &Layout, root: VirtAddr, first: VirtAddr) -> AreaList {
     let mut list = AreaList { areas: Vec::new(), torn: None };
     let Some(links) = &layout.links else { return list };
-    let area_of = |node: VirtAddr| (node != VirtAddr::default()).then(|| node.wrapping_sub(links.node));
+    let area_of = |node: VirtAddr| Some(node.non_null()?.wrapping_sub(links.node));
     let mut level: Vec<VirtAddr> = area_of(root).into_iter().collect();
     let mut seen: HashSet<VirtAddr> = level.iter().copied().collect();
     let mut next_of = HashMap::new();

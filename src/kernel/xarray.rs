@@ -175,7 +175,7 @@ mod tests {
         let memory = Flat { start: VirtAddr::new(BASE), bytes };
         let types = types();
         let array = XArray::resolve(&types).unwrap();
-        let found = array.entries(&kernel(Arc::new(memory), Arc::new(types), VirtAddr::default()), head);
+        let found = array.entries(&kernel(Arc::new(memory), Arc::new(types), VirtAddr::NULL), head);
         let entries = found.entries.iter().map(|entry| (entry.index, entry.pointer.raw())).collect();
         (entries, found.torn.map(|error| error.to_string()))
     }

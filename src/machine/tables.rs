@@ -56,7 +56,7 @@ impl Tables {
             let entry = Self::entry(table, level, addr);
             let mut value = self.memory.read_u64(entry)?;
             if value & PRESENT == 0 {
-                let user = if addr.raw() >> 63 == 0 { USER } else { 0 };
+                let user = if addr.is_upper_half() { 0 } else { USER };
                 value = heap.take(4096, 4096)?.raw() | TABLE | user;
                 self.memory.write(entry, &value.to_le_bytes())?;
             }

@@ -160,7 +160,7 @@ impl AddressSpace {
         }
         // With page-table isolation the kernel may not execute what is the process': the top-level entries of its half
         // of the pair say so, the processor's other half does not (`arch/x86/mm/pti.c`, `__pti_set_user_pgtbl`).
-        let is_isolation = level == self.levels.count() && walk.page.raw() >> 63 == 0;
+        let is_isolation = level == self.levels.count() && !walk.page.is_upper_half();
         let no_execute = if is_isolation { 0 } else { entry & NO_EXECUTE };
         walk.flags = (walk.flags & entry & (WRITABLE | USER)) | (walk.flags & NO_EXECUTE) | no_execute;
         let phys = match LeadsTo::of(level, entry, self.encryption_mask) {

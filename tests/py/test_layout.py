@@ -25,6 +25,15 @@ def test_an_array_is_cut_without_further_reads():
     assert array.element(bytes(range(16)), 1).unsigned("b") == 0x0F0E0D0C
 
 
+def test_a_column_is_the_member_of_each():
+    array = Layout("struct pair", 12, {"a": (0, 1), "b": (4, 4), "comm": (1, 3)})
+    assert array.column(bytes(range(24)), "a") == [0, 12]
+    assert array.column(bytes(range(24)), "b") == [0x07060504, 0x13121110]
+    assert array.column(b"", "b") == []
+    with pytest.raises(Unsupported, match="struct pair.comm of this kernel has 3 bytes"):
+        array.column(bytes(24), "comm")
+
+
 def test_a_short_array_is_an_error_and_not_zero():
     array = Layout("struct pair", 8, {"b": (4, 4)})
     with pytest.raises(TargetError, match="struct pair.b is outside the 6 bytes"):

@@ -5,6 +5,7 @@ import pytest
 from nettlp_gdb.core.errors import Changed, Unreadable
 from nettlp_gdb.core.layout import Layout
 from nettlp_gdb.core.lists import entries, tree_entries
+from nettlp_gdb.core.memory import Reader
 from synthetic import BASE, Memory
 
 NODE = Layout("struct node", 0x100, {"value": (0, 4), "link": (0x40, 16), "link.next": (0x40, 8)})
@@ -34,6 +35,56 @@ def test_in_order_with_one_read_each():
     memory, first = chain(3, 1, 2)
     assert walk(memory, first) == [3, 1, 2]
     assert len(memory.reads) == 3
+
+
+class Chaining(Reader):
+    """Memory whose reader follows lists, `at_once` entries at a time."""
+
+    def __init__(self, memory, at_once):
+        self.memory, self.at_once, self.asked = memory, at_once, 0
+
+    def __call__(self, address, length, what):
+        return self.memory.read(address, length, what)
+
+    def chain(self, node, head, before, length, link):
+        self.asked += 1
+        entries = []
+        while node != head and len(entries) < self.at_once:
+            try:
+                entries.append(self.memory.read(node - before, length, ""))
+            except Unreadable:
+                break
+            node = int.from_bytes(entries[-1][link : link + 8], "little")
+        return entries
+
+
+def walk_with(reader, first):
+    return [entry.unsigned("value") for entry in entries(reader, HEAD, first, NODE, "link", "the list of nodes", 100)]
+
+
+@pytest.mark.parametrize("at_once, asked", [(1, 5), (2, 3), (5, 1), (9, 1)])
+def test_a_reader_that_follows_links_is_asked_for_many(at_once, asked):
+    memory, first = chain(3, 1, 2, 5, 4)
+    reader = Chaining(memory, at_once)
+    assert walk_with(reader, first) == [3, 1, 2, 5, 4]
+    assert (reader.asked, len(memory.reads)) == (asked, 5)
+
+
+def test_a_reader_that_cannot_follow_is_asked_once():
+    memory, first = chain(3, 1, 2)
+    reader = Chaining(memory, 0)
+    assert walk_with(reader, first) == [3, 1, 2]
+    assert reader.asked == 1
+
+
+@pytest.mark.parametrize("last, error", [(node(2) + 0x40, Changed), (POISON, Changed), (node(7) + 0x40, Unreadable)])
+def test_what_is_wrong_with_a_list_is_found_by_whoever_follows_it(last, error):
+    memory, first = chain(1, 2, 3, last=last)
+    with pytest.raises(error) as plain:
+        walk(memory, first)
+    with pytest.raises(error) as ahead:
+        walk_with(Chaining(memory, 9), first)
+    assert str(plain.value) == str(ahead.value)
 
 
 def test_empty():

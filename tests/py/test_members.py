@@ -39,9 +39,9 @@ MOUNT = Type(64, [field("id", INT, 0), field("bits", INT, 4, bitsize=3), field(N
     ("last", (40, 8)),
 ])
 def test_found(path, place):
-    assert members.find(MOUNT, path) == place
+    assert members.find(MOUNT, [path]) == {path: place}
 
 
 @pytest.mark.parametrize("path", ["bits", "prev", "mnt_list.gone", "id.counter"])
 def test_not_found(path):
-    assert members.find(MOUNT, path) is None
+    assert members.find(MOUNT, [path]) == {}

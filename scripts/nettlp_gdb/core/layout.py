@@ -4,10 +4,15 @@ A `Layout` names only the members somebody reads. Reading an object takes one re
 members: a `task_struct` of nearly 10 KiB costs some hundred bytes, once.
 """
 
-from typing import Mapping, NamedTuple, Tuple
+import struct
+from typing import List, Mapping, NamedTuple, Tuple
 
 from .errors import TargetError, Unsupported
 from .memory import Read
+
+
+#: unsigned integers by their bytes, as `struct` names them
+_INTEGERS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 class Member(NamedTuple):
@@ -50,6 +55,14 @@ class Layout:
     def element(self, array: bytes, index: int) -> "View":
         """Element `index` of an array of whole structures."""
         return View(self, array[index * self.size : (index + 1) * self.size], 0, 0)
+
+    def column(self, array: bytes, path: str) -> List[int]:
+        """The member `path` of each structure of an array, as unsigned integer or pointer."""
+        offset, size = self.member(path)
+        if size not in _INTEGERS:
+            raise Unsupported(f"{self.name}.{path} of this kernel has {size} bytes")
+        each = struct.Struct(f"<{offset}x{_INTEGERS[size]}{self.size - offset - size}x")
+        return [value for (value,) in each.iter_unpack(array)]
 
 
 class View:

@@ -1,11 +1,27 @@
 """Reading target memory: the reader's contract, kernel pointers and C strings."""
 
-from typing import Callable
+from typing import Callable, List
 
 from .errors import Changed
 
 #: `read(address, length, what)` gives exactly `length` bytes or raises `Unreadable`, which says `what` was wanted.
 Read = Callable[[int, int, str], bytes]
+
+
+class Reader:
+    """A `Read` that may know how to follow a list without asking its caller for each entry."""
+
+    def __call__(self, address: int, length: int, what: str) -> bytes:
+        raise NotImplementedError
+
+    def chain(self, node: int, head: int, before: int, length: int, link: int) -> List[bytes]:
+        """The bytes of entries of a circular list: of the one whose link is at `node` first, of some that follow it, of none
+        beyond the one that leads to `head`; none at all if this reader cannot.
+
+        An entry begins `before` bytes before its link and is of `length` bytes, in which the pointer to the next link is
+        at `link`. What it leads to is not looked at: that is up to who walks the list."""
+        return []
+
 
 POINTER_SIZE = 8
 _PAGE_SIZE = 4096

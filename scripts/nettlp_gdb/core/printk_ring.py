@@ -5,8 +5,9 @@ the use wraps around the array's end; `parse` makes records of these bytes. Writ
 taken only if its descriptor, its info and its text block name the same record.
 """
 
+import itertools
 from collections import Counter
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from .errors import Changed
 from .layout import Layout, View
@@ -53,6 +54,21 @@ class Snapshot(NamedTuple):
     text: bytes
 
 
+class _Written(NamedTuple):
+    """What descriptor and info say of a record that is complete."""
+
+    id: int
+    begin: int
+    next: int
+    seq: int
+    ts_nsec: int
+    text_len: int
+
+    def step(self) -> int:
+        """By how much sequence number and id differ."""
+        return (self.seq - self.id) & _ID_MASK
+
+
 def capture(read: Read, layouts: RingLayouts, address: int) -> Snapshot:
     """Fetches the used part of the `printk_ringbuffer` at `address`."""
     ring = layouts.ring.read(read, address)
@@ -65,7 +81,8 @@ def capture(read: Read, layouts: RingLayouts, address: int) -> Snapshot:
                       "it changed while it was read")
     descs = _unwrapped(read, ring.unsigned("desc_ring.descs"), layouts.desc.size, count, tail_id, used,
                        "descriptors of the log")
-    reused = next((at for at in range(used) if _is_written(layouts.desc.element(descs, at))), used)
+    states = layouts.desc.column(descs, "state_var")
+    reused = next((at for at, state in enumerate(states) if _is_written(state)), used)
     descs = descs[reused * layouts.desc.size :]
     infos = _unwrapped(read, ring.unsigned("desc_ring.infos"), layouts.info.size, count, tail_id + reused,
                        used - reused, "record infos of the log")
@@ -77,29 +94,28 @@ def capture(read: Read, layouts: RingLayouts, address: int) -> Snapshot:
 
 def parse(layouts: RingLayouts, snapshot: Snapshot) -> Log:
     """The records of a snapshot, and how many more it had that are replaced or without their text."""
-    written: List[Tuple[int, View, View]] = []
+    written: List[_Written] = []
     lost = 0
-    count = len(snapshot.descs) // layouts.desc.size
-    for at in range(count):
-        record_id = (snapshot.first_id + at) & _ID_MASK
-        desc = layouts.desc.element(snapshot.descs, at)
-        ahead = (desc.unsigned("state_var") - record_id) & _ID_MASK
+    for record_id, (state, begin, after), info in zip(
+            itertools.count(snapshot.first_id), _rows(layouts.desc, DESC_MEMBERS, snapshot.descs),
+            _rows(layouts.info, INFO_MEMBERS, snapshot.infos)):
+        ahead = (state - record_id) & _ID_MASK
         if ahead:  # of a later record, unless it is so far ahead that it is behind: then its writer is on the way
             lost += ahead < 1 << 61
-        elif _is_written(desc):
-            written.append((record_id, desc, layouts.info.element(snapshot.infos, at)))
+        elif _is_written(state):
+            written.append(_Written(record_id & _ID_MASK, begin, after, *info))
 
     # Sequence number and id count in step. Most records show by how much they differ; another difference is that of
     # an info which was replaced between the reads.
-    votes = Counter((info.unsigned("seq") - record_id) & _ID_MASK for record_id, _, info in written)
+    votes = Counter(each.step() for each in written)
     step = max(votes, key=lambda value: votes[value], default=0)
     found: List[Record] = []
-    for record_id, desc, info in written:
-        text = _text(snapshot, desc, info, record_id)
-        if text is None or (info.unsigned("seq") - record_id) & _ID_MASK != step:
+    for each in written:
+        text = _text(snapshot, each)
+        if text is None or each.step() != step:
             lost += 1
         else:
-            found.append(Record(info.unsigned("ts_nsec"), text))
+            found.append(Record(each.ts_nsec, text))
     return Log(found, lost)
 
 
@@ -120,33 +136,29 @@ def _unwrapped(read: Read, base: int, stride: int, count: int, position: int, us
     return data
 
 
+def _rows(layout: Layout, paths: Sequence[str], array: bytes) -> Iterator[Tuple[int, ...]]:
+    """These members of one structure of an array after the other."""
+    return zip(*(layout.column(array, path) for path in paths))
+
+
 def _text_in_use(layout: Layout, descs: bytes, tail_lpos: int, size: int) -> int:
     """Bytes from `tail_lpos` to the end of the last text block; blocks that cannot be in the ring do not count."""
-    end = 0
-    for at in range(len(descs) // layout.size):
-        _, after = _block(layout.element(descs, at))
-        distance = (after - tail_lpos) % _WORD
-        if not after & 1 and distance <= size:
-            end = max(end, distance)
-    return end
+    ends = ((after - tail_lpos) % _WORD for after in layout.column(descs, "text_blk_lpos.next") if not after & 1)
+    return max((end for end in ends if end <= size), default=0)
 
 
-def _block(desc: View) -> Tuple[int, int]:
-    return desc.unsigned("text_blk_lpos.begin"), desc.unsigned("text_blk_lpos.next")
-
-
-def _is_written(desc: View) -> bool:
+def _is_written(state: int) -> bool:
     """Whether the record is complete: neither still being written nor given up for reuse."""
-    return desc.unsigned("state_var") >> _STATE_SHIFT in (_STATE_COMMITTED, _STATE_FINALIZED)
+    return state >> _STATE_SHIFT in (_STATE_COMMITTED, _STATE_FINALIZED)
 
 
-def _text(snapshot: Snapshot, desc: View, info: View, record_id: int) -> Optional[bytes]:
+def _text(snapshot: Snapshot, record: _Written) -> Optional[bytes]:
     """The text of a record; `None` if the ring has lost it.
 
     A block that does not fit before the end of the ring starts again at index 0, with its id repeated there; one
     that ends exactly at the end does not wrap (kernels before 6.18 have no such block).
     """
-    begin, after = _block(desc)
+    begin, after = record.begin, record.next
     if begin & 1 and after & 1:
         return None if begin == after == _FAILED_LPOS else b""
     size = snapshot.text_size
@@ -157,6 +169,6 @@ def _text(snapshot: Snapshot, desc: View, info: View, record_id: int) -> Optiona
     end = (after - snapshot.tail_lpos) % _WORD
     if not start + _ID_SIZE <= end <= len(snapshot.text):
         return None
-    if int.from_bytes(snapshot.text[start : start + _ID_SIZE], "little") != record_id:
+    if int.from_bytes(snapshot.text[start : start + _ID_SIZE], "little") != record.id:
         return None
-    return snapshot.text[start + _ID_SIZE : min(end, start + _ID_SIZE + info.unsigned("text_len"))]
+    return snapshot.text[start + _ID_SIZE : min(end, start + _ID_SIZE + record.text_len)]

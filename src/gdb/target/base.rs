@@ -20,11 +20,6 @@ use crate::{
     session::writing::WriteError,
 };
 
-/// Addresses below the canonical hole are those of processes, each its own.
-pub(in crate::gdb) fn is_of_a_process(addr: u64) -> bool {
-    addr >> 63 == 0
-}
-
 impl GdbTarget {
     /// The task of the thread `selected`, or before anybody selected one, of the first: whose memory addresses of
     /// processes are of.
@@ -48,7 +43,7 @@ impl GdbTarget {
         addr: VirtAddr,
         buf: &mut [u8],
     ) -> Result<usize, u8> {
-        let task = if is_of_a_process(addr.raw()) { self.task_of(selected) } else { None };
+        let task = if addr.is_upper_half() { None } else { self.task_of(selected) };
         let read = match task {
             Some(task) => {
                 let read = self.host.read_user(task, addr, buf);

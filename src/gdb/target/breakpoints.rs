@@ -15,7 +15,7 @@ use gdbstub::target::{
     },
 };
 
-use super::{GdbTarget, is_of_a_process};
+use super::GdbTarget;
 use crate::{addr::VirtAddr, gdb::errno};
 
 /// Most breakpoints a client may set.
@@ -84,7 +84,8 @@ impl GdbTarget {
     /// Whether a watchpoint for writes of `len` bytes at `addr` would be set, and would be read when the client resumes.
     #[must_use]
     pub(in crate::gdb) fn may_watch(&self, addr: u64, len: u64) -> bool {
-        !is_of_a_process(addr) && self.watches.fits(VirtAddr::new(addr), len)
+        let addr = VirtAddr::new(addr);
+        addr.is_upper_half() && self.watches.fits(addr, len)
     }
 }
 

@@ -28,15 +28,14 @@ use gdbstub::target::{
     },
 };
 
-pub(super) use self::{
-    base::is_of_a_process,
-    registers::X86_64,
-    resume::{Reason, Running, Stop},
-};
 use self::{breakpoints::Breakpoints, host_io::Files, resume::Resume, threads::Threads, watch::Watches};
 pub use self::{
     percpu_rebase::PercpuRebase,
     registers::{Register, Registers, UNKNOWN_PC},
+};
+pub(super) use self::{
+    registers::X86_64,
+    resume::{Reason, Running, Stop},
 };
 use super::{View, host::Host, thread_filter::ThreadFilter};
 

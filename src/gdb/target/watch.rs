@@ -80,7 +80,7 @@ impl Watches {
 
     /// A range in the lower half, where addresses are those of processes.
     pub(super) fn of_a_process(&self) -> Option<VirtAddr> {
-        self.0.iter().map(|watched| watched.addr).find(|addr| addr.raw() >> 63 == 0)
+        self.0.iter().map(|watched| watched.addr).find(|addr| !addr.is_upper_half())
     }
 
     pub(super) fn ranges(&self) -> usize {

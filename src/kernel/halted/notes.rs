@@ -37,8 +37,7 @@ impl CrashNotes {
 
     /// What was saved of `cpu` while it ran `task`; `None` when nothing was, or of another task.
     pub(super) fn read(&self, kernel: &Kernel, cpu: &Cpu, task: &Task) -> Option<Registers> {
-        let notes =
-            kernel.memory.read_ptr(self.pointer).ok().filter(|notes| *notes != VirtAddr::default())?;
+        let notes = kernel.memory.read_ptr(self.pointer).ok()?.non_null()?;
         let note = kernel.memory.read_vec(notes.wrapping_add(cpu.offset), HEADER + self.len).ok()?;
         let (header, status) = note.split_at_checked(HEADER)?;
         let words: Vec<u32> =
@@ -153,19 +152,19 @@ mod tests {
             registers: types.field("elf_prstatus", "pr_reg").unwrap(),
         };
         let task = Task {
-            addr: VirtAddr::default(),
+            addr: VirtAddr::NULL,
             pid,
             tgid: None,
             ppid: None,
             comm: String::new(),
             state: 'R',
             cpu: Some(0),
-            parent: VirtAddr::default(),
+            parent: VirtAddr::NULL,
             kernel_thread: None,
         };
         let cpu = Cpu { number: 0, offset: OFFSET, current: task.addr, online: true };
         let memory = Arc::new(Flat { start: VirtAddr::new(BASE), bytes });
-        notes.read(&kernel(memory, Arc::new(own), VirtAddr::default()), &cpu, &task)
+        notes.read(&kernel(memory, Arc::new(own), VirtAddr::NULL), &cpu, &task)
     }
 
     #[test]

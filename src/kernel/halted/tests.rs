@@ -20,7 +20,7 @@ pub(crate) fn recover(kernel: &Kernel, unwinder: &Unwinder<'_>, number: u64) -> 
         comm: String::new(),
         state: 'R',
         cpu: Some(0),
-        parent: VirtAddr::default(),
+        parent: VirtAddr::NULL,
         kernel_thread: None,
     };
     let cpu = Cpu { number: 0, offset: 0, current: task.addr, online: true };

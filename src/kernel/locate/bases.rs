@@ -90,7 +90,7 @@ pub(super) fn find(mem: &dyn PhysMem, proof: &Proof<'_>, evidence: &mut Vec<Evid
 }
 
 fn in_kernel_half(base: VirtAddr) -> bool {
-    base.raw() >> 63 == 1 && base.offset_in(PAGE_SIZE) == 0
+    base.is_upper_half() && base.offset_in(PAGE_SIZE) == 0
 }
 
 /// Whether `tables` have a direct map, which maps the image at `text_phys` a second time. A kernel's top-level table

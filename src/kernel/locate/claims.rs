@@ -154,7 +154,7 @@ pub(super) fn same_image(target: &Target<'_>, table: PhysAddr, other: PhysAddr) 
 
 /// The note at `addr`; `None` where there cannot be one.
 fn note_at(space: &dyn VirtMem, addr: VirtAddr) -> Option<Result<VmcoreInfo, String>> {
-    if addr.offset_in(PAGE_SIZE) != 0 || addr.raw() >> 63 == 0 {
+    if addr.offset_in(PAGE_SIZE) != 0 || !addr.is_upper_half() {
         return None;
     }
     let header = space.read_vec(addr, vmcoreinfo::HEADER_LEN).ok()?;
@@ -173,7 +173,7 @@ fn copies_near(space: &dyn VirtMem, variables: &[VirtAddr]) -> Vec<Result<Vmcore
     let (words, _) = around.as_chunks::<8>();
     let pointers = words.iter().map(|word| VirtAddr::new(u64::from_le_bytes(*word)));
     let mut pages: Vec<VirtAddr> =
-        pointers.filter(|page| page.raw() >> 63 == 1 && page.offset_in(PAGE_SIZE) == 0).collect();
+        pointers.filter(|page| page.is_upper_half() && page.offset_in(PAGE_SIZE) == 0).collect();
     pages.sort_unstable();
     pages.dedup();
     let wanted: Vec<_> = pages.iter().map(|page| (Some(*page), vmcoreinfo::BEGINNING.len())).collect();

@@ -106,7 +106,7 @@ impl Signature {
         if self.state.get(bytes) != Some(0) || self.exit_state.get(bytes) != Some(0) {
             return Err("an idle task can always run, this one cannot");
         }
-        if self.mm.get(bytes) != Some(VirtAddr::default()) {
+        if self.mm.get(bytes) != Some(VirtAddr::NULL) {
             return Err("it has an address space");
         }
         let mut own = self.own.iter().map(|field| field.get(bytes));
@@ -120,7 +120,7 @@ impl Signature {
         }
         let (next, prev) = (self.next.get(bytes).ok_or(short)?, self.prev.get(bytes).ok_or(short)?);
         let stack = self.stack.as_ref().and_then(|stack| stack.get(bytes));
-        if [Some(next), Some(prev), stack].into_iter().flatten().any(|pointer| pointer.raw() >> 63 == 0) {
+        if [Some(next), Some(prev), stack].into_iter().flatten().any(|pointer| !pointer.is_upper_half()) {
             return Err("its pointers do not lead into the kernel");
         }
         Ok(Candidate { place, addr, next, prev, stack })

@@ -44,7 +44,7 @@ fn walked(nodes: &[(u64, Made<'_>)], root: u64) -> (Vec<(u64, u64, u64)>, Option
     }
     let (memory, types) = (Flat { start: VirtAddr::new(BASE), bytes }, types());
     let maple = Maple::resolve(&types).unwrap();
-    let found = maple.ranges(&kernel(Arc::new(memory), Arc::new(types), VirtAddr::default()), root);
+    let found = maple.ranges(&kernel(Arc::new(memory), Arc::new(types), VirtAddr::NULL), root);
     let ranges = found.ranges.iter().map(|range| (range.first, range.last, range.pointer.raw()));
     (ranges.collect(), found.torn.map(|error| error.to_string()))
 }
@@ -106,6 +106,6 @@ fn what_is_damaged_costs_its_branch() {
     let types = types();
     let maple = Maple::resolve(&types).unwrap();
     let memory = Flat { start: VirtAddr::new(BASE), bytes: dead };
-    let found = maple.ranges(&kernel(Arc::new(memory), Arc::new(types), VirtAddr::default()), root(LEAF));
+    let found = maple.ranges(&kernel(Arc::new(memory), Arc::new(types), VirtAddr::NULL), root(LEAF));
     assert!(found.torn.unwrap().to_string().contains("taken out of the tree"));
 }

@@ -34,7 +34,7 @@ pub(super) fn names(
         let function = word(&ops, dentry.ops.wrapping_add(own_name)).ok()?;
         let is_root = dentry.parent == place.dentry;
         let at_mount = known(&tree.mounts, tree.mount_of(*place)).is_ok_and(|it| it.root == place.dentry);
-        (function != VirtAddr::default() && !(is_root && at_mount)).then_some(dentry)
+        (!function.is_null()).then_some(dentry).filter(|_| !(is_root && at_mount))
     };
     let special: Vec<_> = places.iter().map(has_own_name).collect();
     let dentries = || special.iter().flatten();
@@ -130,7 +130,7 @@ impl Namespaces {
 }
 
 fn fetch(kernel: &Kernel, addrs: impl Iterator<Item = VirtAddr>, len: usize) -> Read {
-    let addrs: HashSet<VirtAddr> = addrs.filter(|addr| addr.raw() >> 63 == 1).collect();
+    let addrs: HashSet<VirtAddr> = addrs.filter(|addr| addr.is_upper_half()).collect();
     let addrs: Vec<VirtAddr> = addrs.into_iter().collect();
     addrs.iter().copied().zip(batch::fetch(kernel, &addrs, len)).collect()
 }

@@ -55,7 +55,7 @@ pub fn details(kernel: &Kernel, tasks: &[Task]) -> Result<Vec<Details>, KernelEr
         pointers.push(layout.pointers(task, bytes));
     }
     let all = |pointer: fn(&Pointers) -> Option<VirtAddr>| -> Vec<VirtAddr> {
-        pointers.iter().filter_map(pointer).filter(|addr| *addr != VirtAddr::default()).collect()
+        pointers.iter().filter_map(pointer).filter_map(VirtAddr::non_null).collect()
     };
     let (creds, signals, mms) = (all(|of| of.cred), all(|of| of.signal), all(|of| of.mm));
     let shared = fetch(
@@ -189,7 +189,7 @@ impl<'t> Layout<'t> {
     ) -> Details {
         let behind = |pointer: Option<VirtAddr>| shared.get(&pointer?);
         let (cmdline, cmdline_cut) = match of.mm {
-            Some(none) if none == VirtAddr::default() => (Some(Vec::new()), false),
+            Some(VirtAddr::NULL) => (Some(Vec::new()), false),
             Some(mm) => arguments.get(&mm).map_or((None, false), |(args, cut)| (Some(args.clone()), *cut)),
             None => (None, false),
         };

@@ -17,7 +17,7 @@ fn booted_with(words: [i64; 4]) -> Option<i64> {
     let types = Structs::new().add("timekeeper", 32, &members);
     let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let memory = Flat { start: CORE.wrapping_add(BEHIND_SEQUENCE), bytes };
-    let kernel = kernel(Arc::new(memory), Arc::new(types), VirtAddr::default());
+    let kernel = kernel(Arc::new(memory), Arc::new(types), VirtAddr::NULL);
     Layout::resolve(kernel.types.as_deref().unwrap()).unwrap().booted(&kernel, CORE)
 }
 

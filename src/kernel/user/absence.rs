@@ -185,7 +185,7 @@ fn nothing_there(addr: VirtAddr, area: &Area) -> Absence {
     if area.flags & (flags::PFN_MAP | flags::MIXED_MAP) != 0 {
         return Absence::Device;
     }
-    if area.file == VirtAddr::default() {
+    if area.file.is_null() {
         return Absence::NeverTouched;
     }
     let page = addr.wrapping_offset_from(area.start) / 4096;

@@ -67,7 +67,7 @@ impl Boot<'_> {
     fn grow_tree(&self, root: VirtAddr, made: &[Made]) -> Result<(), MachineError> {
         /// The lowest bit of `__rb_parent_color`.
         const BLACK: u64 = 1;
-        let (mut link, mut parent) = (root, VirtAddr::default());
+        let (mut link, mut parent) = (root, VirtAddr::NULL);
         for made in made {
             let node = Object { ty: "rb_node", addr: self.at(made.mount, "mnt_node")? };
             self.write_word(link, node.addr.into(), 8)?;

@@ -83,7 +83,7 @@ impl Boot<'_> {
 
     fn write_records(&mut self, log: &[LogLine], buffer_bits: u32) -> Result<(), MachineError> {
         let (buffer, len) = (self.symbol("__log_buf")?, 1_u64 << buffer_bits);
-        let header = self.after(Object { ty: "printk_log", addr: VirtAddr::default() })?.raw();
+        let header = self.after(Object { ty: "printk_log", addr: VirtAddr::NULL })?.raw();
         let mut records = Records { len, header, first: 0, next: 0, held: VecDeque::new() };
         for line in log {
             let size = (header + line.text.len() as u64).next_multiple_of(4);

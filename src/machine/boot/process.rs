@@ -269,7 +269,7 @@ impl Boot<'_> {
     /// The node of the middle of `areas`, with the halves below it.
     fn balance(&mut self, areas: &[Object]) -> Result<VirtAddr, MachineError> {
         let (left, rest) = areas.split_at(areas.len() / 2);
-        let Some((middle, right)) = rest.split_first() else { return Ok(VirtAddr::default()) };
+        let Some((middle, right)) = rest.split_first() else { return Ok(VirtAddr::NULL) };
         let (left, right) = (self.balance(left)?, self.balance(right)?);
         self.set(*middle, "vm_rb.rb_left", left)?;
         self.set(*middle, "vm_rb.rb_right", right)?;

@@ -57,6 +57,53 @@ fn memory_is_read_and_a_gap_ends_it() {
     assert_eq!(client.memory(INIT_TASK, usize::MAX).unwrap().len(), PAGE, "as much as there is");
 }
 
+/// Entries of 32 bytes, each at its number times 256 into the page of `INIT_TASK`, with the next link in the eight bytes
+/// from 8 on.
+fn with_list(links: &[(u64, u64)]) -> FakeHost {
+    let host = FakeHost::new();
+    for (entry, next) in links {
+        let place = INIT_TASK + entry * 0x100 + 8;
+        host.written.lock().unwrap().extend((place..).zip(next.to_le_bytes()));
+    }
+    host
+}
+
+fn link(entry: u64) -> u64 {
+    INIT_TASK + entry * 0x100 + 8
+}
+
+#[test]
+fn a_list_comes_in_one_packet() {
+    let head = link(9);
+    let ask = |links: &[(u64, u64)], node: u64| {
+        attached(with_list(links)).1.ask(&format!("qnettlp.list:{node:x},{head:x},8,20,8"))
+    };
+    let links_of = |reply: &str| -> Vec<u64> {
+        let bytes = unhex(reply);
+        assert_eq!(bytes.len() % 0x20, 0, "{reply}");
+        bytes.chunks(0x20).map(|entry| u64::from_le_bytes(entry[8..16].try_into().unwrap())).collect()
+    };
+    let whole = [(1, link(3)), (3, link(2)), (2, head)];
+    assert_eq!(links_of(&ask(&whole, link(1))), [link(3), link(2), head]);
+    for beyond in [link(100), 0, 0x7fff_0000_0000, 7] {
+        let torn = [(1, link(3)), (3, beyond)];
+        assert_eq!(links_of(&ask(&torn, link(1))), [link(3), beyond], "what can be read");
+        assert_eq!(ask(&torn, beyond), "E0e", "nothing can");
+    }
+    let circle = links_of(&ask(&[(1, link(2)), (2, link(1))], link(1)));
+    assert_eq!(circle.len(), PACKET_SIZE / 2 / 0x20, "what a packet holds");
+}
+
+#[test]
+fn a_list_that_makes_no_sense_is_an_error() {
+    let (_server, mut client) = attached(FakeHost::new());
+    for wrong in
+        ["", "1,2,3", "1,2,8,20,19", "1,2,8,ffffffffffffffff,8", "1,2,8,8001,8", "1,2,8,20,8,9", "x,2,8,20,8"]
+    {
+        assert_eq!(client.ask(&format!("qnettlp.list:{wrong}")), "E16", "{wrong}");
+    }
+}
+
 #[test]
 fn unknown_registers_are_not_zeros() {
     let (_server, mut client) = attached(FakeHost::new());
