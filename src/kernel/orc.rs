@@ -25,7 +25,6 @@ use self::{format::Format, table::Table};
 use super::{Kernel, KernelError, module};
 use crate::{
     addr::VirtAddr,
-    paging::VirtOp,
     types::{Field, TypeSource},
 };
 
@@ -132,17 +131,13 @@ fn module_tables(kernel: &Kernel, types: &dyn TypeSource) -> Result<Vec<ModuleTa
     let size: Field<u64> = first_of(types, &["mem.size", "core_layout.text_size"])?;
     let len = types.struct_size("module")?.min(module::MAX_STRUCT) as usize;
     let modules = module::list(kernel)?;
-    let mut buffers = vec![vec![0; len]; modules.len()];
-    let mut ops: Vec<VirtOp<'_>> =
-        modules.iter().zip(&mut buffers).map(|(module, buf)| VirtOp::new(module.addr, buf)).collect();
-    kernel.memory.read_batch(&mut ops);
-    let read: Vec<bool> = ops.into_iter().map(|op| op.result.is_ok()).collect();
-    let table = |bytes: &Vec<u8>| {
+    let addrs: Vec<VirtAddr> = modules.iter().map(|module| module.addr).collect();
+    let table = |bytes: &[u8]| {
         let count = u64::from(count.get(bytes)?).min(table::MAX_ENTRIES);
         let table = Table { ips: ips.get(bytes)?, entries: entries.get(bytes)?, count, blocks: None };
         Some(ModuleTable { code: base.get(bytes)?, size: size.get(bytes)?, table })
     };
-    Ok(buffers.iter().zip(read).filter(|(_, read)| *read).filter_map(|(bytes, _)| table(bytes)).collect())
+    Ok(kernel.memory.read_vecs(&addrs, len).iter().flatten().filter_map(|bytes| table(bytes)).collect())
 }
 
 fn first_of<T: crate::types::field::Scalar>(
