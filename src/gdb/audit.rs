@@ -46,13 +46,13 @@ impl PacketAudit {
     ) -> Result<(), AuditError> {
         let Some(trail) = &self.trail else { return Ok(()) };
         match body.split_first() {
-            Some((b'm', place)) => match hex_pair(place) {
-                Some((addr, len)) if !VirtAddr::new(addr).is_upper_half() => {
+            Some((b'm' | b'x', place)) => match hex_pair(place) {
+                Some((addr, len @ 1..)) if !VirtAddr::new(addr).is_upper_half() => {
                     let task = target.task_of(selected).map(|task| task.pid);
                     self.read(Space::User, task, addr, len)
                 }
-                Some((addr, len)) => self.read(Space::Virtual, None, addr, len),
-                None => Ok(()),
+                Some((addr, len @ 1..)) => self.read(Space::Virtual, None, addr, len),
+                _ => Ok(()),
             },
             Some((b'M' | b'X', place)) => {
                 let place = place.split(|byte| *byte == b':').next().and_then(hex_pair);

@@ -9,6 +9,8 @@
 //! * `M`, `X`: what became of a write is a sentence. GDB prints one for registers only, so those of memory are logged.
 //! * `Z`: conditions are not announced; `gdbstub` reads more spellings of the rest than the audit does.
 //! * `G`, `P` and `vKill`: refused with a sentence.
+//! * `?`: nothing has happened to the target (`T00`); `gdbstub` says that it was trapped.
+//! * `x`: memory byte by byte, half of what `m` takes; GDB asks for it since 16 (`binary-upload`).
 //! * `m`, most of what GDB sends: `gdbstub` looks through all of its 64 KiB for each packet, writes digit by digit, reads
 //!   on after a short read, and has no bound of its own; here the length is cut to one reply.
 
@@ -26,9 +28,12 @@ use crate::addr::VirtAddr;
 /// Most bytes of memory in one reply: two digits each.
 const MAX_MEMORY: u64 = (PACKET_SIZE / 2) as u64;
 
+/// Most bytes of memory in one reply that holds them as they are: escaping at worst doubles a byte.
+const MAX_ESCAPED: u64 = MAX_MEMORY - 1;
+
 /// What is announced beside `PacketSize`.
-const FEATURES: &str =
-    ";QStartNoAckMode+;vContSupported+;swbreak+;hwbreak+;qXfer:features:read+;qXfer:threads:read+";
+const FEATURES: &str = ";QStartNoAckMode+;vContSupported+;swbreak+;hwbreak+;binary-upload+;qXfer:features:read+;\
+     qXfer:threads:read+";
 
 /// What is announced besides when there is a symbol file.
 const EXEC_FILE: &str = ";qXfer:exec-file:read+";
@@ -61,10 +66,9 @@ impl Interceptor {
     /// Looks at a packet of a client whose thread is `selected` before `gdbstub` does.
     pub(super) fn answer(&mut self, target: &mut GdbTarget, selected: Option<Tid>, body: &[u8]) -> Answer {
         match body.split_first() {
-            Some((b'm', place)) => Answer::Reply(match hex_pair(place) {
-                Some((addr, len)) => read(target, selected, addr, len),
-                None => b"E16".to_vec(),
-            }),
+            Some((b'm', place)) => Answer::Reply(read(target, selected, place, MAX_MEMORY, packet::hex)),
+            Some((b'x', place)) => Answer::Reply(read(target, selected, place, MAX_ESCAPED, binary)),
+            Some((b'?', [])) => Answer::Reply(format!("T00thread:{:x};", target.first_thread()).into_bytes()),
             Some((b'M' | b'X', _)) => Answer::Reply(self.write(target, body)),
             Some((b'Z', place)) if breakpoint(place).is_none() => Answer::Reply(b"E16".to_vec()),
             Some((b'G' | b'P', _)) => Answer::Reply(packet::error_text(REGISTER_REFUSAL)),
@@ -148,12 +152,27 @@ fn part(document: &[u8], offset: u64, len: u64) -> Vec<u8> {
     reply
 }
 
-fn read(target: &mut GdbTarget, selected: Option<Tid>, addr: u64, len: u64) -> Vec<u8> {
-    let mut bytes = vec![0; len.min(MAX_MEMORY) as usize];
+/// The reply to a packet for memory at `place`: at most `most` bytes of it, as `write_out` has them.
+fn read(
+    target: &mut GdbTarget,
+    selected: Option<Tid>,
+    place: &[u8],
+    most: u64,
+    write_out: fn(&[u8]) -> Vec<u8>,
+) -> Vec<u8> {
+    let Some((addr, len @ 1..)) = hex_pair(place) else { return b"E16".to_vec() };
+    let mut bytes = vec![0; len.min(most) as usize];
     match target.read(selected, VirtAddr::new(addr), &mut bytes) {
-        Ok(len) => packet::hex(bytes.get(..len).unwrap_or_default()),
+        Ok(len) => write_out(bytes.get(..len).unwrap_or_default()),
         Err(number) => format!("E{number:02x}").into_bytes(),
     }
+}
+
+/// `b` and the bytes.
+fn binary(bytes: &[u8]) -> Vec<u8> {
+    let mut reply = b"b".to_vec();
+    reply.extend(packet::escape(bytes));
+    reply
 }
 
 /// The type, address and length of `Z TYPE,ADDR,LEN`, with nothing after them.

@@ -112,8 +112,9 @@ fn a_debugger_leaves_pages_commands_and_attempts_to_write() {
     // What is never read is not written down as read.
     let count = lines(&file).len();
     for (packet, reply) in [
-        (format!("x{text:x},10"), ""),
-        (format!("Z2,{text:x},1001"), ""),
+        (format!("x{:x},", text + 0x8000), "E16"),
+        (format!("m{:x},0", text + 0x8000), "E16"),
+        (format!("Z2,{text:x},0"), ""),
         (format!("Z02,{:x},8", text + 0x8000), "E16"),
         (format!("Z2,{:x},8;X1,0", text + 0x8000), "E16"),
     ] {

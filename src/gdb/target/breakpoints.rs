@@ -2,8 +2,8 @@
 //! armed.
 //!
 //! GDB sends them only when it is about to resume, and answers a refusal with "Cannot access memory at address",
-//! which is not the reason. So they are accepted, and the resume that follows is refused with the reason. A watchpoint
-//! too many is refused at once: GDB says "You may have requested too many hardware breakpoints/watchpoints".
+//! which is not the reason.
+//! So they are accepted, and the resume that follows is refused with the reason; more watchpoints than can be watched too.
 
 use std::collections::HashSet;
 

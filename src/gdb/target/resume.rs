@@ -18,7 +18,10 @@ use gdbstub::{
     },
 };
 
-use super::GdbTarget;
+use super::{
+    GdbTarget,
+    watch::{MAX_BYTES, MAX_RANGES},
+};
 
 /// What the client wants to happen, between two stops.
 #[derive(Debug, Default)]
@@ -116,17 +119,27 @@ impl GdbTarget {
                  physical memory, `monitor translate {addr} PID` tells; the kernel's direct map of that can be watched.\n"
             ));
         }
+        let (ranges, bytes) = (self.watches.ranges(), self.watches.bytes());
+        if ranges > MAX_RANGES || bytes > MAX_BYTES {
+            return Some(format!(
+                "nettlp-gdb cannot watch {ranges} range(s), {bytes} bytes: at most {MAX_RANGES} of {MAX_BYTES} bytes together \
+                 are read each time. Watch a member, not the whole.\n"
+            ));
+        }
         let breakpoints = self.breakpoints.count();
         if self.resume.step {
             return Some(
-                "nettlp-gdb cannot step: it reads the target's memory from outside and has no hold on its CPUs.\n"
+                "nettlp-gdb cannot step: it reads the target's memory from outside and has no hold on its CPUs. After \
+                 `continue`, GDB steps for a watchpoint that it does not call a hardware watchpoint: `watch -location \
+                 EXPR` makes one of whatever is in memory.\n"
                     .to_owned(),
             );
         }
         (breakpoints > 0).then(|| {
             format!(
-                "nettlp-gdb cannot continue: the {breakpoints} breakpoint(s) or read watchpoint(s) GDB has set can \
-                 never be reached, for it has no hold on the target's CPUs. Delete them; `watch` works.\n"
+                "nettlp-gdb cannot continue: GDB has set {breakpoints} breakpoint(s) or read watchpoint(s), and they can \
+                 never be reached, for it has no hold on the target's CPUs. `finish`, `until` and `advance` set some for \
+                 themselves; of others, `info breakpoints` has the numbers for `delete`. `watch` works.\n"
             )
         })
     }

@@ -117,6 +117,11 @@ impl Threads {
 }
 
 impl GdbTarget {
+    /// The thread a client is shown before it has selected one.
+    pub(in crate::gdb) fn first_thread(&mut self) -> Tid {
+        self.threads().0.first()
+    }
+
     /// The threads as `qXfer:threads:read` describes them (GDB manual, "Thread List Format"): all names and
     /// details in one answer, where [`gdbstub`] would be asked once per thread.
     #[must_use]
