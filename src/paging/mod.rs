@@ -8,6 +8,7 @@ pub mod runs;
 mod space;
 
 pub use space::AddressSpace;
+pub(crate) use space::page_size;
 
 use crate::{
     addr::{PhysAddr, VirtAddr},

@@ -27,6 +27,11 @@ pub(super) const fn coverage(level: u32) -> u64 {
     PAGE_SIZE << (9 * (level - 1))
 }
 
+/// Size in bytes of the page that an entry of a table of `level` can map; `None` where entries map none.
+pub(crate) fn page_size(level: u32) -> Option<u64> {
+    (1..=LARGEST_LEAF).contains(&level).then(|| coverage(level))
+}
+
 /// What a present entry leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LeadsTo {
@@ -92,21 +97,8 @@ impl AddressSpace {
         space
     }
 
-    /// Physical address of the top-level table.
-    #[must_use]
-    pub fn root(&self) -> PhysAddr {
-        self.root
-    }
-
-    /// Depth of the tables.
-    #[must_use]
-    pub fn levels(&self) -> Levels {
-        self.levels
-    }
-
     /// Whether every bit above the translated ones equals the highest of them.
-    #[must_use]
-    pub fn is_canonical(&self, addr: VirtAddr) -> bool {
+    fn is_canonical(&self, addr: VirtAddr) -> bool {
         let unused = 64 - self.levels.address_bits();
         ((addr.raw() << unused).cast_signed() >> unused).cast_unsigned() == addr.raw()
     }

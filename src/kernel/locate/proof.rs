@@ -189,7 +189,7 @@ fn live_root(
     }
 }
 
-/// The page of the image's data whose kernel half holds all that `copy`'s does (before 5.4, its last slot), by one
+/// The page of the image's data whose kernel half holds all that `copy`'s does (on older kernels its last slot alone), by one
 /// word of each page first.
 fn original(target: &Target<'_>, image: &Image, copy: &[u8; PAGE_SIZE as usize]) -> Option<PhysAddr> {
     const HALF: usize = PAGE_SIZE as usize / 2;
