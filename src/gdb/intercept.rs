@@ -8,19 +8,18 @@
 //! * `vFile:pread`: a symbol file has millions of bytes, and `gdbstub` sends them one by one.
 //! * `QStartNoAckMode`: acknowledgements are the event loop's.
 //! * `M`, `X`: what became of a write is a sentence. GDB prints one for registers only, so those of memory are logged.
+//! * `Z`: conditions are not announced; `gdbstub` reads more spellings of the rest than the audit does.
 //! * `G`, `P` and `vKill`: refused with a sentence.
 //! * `?`: nothing has happened to the target (`T00`); `gdbstub` says that it was trapped.
 //! * `x`: memory byte by byte, half of what `m` takes; GDB asks for it since 16 (`binary-upload`).
 //! * `m`, most of what GDB sends: `gdbstub` looks through all of its 64 KiB for each packet, writes digit by digit, reads
 //!   on after a short read, and has no bound of its own; here the length is cut to one reply.
 
-use std::borrow::Cow;
-
 use gdbstub::target::ext::host_io::HostIoErrno;
 
 use super::{
     list,
-    packet::{self, PACKET_SIZE},
+    packet::{self, PACKET_SIZE, hex_pair},
     search::{self, Search},
     target::GdbTarget,
     tid::Tid,
@@ -50,20 +49,20 @@ const REGISTER_REFUSAL: &str =
 
 /// What to do with a packet.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer<'p> {
+pub(super) enum Answer {
     /// Send this body.
     Reply(Vec<u8>),
     /// Send the reply of this search, when it has one.
     Search(Search),
     /// Send `OK`, then acknowledge no more packets.
     StopAcks,
-    /// Let `gdbstub` answer this packet.
-    Forward(Cow<'p, [u8]>),
+    /// Let `gdbstub` answer.
+    Forward,
 }
 
 /// The packets answered here, for one client.
 #[derive(Debug, Default)]
-pub struct Interceptor {
+pub(super) struct Interceptor {
     /// The thread list being transferred: its parts must belong together.
     threads: Vec<u8>,
     /// The last complaint about a write that was logged.
@@ -72,17 +71,13 @@ pub struct Interceptor {
 
 impl Interceptor {
     /// Looks at a packet of a client whose thread is `selected` before `gdbstub` does.
-    pub fn answer<'p>(
-        &mut self,
-        target: &mut GdbTarget,
-        selected: Option<Tid>,
-        body: &'p [u8],
-    ) -> Answer<'p> {
+    pub(super) fn answer(&mut self, target: &mut GdbTarget, selected: Option<Tid>, body: &[u8]) -> Answer {
         match body.split_first() {
             Some((b'm', place)) => Answer::Reply(read(target, selected, place, MAX_MEMORY, packet::hex)),
             Some((b'x', place)) => Answer::Reply(read(target, selected, place, MAX_ESCAPED, binary)),
             Some((b'?', [])) => Answer::Reply(format!("T00thread:{:x};", target.first_thread()).into_bytes()),
             Some((b'M' | b'X', _)) => Answer::Reply(self.write(target, body)),
+            Some((b'Z', place)) if breakpoint(place).is_none() => Answer::Reply(b"E16".to_vec()),
             Some((b'G' | b'P', _)) => Answer::Reply(packet::error_text(REGISTER_REFUSAL)),
             _ if body.starts_with(b"vKill") => Answer::Reply(packet::error_text(KILL_REFUSAL)),
             _ if body == b"QStartNoAckMode" => Answer::StopAcks,
@@ -102,7 +97,7 @@ impl Interceptor {
                 } else if let Some(place) = body.strip_prefix(b"vFile:pread:") {
                     Answer::Reply(read_file(target, place))
                 } else {
-                    Answer::Forward(Cow::Borrowed(body))
+                    Answer::Forward
                 }
             }
         }
@@ -191,11 +186,11 @@ fn binary(bytes: &[u8]) -> Vec<u8> {
     reply
 }
 
-/// `HEX,HEX`.
-fn hex_pair(text: &[u8]) -> Option<(u64, u64)> {
-    let (first, second) = std::str::from_utf8(text).ok()?.split_once(',')?;
-    let number = |digits| u64::from_str_radix(digits, 16).ok();
-    Some((number(first)?, number(second)?))
+/// The type, address and length of `Z TYPE,ADDR,LEN`, with nothing after them.
+pub(super) fn breakpoint(place: &[u8]) -> Option<(u8, u64, u64)> {
+    let (kind, rest) = place.split_first()?;
+    let (addr, len) = hex_pair(rest.strip_prefix(b",")?)?;
+    Some((*kind, addr, len))
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ const MAX_PIECE: u64 = 1 << 20;
 
 /// A search that goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Search {
+pub(super) struct Search {
     /// Where it goes on.
     at: u64,
     /// Where it ends.

@@ -34,14 +34,10 @@ use tempfile::NamedTempFile;
 fn attach(machine: &Machine, source: Source, ram: &[PhysRange]) -> Session {
     let file = vmlinux(machine);
     let options = Options {
-        source,
         vmlinux: Some(file.path().to_owned()),
-        known: nettlp_gdb::profile::Kernel::default(),
         ram: ram.to_vec(),
-        forbidden: Vec::new(),
-        force: false,
         validity: Validity::Pause(Duration::from_secs(60)),
-        user_memory: nettlp_gdb::kernel::UserMemory::All,
+        ..Options::new(source)
     };
     Session::open(options, &|_| ()).unwrap()
 }

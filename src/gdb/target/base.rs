@@ -31,7 +31,7 @@ const CANONICAL: u64 = 1 << 47;
 
 /// Why memory could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unread {
+pub(in crate::gdb) struct Unread {
     /// As GDB numbers errors.
     number: u8,
     sentence: String,
@@ -42,7 +42,7 @@ pub struct Unread {
 impl Unread {
     /// The number, and the reason as a sentence.
     #[must_use]
-    pub fn new(number: u8, sentence: &dyn fmt::Display) -> Self {
+    pub(in crate::gdb) fn new(number: u8, sentence: &dyn fmt::Display) -> Self {
         Self { number, sentence: sentence.to_string(), reach: 1 }
     }
 
@@ -60,13 +60,13 @@ impl Unread {
 
     /// As GDB numbers errors.
     #[must_use]
-    pub fn number(&self) -> u8 {
+    pub(in crate::gdb) fn number(&self) -> u8 {
         self.number
     }
 
     /// Up to the next multiple of this many bytes, a power of two, nothing can be read either.
     #[must_use]
-    pub fn reach(&self) -> u64 {
+    pub(in crate::gdb) fn reach(&self) -> u64 {
         self.reach
     }
 }
@@ -74,7 +74,7 @@ impl Unread {
 impl GdbTarget {
     /// The task of the thread `selected`, or before anybody selected one, of the first: whose memory addresses of
     /// processes are of.
-    pub fn task_of(&mut self, selected: Option<Tid>) -> Option<TaskId> {
+    pub(in crate::gdb) fn task_of(&mut self, selected: Option<Tid>) -> Option<TaskId> {
         let threads = self.threads().0;
         let thread = match selected {
             Some(tid) => threads.get(tid),
@@ -88,7 +88,12 @@ impl GdbTarget {
     ///
     /// # Errors
     /// Why none could.
-    pub fn read(&mut self, selected: Option<Tid>, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, Unread> {
+    pub(in crate::gdb) fn read(
+        &mut self,
+        selected: Option<Tid>,
+        addr: VirtAddr,
+        buf: &mut [u8],
+    ) -> Result<usize, Unread> {
         if self.booted_anew {
             return Err(Unread::new(errno::EIO, &MonitorError::BootedAnew));
         }
@@ -115,7 +120,7 @@ impl GdbTarget {
 
     /// The reply to a packet that reads what is `unread`: its number, or the sentence for a client that takes one.
     #[must_use]
-    pub fn no_memory(&self, unread: &Unread) -> Vec<u8> {
+    pub(in crate::gdb) fn no_memory(&self, unread: &Unread) -> Vec<u8> {
         match self.takes_sentences {
             true => packet::error_text(&unread.sentence),
             false => format!("E{:02x}", unread.number).into_bytes(),
@@ -143,7 +148,7 @@ impl GdbTarget {
 
 /// Why a client's write did not happen.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientWriteError {
+pub(in crate::gdb) enum ClientWriteError {
     /// The host's reason.
     #[error(transparent)]
     Host(#[from] WriteError),
@@ -161,7 +166,7 @@ impl GdbTarget {
     ///
     /// # Errors
     /// [`ClientWriteError`].
-    pub fn write_memory(&self, addr: VirtAddr, data: &[u8]) -> Result<(), ClientWriteError> {
+    pub(in crate::gdb) fn write_memory(&self, addr: VirtAddr, data: &[u8]) -> Result<(), ClientWriteError> {
         if self.is_rebased(addr, data.len()) {
             return Err(ClientWriteError::Rebased);
         }
@@ -170,7 +175,7 @@ impl GdbTarget {
 
     /// Whether a write of `len` bytes at `addr` would be let through to the machine.
     #[must_use]
-    pub fn may_write(&self, addr: VirtAddr, len: usize) -> bool {
+    pub(in crate::gdb) fn may_write(&self, addr: VirtAddr, len: usize) -> bool {
         !self.is_rebased(addr, len) && self.host.may_write(addr, len)
     }
 

@@ -195,7 +195,7 @@ impl arch::Registers for Registers {
 
 /// x86-64 as [`gdbstub`] is told of it.
 #[derive(Debug)]
-pub enum X86_64 {}
+pub(in crate::gdb) enum X86_64 {}
 
 impl arch::Arch for X86_64 {
     type Usize = u64;

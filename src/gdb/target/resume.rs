@@ -38,7 +38,7 @@ pub(super) struct Resume {
 
 /// What is to be done about a target that GDB thinks is running.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Running {
+pub(in crate::gdb) enum Running {
     /// It has stopped.
     Stopped(Stop),
     /// Nothing yet: look again after this time, or when the client says something if there is none.
@@ -52,7 +52,7 @@ pub enum Running {
 
 /// Why the target is stopped again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stop {
+pub(in crate::gdb) struct Stop {
     /// The thread GDB should select.
     pub tid: Tid,
     /// What GDB is to say happened to it.
@@ -63,7 +63,7 @@ pub struct Stop {
 
 /// What a stop is reported as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub(in crate::gdb) enum Reason {
     /// A signal; 0 is none.
     Signal(Signal),
     /// A watchpoint's memory has changed.
@@ -77,7 +77,7 @@ pub enum Reason {
 
 impl GdbTarget {
     /// Looks at a target that GDB thinks is running. `selected` is the thread GDB was looking at.
-    pub fn poll(&mut self, now: Instant, selected: Option<Tid>) -> Running {
+    pub(in crate::gdb) fn poll(&mut self, now: Instant, selected: Option<Tid>) -> Running {
         let none = Reason::Signal(Signal(0));
         if let Some(message) = self.refused_resume() {
             return Running::Stopped(self.stop(none, message, selected));
@@ -110,7 +110,7 @@ impl GdbTarget {
     }
 
     /// The client wants to look again.
-    pub fn interrupt(&mut self, selected: Option<Tid>) -> Stop {
+    pub(in crate::gdb) fn interrupt(&mut self, selected: Option<Tid>) -> Stop {
         self.stop(Reason::Signal(Signal::SIGINT), String::new(), selected)
     }
 

@@ -54,11 +54,16 @@ impl Watches {
         if self.position(addr, len, kind).is_some() {
             return true;
         }
-        if len == 0 || addr.checked_add(len).is_none() || self.0.len() >= MAX_KNOWN {
+        if !self.fits(addr, len) {
             return false;
         }
         self.0.push(Watched { addr, len: len as usize, kind, last: None, untold: None });
         true
+    }
+
+    /// Whether there is room for a range.
+    pub(super) fn fits(&self, addr: VirtAddr, len: u64) -> bool {
+        len > 0 && addr.checked_add(len).is_some() && self.0.len() < MAX_KNOWN
     }
 
     /// Whether it was there.

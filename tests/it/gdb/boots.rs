@@ -12,9 +12,8 @@ use std::{
 use nettlp_gdb::{
     addr::{PhysAddr, VirtAddr},
     gdb::{Host, Hosts},
-    kernel::UserMemory,
     machine::{Bases, Description, Machine},
-    mem::{Fault, MemError, PhysMem, ReadOp, cache::Validity},
+    mem::{Fault, MemError, PhysMem, ReadOp},
     session::{Options, Session, Source},
 };
 
@@ -137,16 +136,7 @@ fn session(memory: Arc<dyn PhysMem>, machine: &Machine, with_file: bool) -> Sess
     let directory = tempfile::tempdir().unwrap();
     let vmlinux = directory.path().join("vmlinux");
     File::create(&vmlinux).unwrap().write_all(&machine.vmlinux().unwrap()).unwrap();
-    let options = Options {
-        source: Source::Memory(memory),
-        vmlinux: with_file.then_some(vmlinux),
-        known: nettlp_gdb::profile::Kernel::default(),
-        ram: Vec::new(),
-        forbidden: Vec::new(),
-        force: false,
-        validity: Validity::Stop,
-        user_memory: UserMemory::All,
-    };
+    let options = Options { vmlinux: with_file.then_some(vmlinux), ..Options::new(Source::Memory(memory)) };
     Session::open(options, &|_| ()).unwrap()
 }
 

@@ -12,7 +12,7 @@ use nettlp_gdb::{
     addr::VirtAddr,
     gdb::{Host, Register, Server, TaskId, ThreadFilter},
     machine::{Description, Machine, PerCpu},
-    mem::{PhysMem as _, cache::Validity, stats::Counts},
+    mem::{PhysMem as _, stats::Counts},
     session::{
         Options, Session, Source, debug_file,
         handout::{Origin, Places},
@@ -39,16 +39,7 @@ fn debug(machine: &Machine, commands: &[&str]) -> String {
 }
 
 fn options(machine: &Machine, vmlinux: Option<PathBuf>) -> Options {
-    Options {
-        source: Source::Memory(machine.memory()),
-        vmlinux,
-        known: nettlp_gdb::profile::Kernel::default(),
-        ram: Vec::new(),
-        forbidden: Vec::new(),
-        force: false,
-        validity: Validity::Stop,
-        user_memory: nettlp_gdb::kernel::UserMemory::All,
-    }
+    Options { vmlinux, ..Options::new(Source::Memory(machine.memory())) }
 }
 
 fn open(machine: &Machine, vmlinux: &Path) -> Session {
