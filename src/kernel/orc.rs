@@ -22,7 +22,11 @@ use std::{
 };
 
 use self::{format::Format, table::Table};
-use super::{Kernel, KernelError, module};
+use super::{
+    Kernel, KernelError,
+    module::{self, Module},
+    module_symbols::{self, Trampoline},
+};
 use crate::{
     addr::VirtAddr,
     paging::VirtOp,
@@ -40,14 +44,21 @@ pub struct Orc<'k> {
     /// What `image` is about: the kernel's text, and that of its start.
     code: Vec<Range<VirtAddr>>,
     modules: Vec<ModuleTable>,
+    copies: Vec<Copied>,
     rules: Mutex<HashMap<VirtAddr, Rule>>,
 }
 
-/// A module's code and its table.
+/// A module's code, that of its start among it, and its one table.
 struct ModuleTable {
-    code: VirtAddr,
-    size: u64,
+    code: Vec<Range<VirtAddr>>,
     table: Table,
+}
+
+/// Generated code that is a copy of the kernel's own, and has no table: trampolines of ftrace.
+struct Copied {
+    code: Range<VirtAddr>,
+    /// What `code` begins like.
+    original: VirtAddr,
 }
 
 impl<'k> Orc<'k> {
@@ -79,7 +90,11 @@ impl<'k> Orc<'k> {
             log::warn!("no ORC tables of modules: {error}");
             Vec::new()
         });
-        Ok(Some(Self { kernel, format, image, code, modules, rules: Mutex::default() }))
+        let copies = copies(kernel).unwrap_or_else(|error| {
+            log::warn!("no trampolines of ftrace: {error}");
+            Vec::new()
+        });
+        Ok(Some(Self { kernel, format, image, code, modules, copies, rules: Mutex::default() }))
     }
 
     /// The rules for the code at `addrs`, in their order: [`Rule::Unknown`] where no table says anything, or what it
@@ -93,12 +108,18 @@ impl<'k> Orc<'k> {
         if known.len().saturating_add(missing.len()) > MAX_REMEMBERED {
             known.clear();
         }
-        let wanted: Vec<(&Table, VirtAddr)> =
-            missing.iter().filter_map(|addr| Some((self.table_of(*addr)?, *addr))).collect();
-        let found = table::find(&*self.kernel.memory, self.format.entry_len(), wanted.iter().copied());
+        let wanted: Vec<(VirtAddr, &Table, VirtAddr)> = missing
+            .iter()
+            .filter_map(|addr| {
+                let original = self.original(*addr);
+                Some((*addr, self.table_of(original)?, original))
+            })
+            .collect();
+        let places = wanted.iter().map(|(_, table, original)| (*table, *original));
+        let found = table::find(&*self.kernel.memory, self.format.entry_len(), places);
         // No table is about address 0, but a call through a null pointer was just made there (`null_orc_entry`).
         known.insert(VirtAddr::NULL, format::ENTERED);
-        for ((_, addr), entry) in wanted.iter().zip(found) {
+        for ((addr, ..), entry) in wanted.iter().zip(found) {
             let rule = match entry {
                 Ok(Some(bytes)) => self.format.rule(&bytes),
                 Ok(None) => Rule::Unknown,
@@ -112,14 +133,29 @@ impl<'k> Orc<'k> {
         addrs.iter().map(|addr| known.get(addr).copied().unwrap_or(Rule::Unknown)).collect()
     }
 
+    /// The code that has a table and does what the code at `addr` does (`orc_ftrace_find`): itself, unless it is a copy.
+    fn original(&self, addr: VirtAddr) -> VirtAddr {
+        let copy = self.copies.iter().find(|copy| copy.code.contains(&addr));
+        copy.map_or(addr, |copy| copy.original.wrapping_add(addr.wrapping_offset_from(copy.code.start)))
+    }
+
     /// The code a table is about: the kernel's own text, or a module's.
     fn table_of(&self, addr: VirtAddr) -> Option<&Table> {
         if self.code.iter().any(|code| code.contains(&addr)) {
             return Some(&self.image);
         }
-        let holds = |module: &&ModuleTable| addr.wrapping_offset_from(module.code) < module.size;
+        let holds = |module: &&ModuleTable| module.code.iter().any(|code| code.contains(&addr));
         self.modules.iter().find(holds).map(|module| &module.table)
     }
+}
+
+fn copies(kernel: &Kernel) -> Result<Vec<Copied>, KernelError> {
+    let symbols = kernel.symbols("unwinding stacks")?;
+    let copy = |trampoline: Trampoline| {
+        let entry = if trampoline.saves_registers { "ftrace_regs_caller" } else { "ftrace_caller" };
+        Some(Copied { code: trampoline.code, original: symbols.find(entry)? })
+    };
+    Ok(module_symbols::trampolines(kernel)?.into_iter().filter_map(copy).collect())
 }
 
 /// `module.arch` of every module (`struct mod_arch_specific`).
@@ -127,9 +163,6 @@ fn module_tables(kernel: &Kernel, types: &dyn TypeSource) -> Result<Vec<ModuleTa
     let count: Field<u32> = Field::resolve(types, "module", "arch.num_orcs")?;
     let ips: Field<VirtAddr> = Field::resolve(types, "module", "arch.orc_unwind_ip")?;
     let entries: Field<VirtAddr> = Field::resolve(types, "module", "arch.orc_unwind")?;
-    // The first of `mem[]` is the text; before ac3b43283923 (6.4) it is at the start of `core_layout`.
-    let base: Field<VirtAddr> = first_of(types, &["mem.base", "core_layout.base"])?;
-    let size: Field<u64> = first_of(types, &["mem.size", "core_layout.text_size"])?;
     let len = types.struct_size("module")?.min(module::MAX_STRUCT) as usize;
     let modules = module::list(kernel)?;
     let mut buffers = vec![vec![0; len]; modules.len()];
@@ -137,24 +170,13 @@ fn module_tables(kernel: &Kernel, types: &dyn TypeSource) -> Result<Vec<ModuleTa
         modules.iter().zip(&mut buffers).map(|(module, buf)| VirtOp::new(module.addr, buf)).collect();
     kernel.memory.read_batch(&mut ops);
     let read: Vec<bool> = ops.into_iter().map(|op| op.result.is_ok()).collect();
-    let table = |bytes: &Vec<u8>| {
+    let table = |module: &Module, bytes: &Vec<u8>| {
         let count = u64::from(count.get(bytes)?).min(table::MAX_ENTRIES);
         let table = Table { ips: ips.get(bytes)?, entries: entries.get(bytes)?, count, blocks: None };
-        Some(ModuleTable { code: base.get(bytes)?, size: size.get(bytes)?, table })
+        let text = module.parts.iter().filter(|part| part.is_text());
+        let code = text.map(|part| part.start..part.start.wrapping_add(part.size)).collect();
+        Some(ModuleTable { code, table })
     };
-    Ok(buffers.iter().zip(read).filter(|(_, read)| *read).filter_map(|(bytes, _)| table(bytes)).collect())
-}
-
-fn first_of<T: crate::types::field::Scalar>(
-    types: &dyn TypeSource,
-    paths: &[&str],
-) -> Result<Field<T>, KernelError> {
-    let mut last = None;
-    for path in paths {
-        match Field::resolve(types, "module", path) {
-            Ok(field) => return Ok(field),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.map_or_else(|| KernelError::NeedsVmlinux { what: "modules", needs: "types" }, Into::into))
+    let read = modules.iter().zip(&buffers).zip(read).filter(|(_, read)| *read);
+    Ok(read.filter_map(|((module, bytes), _)| table(module, bytes)).collect())
 }
