@@ -208,6 +208,12 @@ impl serde::Serialize for Hex {
     }
 }
 
+/// The number that up to eight bytes are, the least significant first; of more, the first eight count.
+#[must_use]
+pub fn little_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().take(8).rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
 /// Bytes, such as a build id, as hexadecimal digits.
 #[must_use]
 pub fn hex_bytes(bytes: &[u8]) -> String {
@@ -284,6 +290,14 @@ mod tests {
         assert!(parse_size("").is_err());
         assert_eq!(parse_address("1T"), Ok(1 << 40));
         assert!(parse_address("init_task").unwrap_err().to_string().contains("is not an address"));
+    }
+
+    #[test]
+    fn bytes_are_a_number() {
+        assert_eq!(little_endian(&[]), 0);
+        assert_eq!(little_endian(&[0x34, 0x12]), 0x1234);
+        assert_eq!(little_endian(&[0xff; 8]), u64::MAX);
+        assert_eq!(little_endian(&[1, 0, 0, 0, 0, 0, 0, 0x80, 9]), 0x8000_0000_0000_0001);
     }
 
     #[test]

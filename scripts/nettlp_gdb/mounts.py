@@ -9,12 +9,15 @@ from .core.errors import TargetError
 
 
 def _layouts() -> mounts.MountLayouts:
+    mount = target.layout("struct mount", mounts.MOUNT_MEMBERS, mounts.MOUNT_OPTIONAL)
+    no_map = next((name for member, name in mounts.MAPS.items() if member in mount), None)
     return mounts.MountLayouts(
         namespace=target.layout("struct mnt_namespace", (), mounts.NAMESPACE_OPTIONAL),
-        mount=target.layout("struct mount", mounts.MOUNT_MEMBERS, mounts.MOUNT_OPTIONAL),
+        mount=mount,
         dentry=target.layout("struct dentry", mounts.DENTRY_MEMBERS, mounts.DENTRY_OPTIONAL),
-        super_block=target.layout("struct super_block", mounts.SUPER_BLOCK_MEMBERS),
+        super_block=target.layout("struct super_block", mounts.SUPER_BLOCK_MEMBERS, mounts.SUPER_BLOCK_OPTIONAL),
         file_system=target.layout("struct file_system_type", mounts.FILE_SYSTEM_MEMBERS),
+        no_map=target.find_symbol(no_map) if no_map else None,
     )
 
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Kernel, KernelError, batch,
+    Kernel, KernelError,
     code::{Code, Place},
     halted::Halted,
     percpu::{self, Cpu},
@@ -217,7 +217,7 @@ fn sleeping_stacks(
         (from, stack_len.saturating_sub(used) as usize)
     };
     let ranges: Vec<_> = outcomes.iter().filter_map(|one| one.as_ref().ok()?.as_ref()).map(range).collect();
-    let mut read = ranges.iter().zip(batch::fetch_ranges(kernel, &ranges));
+    let mut read = ranges.iter().zip(kernel.memory.read_ranges(&ranges));
     let mut next = || {
         let ((start, _), bytes) = read.next()?;
         let step = "reading the stack of a sleeping task";
@@ -245,25 +245,17 @@ fn chosen(
     let list = reader.list(kernel, Scope::Threads)?;
     let mut tasks = running;
     let mut known: HashSet<VirtAddr> = tasks.iter().map(|task| task.addr).collect();
-    let idle = reader.at(kernel, &idle_tasks(kernel, cpus));
+    let idle = percpu::idle_tasks(kernel, cpus).unwrap_or_else(|error| {
+        log::warn!("idle tasks of busy CPUs are left out: {error}");
+        Vec::new()
+    });
+    let idle = reader.at(kernel, &idle);
     let others = idle.into_iter().filter_map(Result::ok).chain(list.tasks);
     tasks.extend(others.filter(|task| known.insert(task.addr)));
     if let Which::Pid(pid) = which {
         tasks.retain(|task| task.pid == pid);
     }
     Ok((tasks, list.torn))
-}
-
-/// `rq->idle` of each CPU (`kernel/sched/sched.h`), where the types know it.
-fn idle_tasks(kernel: &Kernel, cpus: &[Cpu]) -> Vec<VirtAddr> {
-    let place = || {
-        let queue = kernel.symbols.as_ref()?.find("runqueues")?;
-        Some(queue.wrapping_add(kernel.types.as_deref()?.field("rq", "idle").ok()?.offset))
-    };
-    let Some(place) = place() else { return Vec::new() };
-    let places: Vec<VirtAddr> = cpus.iter().map(|cpu| place.wrapping_add(cpu.offset)).collect();
-    let words = batch::fetch(kernel, &places, 8).into_iter().flatten();
-    words.filter_map(|word| Some(VirtAddr::new(u64::from_le_bytes(word.try_into().ok()?)))).collect()
 }
 
 /// Turns frames into names.

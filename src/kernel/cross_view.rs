@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
-    Kernel, KernelError, batch, family, percpu, pid,
+    Kernel, KernelError, family, percpu, pid,
     task::{Scope, Task, Tasks},
 };
 use crate::addr::VirtAddr;
@@ -166,15 +166,15 @@ fn runnable(kernel: &Kernel) -> Result<Look, KernelError> {
     while !cursors.is_empty() {
         let places: Vec<VirtAddr> = cursors.iter().map(|(at, _)| *at).collect();
         let mut further = Vec::new();
-        for ((_, head), bytes) in cursors.iter().zip(batch::fetch(kernel, &places, 8)) {
-            let next = match bytes {
-                Ok(bytes) => bytes.first_chunk().map(|word| VirtAddr::new(u64::from_le_bytes(*word))),
+        for ((_, head), next) in cursors.iter().zip(kernel.memory.read_ptrs(&places)) {
+            let next = match next {
+                Ok(next) if next == *head => continue,
+                Ok(next) => next,
                 Err(source) => {
                     torn.get_or_insert(KernelError::Read { step, source });
                     continue;
                 }
             };
-            let Some(next) = next.filter(|next| next != head) else { continue };
             let task = next.wrapping_sub(link);
             if tasks.len() < MAX_RUNNABLE && tasks.insert(task) {
                 further.push((next, *head));

@@ -7,17 +7,15 @@ pub mod records;
 pub mod ring;
 
 use super::{Kernel, KernelError};
-use crate::{
-    addr::VirtAddr,
-    paging::{VirtMem, VirtOp},
-};
+use crate::{addr::VirtAddr, paging::VirtMem};
 
-/// `CONFIG_LOG_BUF_SHIFT` is 25 at most. With `log_buf_len=` it could be more, of which nobody makes use.
-const MAX_TEXT: u64 = 32 << 20;
+/// `CONFIG_LOG_BUF_SHIFT` is 25 at most; `log_buf_len=64M` is asked for, and a machine with thousands of CPUs gives
+/// itself as much (`LOG_CPU_MAX_BUF_SHIFT`). Only what is in use is read.
+const MAX_TEXT: u64 = 64 << 20;
 /// A ring has a descriptor for each 32 bytes of text (`PRB_AVGBITS`).
-const MAX_RECORDS: u64 = 1 << 20;
+const MAX_RECORDS: u64 = 2 << 20;
 /// Bytes of so many `struct printk_info`, of which each has 88.
-const MAX_BUFFER: u64 = 96 << 20;
+const MAX_BUFFER: u64 = 192 << 20;
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -88,14 +86,9 @@ fn read_all(
             return Err(KernelError::Inconsistent { step, addr: *addr, reason });
         }
     }
-    let mut buffers: Vec<Vec<u8>> = stretches.iter().map(|(_, len)| vec![0; *len as usize]).collect();
-    let mut ops: Vec<VirtOp<'_>> =
-        stretches.iter().zip(&mut buffers).map(|((addr, _), buf)| VirtOp::new(*addr, buf)).collect();
-    memory.read_batch(&mut ops);
-    for op in ops {
-        op.result.map_err(|source| KernelError::Read { step, source })?;
-    }
-    Ok(buffers)
+    let ranges: Vec<(VirtAddr, usize)> = stretches.iter().map(|(addr, len)| (*addr, *len as usize)).collect();
+    let read = memory.read_ranges(&ranges).into_iter();
+    read.map(|bytes| bytes.map_err(|source| KernelError::Read { step, source })).collect()
 }
 
 /// The stretches of a ring of `capacity` elements of `size` bytes that hold `count` elements from `first`:

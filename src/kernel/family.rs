@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use super::{Kernel, KernelError};
 use crate::{
     addr::VirtAddr,
-    paging::{VirtError, VirtOp},
+    paging::VirtError,
     types::{TypeError, TypeSource},
 };
 
@@ -126,7 +126,7 @@ impl Walk {
             .iter()
             .flat_map(|cursor| offsets.iter().map(|offset| cursor.task.wrapping_add(*offset)))
             .collect();
-        let read = pointers(kernel, &places);
+        let read = kernel.memory.read_ptrs(&places);
         let mut further = Vec::new();
         for (cursor, words) in cursors.iter().zip(read.chunks(offsets.len())) {
             self.visit(*cursor, words, &mut further);
@@ -211,16 +211,6 @@ impl Walk {
         }
         order
     }
-}
-
-fn pointers(kernel: &Kernel, addrs: &[VirtAddr]) -> Vec<Result<VirtAddr, VirtError>> {
-    let mut buffers = vec![[0; 8]; addrs.len()];
-    let mut ops: Vec<VirtOp<'_>> =
-        addrs.iter().zip(&mut buffers).map(|(addr, buf)| VirtOp::new(*addr, buf)).collect();
-    kernel.memory.read_batch(&mut ops);
-    let results: Vec<_> = ops.into_iter().map(|op| op.result).collect();
-    let value = |buffer| VirtAddr::new(u64::from_le_bytes(buffer));
-    results.into_iter().zip(buffers).map(|(result, buffer)| result.map(|()| value(buffer))).collect()
 }
 
 #[cfg(test)]

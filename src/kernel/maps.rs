@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    Kernel, KernelError, batch,
+    Kernel, KernelError,
     mm::Mm,
     open_file::{self, Found, Inode, OpenFile},
     path,
@@ -158,11 +158,8 @@ impl Names {
         privates.dedup();
         let name = if privates.is_empty() { 0 } else { types.field("vm_special_mapping", "name")?.offset };
         let at: Vec<VirtAddr> = privates.iter().map(|private| private.wrapping_add(name)).collect();
-        let pointers = batch::fetch(kernel, &at, 8).into_iter().map(|bytes| {
-            let bytes: [u8; 8] = bytes.ok()?.try_into().ok()?;
-            Some(VirtAddr::new(u64::from_le_bytes(bytes)))
-        });
-        let pointers: Vec<VirtAddr> = pointers.map(Option::unwrap_or_default).collect();
+        let pointers = kernel.memory.read_ptrs(&at).into_iter();
+        let pointers: Vec<VirtAddr> = pointers.map(Result::unwrap_or_default).collect();
         let specials = privates.into_iter().zip(strings(kernel, &pointers));
 
         let place = |member| types.field("vm_area_struct", member).ok().map(|field| field.offset);
@@ -213,7 +210,7 @@ impl Names {
 }
 
 fn strings(kernel: &Kernel, addrs: &[VirtAddr]) -> Vec<Option<String>> {
-    let read = batch::fetch(kernel, addrs, MAX_NAME).into_iter();
+    let read = kernel.memory.read_vecs(addrs, MAX_NAME).into_iter();
     read.map(|bytes| {
         let bytes = bytes.ok()?;
         let text = bytes.split(|byte| *byte == 0).next().filter(|text| text.len() < bytes.len())?;

@@ -5,9 +5,9 @@
 //! half of a pair and maps user space too; the processor's own user half lies 4 KiB above and is not needed: the two differ
 //! in the NX bit of their entries alone, which translation knows.
 
-use super::{Kernel, KernelError, batch, structure::Structure};
+use super::{Kernel, KernelError, structure::Structure};
 use crate::{
-    addr::VirtAddr,
+    addr::{VirtAddr, little_endian},
     types::{Field, TypeError, TypeSource},
 };
 
@@ -53,29 +53,23 @@ pub enum Areas {
 /// The address space of the task at `task`; `pid` is its number, for messages.
 ///
 /// # Errors
-/// [`KernelError::NoTask`] when another task is there meanwhile; [`KernelError::NoUserSpace`] of a kernel thread and of a process that has ended; [`KernelError`] naming the read that
-/// failed or the member that is missing.
+/// [`KernelError::NoTask`] when another task is there meanwhile; [`KernelError::NoUserSpace`] of a kernel thread and of a
+/// process that has ended; [`KernelError`] naming the read that failed or the member that is missing.
 pub fn of(kernel: &Kernel, task: VirtAddr, pid: i32) -> Result<Mm, KernelError> {
     let types = kernel.types("an address space")?;
-    let (step, word) =
-        ("reading task_struct.mm", |bytes: &[u8]| bytes.first_chunk().map(|word| u64::from_le_bytes(*word)));
-    let [at_mm, at_pid] =
-        [types.field("task_struct", "mm")?.offset, types.field("task_struct", "pid")?.offset];
-    let places = [at_mm, at_pid].map(|offset| task.wrapping_add(offset));
-    let mut words = [None; 2];
-    for (slot, bytes) in words.iter_mut().zip(batch::fetch(kernel, &places, 8)) {
-        *slot = word(&bytes.map_err(|source| KernelError::Read { step, source })?);
+    let members = [types.field("task_struct", "mm")?, types.field("task_struct", "pid")?];
+    let places = members.map(|member| (task.wrapping_add(member.offset), member.size.min(8) as usize));
+    let mut words = [0; 2];
+    for (word, bytes) in words.iter_mut().zip(kernel.memory.read_ranges(&places)) {
+        let bytes = bytes.map_err(|source| KernelError::Read { step: "reading task_struct.mm", source })?;
+        *word = little_endian(&bytes);
     }
-    let [mm, number] = words.map(Option::unwrap_or_default);
+    let [mm, number] = words;
     // The structure of a task that has exited becomes another's.
-    if number as u32 as i32 != pid {
+    if number as i32 != pid {
         return Err(KernelError::NoTask { pid });
     }
-    let mm = VirtAddr::new(mm);
-    if mm.is_null() {
-        return Err(KernelError::NoUserSpace { pid });
-    }
-    at(kernel, mm)
+    at(kernel, VirtAddr::new(mm).non_null().ok_or(KernelError::NoUserSpace { pid })?)
 }
 
 /// The address space whose `mm_struct` is at `addr`.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{Kernel, KernelError};
 use crate::{
-    addr::VirtAddr,
+    addr::{VirtAddr, little_endian},
     types::{Field, FieldInfo, Tag, Type, TypeError, TypeSource, field::member_bytes},
 };
 
@@ -159,7 +159,7 @@ impl Layout {
                 let word = |at: u64, len: usize| {
                     let start = usize::try_from(at).ok()?;
                     let bytes = bytes.get(start..start.checked_add(len)?)?;
-                    Some(bytes.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte)))
+                    Some(little_endian(bytes))
                 };
                 for index in 0..*count {
                     let at = array.checked_add(index.checked_mul(*element)?)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Kernel, KernelError, batch, path::Place, structure::Structure};
+use super::{Kernel, KernelError, path::Place, structure::Structure};
 use crate::{
     addr::VirtAddr,
     types::{Field, TypeError, TypeSource},
@@ -99,7 +99,7 @@ pub fn read(
     let layout = Layout::resolve(types)?;
     let addrs = distinct(addrs);
     let (mut found, mut backing) = (Found::new(), Vec::new());
-    for (addr, bytes) in addrs.iter().zip(batch::fetch(kernel, &addrs, layout.bytes)) {
+    for (addr, bytes) in addrs.iter().zip(kernel.memory.read_vecs(&addrs, layout.bytes)) {
         let file = bytes.map_err(|source| KernelError::Read { step, source }).and_then(|bytes| {
             let reason = "it ends early".to_owned();
             layout.parse(&bytes).ok_or(KernelError::Inconsistent { step, addr: *addr, reason })
@@ -133,7 +133,7 @@ impl UserPath {
 
     fn replace(&self, kernel: &Kernel, addrs: &[VirtAddr], found: &mut Found<OpenFile>) {
         let step = "reading struct backing_file";
-        for (addr, bytes) in addrs.iter().zip(batch::fetch(kernel, addrs, self.bytes)) {
+        for (addr, bytes) in addrs.iter().zip(kernel.memory.read_vecs(addrs, self.bytes)) {
             let Some(slot) = found.get_mut(addr) else { continue };
             match bytes {
                 Ok(bytes) => {
@@ -166,8 +166,8 @@ pub fn inodes(kernel: &Kernel, files: &Found<OpenFile>) -> Result<Found<Inode>, 
     let layered = distinct(layered.map(|file| file.place.dentry.wrapping_add(of_dentry)));
     let layered: HashMap<VirtAddr, VirtAddr> = layered
         .iter()
-        .zip(batch::fetch(kernel, &layered, 8))
-        .filter_map(|(at, bytes)| Some((*at, VirtAddr::new(word(&bytes.ok()?)?))))
+        .zip(kernel.memory.read_ptrs(&layered))
+        .filter_map(|(at, inode)| Some((*at, inode.ok()?)))
         .collect();
     let inode_of = |file: &OpenFile| match file.inode {
         VirtAddr::NULL => {
@@ -176,16 +176,11 @@ pub fn inodes(kernel: &Kernel, files: &Found<OpenFile>) -> Result<Found<Inode>, 
         inode => inode,
     };
     let addrs = distinct(files.values().flatten().map(inode_of));
-    let bytes: HashMap<_, _> = addrs.iter().zip(batch::fetch(kernel, &addrs, inode.bytes()?)).collect();
+    let bytes: HashMap<_, _> = addrs.iter().zip(kernel.memory.read_vecs(&addrs, inode.bytes()?)).collect();
     let blocks = distinct(bytes.values().flatten().filter_map(|bytes| block.get(bytes)));
-    let devices: HashMap<_, _> = blocks
-        .iter()
-        .zip(batch::fetch(
-            kernel,
-            &blocks.iter().map(|block| block.wrapping_add(device)).collect::<Vec<_>>(),
-            8,
-        ))
-        .collect();
+    let places: Vec<VirtAddr> = blocks.iter().map(|block| block.wrapping_add(device)).collect();
+    // dev_t is of 32 bits.
+    let devices: HashMap<_, _> = blocks.iter().zip(kernel.memory.read_each::<4>(&places)).collect();
 
     let read = |file: &OpenFile| -> Result<Inode, KernelError> {
         let addr = inode_of(file);
@@ -194,8 +189,7 @@ pub fn inodes(kernel: &Kernel, files: &Found<OpenFile>) -> Result<Found<Inode>, 
         let bytes = bytes.get(&addr).ok_or_else(missing)?.as_ref().map_err(failed)?;
         let block = block.get(bytes).ok_or_else(missing)?;
         let device = devices.get(&block).ok_or_else(missing)?.as_ref().map_err(failed)?;
-        // dev_t is of 32 bits.
-        let device = word(device).ok_or_else(missing)? as u32;
+        let device = u32::from_le_bytes(*device);
         Ok(Inode {
             inode: number.get(bytes).ok_or_else(missing)?,
             major: device >> MINOR_BITS,
@@ -211,8 +205,4 @@ fn distinct(addrs: impl IntoIterator<Item = VirtAddr>) -> Vec<VirtAddr> {
     addrs.sort_unstable();
     addrs.dedup();
     addrs
-}
-
-fn word(bytes: &[u8]) -> Option<u64> {
-    bytes.get(..8)?.try_into().ok().map(u64::from_le_bytes)
 }

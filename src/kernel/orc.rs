@@ -29,7 +29,6 @@ use super::{
 };
 use crate::{
     addr::VirtAddr,
-    paging::VirtOp,
     types::{Field, TypeSource},
 };
 
@@ -108,18 +107,13 @@ impl<'k> Orc<'k> {
         if known.len().saturating_add(missing.len()) > MAX_REMEMBERED {
             known.clear();
         }
-        let wanted: Vec<(VirtAddr, &Table, VirtAddr)> = missing
-            .iter()
-            .filter_map(|addr| {
-                let original = self.original(*addr);
-                Some((*addr, self.table_of(original)?, original))
-            })
-            .collect();
-        let places = wanted.iter().map(|(_, table, original)| (*table, *original));
+        let wanted: Vec<(VirtAddr, (&Table, VirtAddr))> =
+            missing.iter().filter_map(|addr| Some((*addr, self.place_of(*addr)?))).collect();
+        let places = wanted.iter().map(|(_, place)| *place);
         let found = table::find(&*self.kernel.memory, self.format.entry_len(), places);
         // No table is about address 0, but a call through a null pointer was just made there (`null_orc_entry`).
         known.insert(VirtAddr::NULL, format::ENTERED);
-        for ((addr, ..), entry) in wanted.iter().zip(found) {
+        for ((addr, _), entry) in wanted.iter().zip(found) {
             let rule = match entry {
                 Ok(Some(bytes)) => self.format.rule(&bytes),
                 Ok(None) => Rule::Unknown,
@@ -133,10 +127,15 @@ impl<'k> Orc<'k> {
         addrs.iter().map(|addr| known.get(addr).copied().unwrap_or(Rule::Unknown)).collect()
     }
 
-    /// The code that has a table and does what the code at `addr` does (`orc_ftrace_find`): itself, unless it is a copy.
-    fn original(&self, addr: VirtAddr) -> VirtAddr {
-        let copy = self.copies.iter().find(|copy| copy.code.contains(&addr));
-        copy.map_or(addr, |copy| copy.original.wrapping_add(addr.wrapping_offset_from(copy.code.start)))
+    /// The table that is about the code at `addr`, and the address to look for: that of the original, if it is a copy
+    /// (`orc_ftrace_find`).
+    fn place_of(&self, addr: VirtAddr) -> Option<(&Table, VirtAddr)> {
+        if let Some(table) = self.table_of(addr) {
+            return Some((table, addr));
+        }
+        let copy = self.copies.iter().find(|copy| copy.code.contains(&addr))?;
+        let original = copy.original.wrapping_add(addr.wrapping_offset_from(copy.code.start));
+        Some((self.table_of(original)?, original))
     }
 
     /// The code a table is about: the kernel's own text, or a module's.
@@ -165,18 +164,14 @@ fn module_tables(kernel: &Kernel, types: &dyn TypeSource) -> Result<Vec<ModuleTa
     let entries: Field<VirtAddr> = Field::resolve(types, "module", "arch.orc_unwind")?;
     let len = types.struct_size("module")?.min(module::MAX_STRUCT) as usize;
     let modules = module::list(kernel)?;
-    let mut buffers = vec![vec![0; len]; modules.len()];
-    let mut ops: Vec<VirtOp<'_>> =
-        modules.iter().zip(&mut buffers).map(|(module, buf)| VirtOp::new(module.addr, buf)).collect();
-    kernel.memory.read_batch(&mut ops);
-    let read: Vec<bool> = ops.into_iter().map(|op| op.result.is_ok()).collect();
-    let table = |module: &Module, bytes: &Vec<u8>| {
+    let addrs: Vec<VirtAddr> = modules.iter().map(|module| module.addr).collect();
+    let table = |module: &Module, bytes: &[u8]| {
         let count = u64::from(count.get(bytes)?).min(table::MAX_ENTRIES);
         let table = Table { ips: ips.get(bytes)?, entries: entries.get(bytes)?, count, blocks: None };
         let text = module.parts.iter().filter(|part| part.is_text());
         let code = text.map(|part| part.start..part.start.wrapping_add(part.size)).collect();
         Some(ModuleTable { code, table })
     };
-    let read = modules.iter().zip(&buffers).zip(read).filter(|(_, read)| *read);
-    Ok(read.filter_map(|((module, bytes), _)| table(module, bytes)).collect())
+    let read = modules.iter().zip(kernel.memory.read_vecs(&addrs, len));
+    Ok(read.filter_map(|(module, bytes)| table(module, &bytes.ok()?)).collect())
 }

@@ -9,7 +9,7 @@ mod pseudo;
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Kernel, KernelError, batch, structure::Structure};
+use super::{Kernel, KernelError, structure::Structure};
 use crate::{
     addr::VirtAddr,
     paging::VirtError,
@@ -197,7 +197,7 @@ impl<'k> Tree<'k> {
                 .map(|addr| (*addr, self.layout.dentry_bytes))
                 .chain(wanted_mounts.iter().map(|addr| (*addr, self.layout.mount_bytes)))
                 .collect();
-            let mut fetched = batch::fetch_ranges(self.kernel, &ranges).into_iter();
+            let mut fetched = self.kernel.memory.read_ranges(&ranges).into_iter();
             for (addr, bytes) in wanted_dentries.into_iter().zip(fetched.by_ref()) {
                 let dentry = bytes.map(|bytes| self.layout.dentry(addr, &bytes));
                 if let Ok(dentry) = &dentry {
@@ -266,7 +266,7 @@ impl<'k> Tree<'k> {
         }
         wanted.sort_unstable();
         wanted.dedup();
-        for ((addr, _), bytes) in wanted.iter().zip(batch::fetch_ranges(self.kernel, &wanted)) {
+        for ((addr, _), bytes) in wanted.iter().zip(self.kernel.memory.read_ranges(&wanted)) {
             self.names.insert(*addr, bytes);
         }
     }

@@ -4,7 +4,7 @@
 //! symbol is an offset in a zero-based area (x86-64 before 6.15) or an ordinary address.
 
 use super::{Kernel, KernelError};
-use crate::{addr::VirtAddr, paging::VirtOp};
+use crate::addr::VirtAddr;
 
 /// `CONFIG_NR_CPUS` is 8192 at most on x86-64 (`arch/x86/Kconfig`).
 const MAX_CPUS: usize = 8192;
@@ -42,22 +42,17 @@ pub fn cpus(kernel: &Kernel) -> Result<Vec<Cpu>, KernelError> {
     let offsets = match symbols.find("__per_cpu_offset") {
         Some(array) => {
             let addrs = numbers.iter().map(|cpu| array.wrapping_add(u64::from(*cpu) * 8));
-            read_u64s(kernel, "reading __per_cpu_offset", addrs)?
+            read_ptrs(kernel, "reading __per_cpu_offset", addrs)?.into_iter().map(VirtAddr::raw).collect()
         }
         None => vec![0; numbers.len()],
     };
     let hot = hot.wrapping_add(member);
     let currents =
-        read_u64s(kernel, "reading current_task", offsets.iter().map(|offset| hot.wrapping_add(*offset)))?;
+        read_ptrs(kernel, "reading current_task", offsets.iter().map(|offset| hot.wrapping_add(*offset)))?;
     let online: Vec<u32> = ones(&online).collect();
     let cpus = numbers.into_iter().zip(offsets).zip(currents);
     Ok(cpus
-        .map(|((number, offset), current)| Cpu {
-            number,
-            offset,
-            current: VirtAddr::new(current),
-            online: online.contains(&number),
-        })
+        .map(|((number, offset), current)| Cpu { number, offset, current, online: online.contains(&number) })
         .collect())
 }
 
@@ -69,8 +64,7 @@ pub fn idle_tasks(kernel: &Kernel, cpus: &[Cpu]) -> Result<Vec<VirtAddr>, Kernel
     let what = "the idle tasks";
     let idle = kernel.types(what)?.field("rq", "idle")?.offset;
     let place = kernel.symbols(what)?.addr("runqueues")?.wrapping_add(idle);
-    let tasks = read_u64s(kernel, "reading rq.idle", cpus.iter().map(|cpu| place.wrapping_add(cpu.offset)))?;
-    Ok(tasks.into_iter().map(VirtAddr::new).collect())
+    read_ptrs(kernel, "reading rq.idle", cpus.iter().map(|cpu| place.wrapping_add(cpu.offset)))
 }
 
 fn mask(kernel: &Kernel, name: &str) -> Result<Vec<u8>, KernelError> {
@@ -91,20 +85,13 @@ fn ones(mask: &[u8]) -> impl Iterator<Item = u32> + '_ {
     })
 }
 
-fn read_u64s(
+fn read_ptrs(
     kernel: &Kernel,
     step: &'static str,
     addrs: impl Iterator<Item = VirtAddr>,
-) -> Result<Vec<u64>, KernelError> {
-    let addrs: Vec<VirtAddr> = addrs.collect();
-    let mut words = vec![[0_u8; 8]; addrs.len()];
-    let mut ops: Vec<VirtOp<'_>> =
-        addrs.iter().zip(&mut words).map(|(addr, word)| VirtOp::new(*addr, word)).collect();
-    kernel.memory.read_batch(&mut ops);
-    for op in ops {
-        op.result.map_err(|source| KernelError::Read { step, source })?;
-    }
-    Ok(words.into_iter().map(u64::from_le_bytes).collect())
+) -> Result<Vec<VirtAddr>, KernelError> {
+    let read = kernel.memory.read_ptrs(&addrs.collect::<Vec<_>>()).into_iter();
+    read.map(|word| word.map_err(|source| KernelError::Read { step, source })).collect()
 }
 
 #[cfg(test)]

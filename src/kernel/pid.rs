@@ -5,7 +5,7 @@
 //! no number and are not in it.
 
 use super::{
-    Kernel, KernelError, batch,
+    Kernel, KernelError,
     structure::Structure,
     task::{Scope, Task, Tasks},
     xarray::XArray,
@@ -52,7 +52,7 @@ pub fn tasks(kernel: &Kernel) -> Result<NumberedTasks, KernelError> {
     let mut found = array.entries(kernel, head);
     let addrs: Vec<VirtAddr> = found.entries.iter().map(|entry| entry.pointer).collect();
     let mut tasks = Vec::with_capacity(addrs.len());
-    for (entry, bytes) in found.entries.iter().zip(batch::fetch(kernel, &addrs, pid.bytes()?)) {
+    for (entry, bytes) in found.entries.iter().zip(kernel.memory.read_vecs(&addrs, pid.bytes()?)) {
         let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(source) => {

@@ -2,7 +2,7 @@
 //! where it stands in the tree of files.
 
 use super::{
-    Kernel, KernelError, batch, open_file,
+    Kernel, KernelError, open_file,
     path::{self, Place},
     pid,
     structure::Structure,
@@ -172,7 +172,7 @@ impl Layout {
         let signal = threads.first()?.wrapping_add(self.signal.offset());
         let signal = kernel.memory.read_ptr(signal).ok()?;
         let mut sum = of_ended.get(&kernel.memory.read_vec(signal, of_ended.bytes).ok()?)?;
-        for bytes in batch::fetch(kernel, threads, of_thread.bytes) {
+        for bytes in kernel.memory.read_vecs(threads, of_thread.bytes) {
             let own = of_thread.get(&bytes.ok()?)?;
             sum.iter_mut().zip(own).for_each(|(sum, own)| *sum = sum.wrapping_add(own));
         }

@@ -5,9 +5,9 @@
 //! pointers and the registers a callee preserves are known; what the caller may lose is lost, and unknown here. The
 //! place of each is taken from the target's own types. Two batches, whatever the number of tasks.
 
-use super::{Kernel, KernelError, batch};
+use super::{Kernel, KernelError};
 use crate::{
-    addr::VirtAddr,
+    addr::{VirtAddr, little_endian},
     paging::VirtError,
     types::{Field, FieldInfo, TypeError, TypeSource, field::Scalar},
 };
@@ -147,7 +147,7 @@ impl SavedRegisters {
         let members = [(self.sp.offset(), 8), (self.stack.offset(), 8), on_cpu];
         let wanted = |task: &VirtAddr| members.map(|(offset, len)| (task.wrapping_add(offset), len as usize));
         let ranges: Vec<(VirtAddr, usize)> = tasks.iter().flat_map(wanted).collect();
-        let mut words = batch::fetch_ranges(kernel, &ranges).into_iter();
+        let mut words = kernel.memory.read_ranges(&ranges).into_iter();
         let mut places = Vec::with_capacity(tasks.len());
         for task in tasks {
             let [sp, stack, on_cpu] = std::array::from_fn(|_| words.next());
@@ -155,7 +155,7 @@ impl SavedRegisters {
         }
         let frame = self.frame.bytes as usize;
         let wanted = places.iter().filter_map(|place| Some(place.as_ref().ok()?.as_ref()?.sp));
-        let mut frames = batch::fetch(kernel, &wanted.collect::<Vec<_>>(), frame).into_iter();
+        let mut frames = kernel.memory.read_vecs(&wanted.collect::<Vec<_>>(), frame).into_iter();
         places
             .into_iter()
             .map(|place| {
@@ -180,7 +180,7 @@ impl SavedRegisters {
         let value = |word: Option<Word>| -> Result<u64, KernelError> {
             let early = || inconsistent(task, "it was not read".to_owned());
             let bytes = word.ok_or_else(early)?.map_err(read_error)?;
-            Ok(bytes.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte)))
+            Ok(little_endian(&bytes))
         };
         if value(on_cpu)? != 0 && self.on_cpu.is_some() {
             return Ok(None);

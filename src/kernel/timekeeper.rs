@@ -6,9 +6,6 @@ use crate::{
     types::{Field, TypeError, TypeSource},
 };
 
-/// Offset of `timekeeper` behind the sequence count in the nameless struct of `tk_core`.
-const BEHIND_SEQUENCE: u64 = 8;
-
 /// Nanoseconds from 1970 to the moment that `CLOCK_BOOTTIME` counts from, by the wall clock as it is set now; `None`
 /// when the timekeeper is not to be found, or what is there does not agree with itself.
 #[must_use]
@@ -34,7 +31,7 @@ impl Layout {
         let member = |name| Field::resolve(types, "timekeeper", name);
         Ok(Self {
             // The struct of `tk_core` has a name since it holds a lock and a shadow too (6.13).
-            start: types.field("tk_data", "timekeeper").map_or(BEHIND_SEQUENCE, |field| field.offset),
+            start: types.field("tk_data", "timekeeper").map_or(behind_sequence(types), |field| field.offset),
             bytes: usize::try_from(types.struct_size("timekeeper")?.min(1 << 12)).unwrap_or(0),
             seconds: member("wall_to_monotonic.tv_sec")?,
             nanoseconds: member("wall_to_monotonic.tv_nsec")?,
@@ -55,6 +52,13 @@ impl Layout {
         let agrees = real != 0 && monotonic.checked_neg() == Some(real);
         agrees.then(|| real.checked_sub(self.boot.get(&bytes)?)).flatten()
     }
+}
+
+/// Offset of `timekeeper` in the nameless struct of `tk_core`: a sequence count is before it, and with that, since 5.10,
+/// what lock it goes with (`include/linux/seqlock.h`: with `PREEMPT_RT` or `LOCKDEP`, which watches the count as well).
+fn behind_sequence(types: &dyn TypeSource) -> u64 {
+    let size = |name| types.struct_size(name).ok();
+    size("seqcount_raw_spinlock").or_else(|| size("seqcount")).unwrap_or(8).next_multiple_of(8)
 }
 
 #[cfg(test)]

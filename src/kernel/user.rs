@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 pub use absence::{Absence, Absent, Entry};
 
-use super::{Kernel, KernelError, batch, mm::Mm, vma};
+use super::{Kernel, KernelError, mm::Mm, vma};
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     paging::{Translation, VirtError, VirtOp},
@@ -181,11 +181,8 @@ pub fn roots(kernel: &Kernel, tasks: &[VirtAddr]) -> Vec<Option<PhysAddr>> {
         Some((types.field("task_struct", "mm").ok()?.offset, types.field("mm_struct", "pgd").ok()?.offset))
     });
     let Some((mm, pgd)) = members else { return vec![None; tasks.len()] };
-    let word = |bytes: Result<Vec<u8>, VirtError>| {
-        let word = u64::from_le_bytes(bytes.ok()?.try_into().ok()?);
-        (word != 0).then(|| VirtAddr::new(word))
-    };
-    let fetch = |places: &[VirtAddr]| batch::fetch(kernel, places, 8).into_iter().map(word);
+    let fetch =
+        |places: &[VirtAddr]| kernel.memory.read_ptrs(places).into_iter().map(|word| word.ok()?.non_null());
     let places: Vec<VirtAddr> = tasks.iter().map(|task| task.wrapping_add(mm)).collect();
     let mms: Vec<Option<VirtAddr>> = fetch(&places).collect();
     let places: Vec<VirtAddr> = mms.iter().flatten().map(|mm| mm.wrapping_add(pgd)).collect();

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    Kernel, KernelError, batch,
+    Kernel, KernelError,
     maple::Maple,
     mm::{Areas, Mm},
     structure::Structure,
@@ -146,7 +146,7 @@ impl Layout {
         torn: &mut Option<KernelError>,
     ) -> Vec<(Area, Vec<u8>)> {
         let mut areas = Vec::with_capacity(addrs.len());
-        for (addr, bytes) in addrs.iter().zip(batch::fetch(kernel, addrs, self.bytes)) {
+        for (addr, bytes) in addrs.iter().zip(kernel.memory.read_vecs(addrs, self.bytes)) {
             match bytes {
                 Ok(bytes) => areas.extend(self.parse(*addr, &bytes).map(|area| (area, bytes))),
                 Err(source) => {

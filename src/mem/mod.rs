@@ -118,6 +118,19 @@ pub trait PhysMem: Send + Sync {
     }
 }
 
+impl dyn PhysMem + '_ {
+    /// Reads `N` bytes from each of `addrs` in one batch, each with its own outcome.
+    #[must_use]
+    pub fn read_each<const N: usize>(&self, addrs: &[PhysAddr]) -> Vec<Result<[u8; N], MemError>> {
+        let mut buffers = vec![[0; N]; addrs.len()];
+        let mut ops: Vec<ReadOp<'_>> =
+            addrs.iter().zip(&mut buffers).map(|(addr, buffer)| ReadOp::new(*addr, buffer)).collect();
+        self.read_batch(&mut ops);
+        let results: Vec<_> = ops.into_iter().map(|op| op.result).collect();
+        results.into_iter().zip(buffers).map(|(result, buffer)| result.map(|()| buffer)).collect()
+    }
+}
+
 impl<M: PhysMem + ?Sized> PhysMem for Arc<M> {
     fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
         (**self).read_batch(ops);

@@ -8,6 +8,7 @@ pub mod runs;
 mod space;
 
 pub use space::AddressSpace;
+pub(crate) use space::page_size;
 
 use crate::{
     addr::{PhysAddr, VirtAddr},
@@ -206,5 +207,103 @@ pub trait VirtMem: Send + Sync {
     /// As [`VirtMem::read`].
     fn read_ptr(&self, addr: VirtAddr) -> Result<VirtAddr, VirtError> {
         self.read_u64(addr).map(VirtAddr::new)
+    }
+}
+
+/// Reads of one batch: bounds what is held beside the results.
+const BATCH: usize = 4096;
+
+/// Many reads side by side, each with its own outcome, in the order asked for.
+impl dyn VirtMem + '_ {
+    /// Reads the `len` bytes of each of `ranges` (`(addr, len)`). The caller bounds the lengths.
+    #[must_use]
+    pub fn read_ranges(&self, ranges: &[(VirtAddr, usize)]) -> Vec<Result<Vec<u8>, VirtError>> {
+        let mut read = Vec::with_capacity(ranges.len());
+        for ranges in ranges.chunks(BATCH) {
+            let mut buffers: Vec<Vec<u8>> = ranges.iter().map(|(_, len)| vec![0; *len]).collect();
+            let results = self.fill(ranges.iter().map(|(addr, _)| *addr), &mut buffers);
+            read.extend(results.into_iter().zip(buffers).map(|(result, buffer)| result.map(|()| buffer)));
+        }
+        read
+    }
+
+    /// Reads `len` bytes from each of `addrs`. The caller bounds `len`.
+    #[must_use]
+    pub fn read_vecs(&self, addrs: &[VirtAddr], len: usize) -> Vec<Result<Vec<u8>, VirtError>> {
+        let ranges: Vec<(VirtAddr, usize)> = addrs.iter().map(|addr| (*addr, len)).collect();
+        self.read_ranges(&ranges)
+    }
+
+    /// Reads `N` bytes from each of `addrs`.
+    #[must_use]
+    pub fn read_each<const N: usize>(&self, addrs: &[VirtAddr]) -> Vec<Result<[u8; N], VirtError>> {
+        let mut read = Vec::with_capacity(addrs.len());
+        for addrs in addrs.chunks(BATCH) {
+            let mut buffers = vec![[0; N]; addrs.len()];
+            let results = self.fill(addrs.iter().copied(), &mut buffers);
+            read.extend(results.into_iter().zip(buffers).map(|(result, buffer)| result.map(|()| buffer)));
+        }
+        read
+    }
+
+    /// Reads the pointer at each of `addrs`.
+    #[must_use]
+    pub fn read_ptrs(&self, addrs: &[VirtAddr]) -> Vec<Result<VirtAddr, VirtError>> {
+        let words = self.read_each::<8>(addrs).into_iter();
+        words.map(|word| word.map(u64::from_le_bytes).map(VirtAddr::new)).collect()
+    }
+
+    fn fill<B: AsMut<[u8]>>(
+        &self,
+        addrs: impl Iterator<Item = VirtAddr>,
+        buffers: &mut [B],
+    ) -> Vec<Result<(), VirtError>> {
+        let mut ops: Vec<VirtOp<'_>> =
+            addrs.zip(buffers).map(|(addr, buffer)| VirtOp::new(addr, buffer.as_mut())).collect();
+        self.read_batch(&mut ops);
+        ops.into_iter().map(|op| op.result).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A byte's value is its address' lowest one; odd addresses cannot be read.
+    struct Even;
+
+    impl VirtMem for Even {
+        fn read_batch(&self, ops: &mut [VirtOp<'_>]) {
+            assert!(ops.len() <= BATCH);
+            for op in ops.iter_mut().filter(|op| op.addr.offset_in(2) == 0) {
+                op.buf.fill(op.addr.raw() as u8);
+                op.result = Ok(());
+            }
+        }
+
+        fn translate(&self, addr: VirtAddr) -> Result<Translation, VirtError> {
+            Err(VirtError { addr, len: 1, fault: VirtFault::NotAttempted })
+        }
+    }
+
+    #[test]
+    fn of_many_reads_each_has_its_own_outcome() {
+        let memory: &dyn VirtMem = &Even;
+        let addrs: Vec<VirtAddr> = (0..2 * BATCH as u64 + 3).map(VirtAddr::new).collect();
+        let ranges: Vec<(VirtAddr, usize)> =
+            addrs.iter().map(|addr| (*addr, addr.offset_in(8) as usize)).collect();
+        let (read, words) = (memory.read_ranges(&ranges), memory.read_each::<2>(&addrs));
+        assert_eq!((read.len(), words.len()), (addrs.len(), addrs.len()));
+        for (addr, (bytes, word)) in addrs.iter().zip(read.into_iter().zip(words)) {
+            if addr.offset_in(2) == 1 {
+                assert_eq!((bytes.unwrap_err().addr, word.unwrap_err().addr), (*addr, *addr));
+            } else {
+                let byte = addr.raw() as u8;
+                assert_eq!(
+                    (bytes.unwrap(), word.unwrap()),
+                    (vec![byte; addr.offset_in(8) as usize], [byte; 2])
+                );
+            }
+        }
     }
 }

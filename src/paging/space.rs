@@ -27,6 +27,11 @@ pub(super) const fn coverage(level: u32) -> u64 {
     PAGE_SIZE << (9 * (level - 1))
 }
 
+/// Size in bytes of the page that an entry of a table of `level` can map; `None` where entries map none.
+pub(crate) fn page_size(level: u32) -> Option<u64> {
+    (1..=LARGEST_LEAF).contains(&level).then(|| coverage(level))
+}
+
 /// What a present entry leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LeadsTo {

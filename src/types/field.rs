@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 
 use super::{Aggregate, Encoding, FieldInfo, Member, Tag, Type, TypeError, TypeId, TypeSource};
-use crate::addr::VirtAddr;
+use crate::addr::{VirtAddr, little_endian};
 
 /// Typedefs, qualifiers and dimensions may nest this deep; damaged type information may not loop.
 const MAX_DEPTH: u32 = 64;
@@ -303,7 +303,7 @@ impl<T: Scalar> Field<T> {
     #[must_use]
     pub fn get(&self, structure: &[u8]) -> Option<T> {
         let bytes = member_bytes(structure, &self.info)?;
-        let raw = bytes.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
+        let raw = little_endian(bytes);
         let (shift, width) = self.info.bits.unwrap_or((0, 8 * u32::try_from(bytes.len()).ok()?));
         let unused = 64_u32.checked_sub(width)?;
         let top = raw.checked_shr(shift)?.checked_shl(unused)?;

@@ -106,6 +106,21 @@ fn a_log_of_impossible_size_is_refused() {
     }
 }
 
+/// `log_buf_len=64M`: the log stands where it stood, at the end of a ring that goes further down.
+#[test]
+fn a_log_of_64_mebibytes_is_read() {
+    let victim = Victim::new();
+    let whole = dmesg::read(&victim.session.kernel).unwrap();
+    let memory = &victim.session.kernel.memory;
+    let ring = memory.read_ptr(victim.machine.symbol("prb").unwrap()).unwrap();
+    let at = |path| ring.wrapping_add(victim.offset("printk_ringbuffer", path));
+    let (bits, data) = (at("text_data_ring.size_bits"), at("text_data_ring.data"));
+    let (len, start) = (1 << memory.read_u32(bits).unwrap(), memory.read_u64(data).unwrap());
+    victim.write(data, start - ((64 << 20) - len));
+    victim.write(bits, 26);
+    assert_eq!(dmesg::read(&victim.session.kernel).unwrap(), whole);
+}
+
 #[test]
 fn a_damaged_message_is_missed() {
     let victim = Victim::new();

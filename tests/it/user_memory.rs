@@ -135,7 +135,7 @@ fn a_page_that_is_not_there_says_why() {
         assert_eq!(read(HEAP, 9).unwrap(), b"heap of 1");
         assert_eq!(read(0x40_0000, 4).unwrap(), b"\x7fELF");
         for (addr, reason) in [
-            (HEAP + 0x1000, "anonymous memory that was never touched"),
+            (HEAP + 0x1000, "anonymous memory that was never touched, or given back"),
             (HEAP + 0x2008, "swapped out, to page 4660 of swap area 1"),
             (0x40_1000, "page 4 of a mapped file, which is not read in"),
             (0x7f00_0000_0010, "mapped without access (PROT_NONE), in memory at physical"),

@@ -374,7 +374,7 @@ def test_processes_are_what_proc_says(matrix, what):
     [
         ("closed", "mapped without access (PROT_NONE), in memory at physical {page.physical:#x}"),
         ("swapped", "swapped out, to page {page.swap[1]} of swap area {page.swap[0]}"),
-        ("untouched", "anonymous memory that was never touched"),
+        ("untouched", "anonymous memory that was never touched, or given back"),
         ("file", "page 2 of a mapped file, which is not read in"),
     ],
 )

@@ -164,13 +164,34 @@ def test_a_namespace_that_keeps_its_mounts_otherwise():
         list(mounts.walk(kernel.read, layouts, BASE))
 
 
+@pytest.mark.parametrize("member, maps, idmapped", [
+    ("mnt.mnt_idmap", [0x1000, 0x3000], ["rw", "rw,idmapped"]),
+    ("mnt.mnt_userns", [0x1000, 0x2000, 0x3000], ["rw", "rw", "rw,idmapped"]),
+])
+def test_ids_that_a_mount_maps(member, maps, idmapped):
+    kernel = Kernel("list")
+    layouts = LAYOUTS["list"]
+    block = Layout("struct super_block", 0x400, {"s_type": (0x28, 8), "s_flags": (0x50, 8), "s_user_ns": (0x60, 8)})
+    mount = Layout("struct mount", 0x140, {
+        **COMMON, "mnt_list": (0x88, 16), "mnt_list.next": (0x88, 8), member: (0x38, 8),
+    })
+    kernel.layouts = layouts._replace(mount=mount, super_block=block, no_map=0x1000)
+    of = kernel.super_block(b"tmpfs")
+    kernel.change(of, block, "s_user_ns", 0x2000)
+    kernel.change(kernel.root, mount, member, 0x1000)
+    for value in maps:
+        kernel.change(kernel.mount(kernel.root, kernel.top, b"d", of), mount, member, value)
+    assert [found.options for found in kernel.walk()] == ["rw", *idmapped]
+
+
 @pytest.mark.parametrize("super_block, mount, words", [
     (0, 0, "rw"),
     (1, 0x08, "ro,noatime"),
     (0, 0x40, "ro"),
     (0, 0x27, "rw,nosuid,nodev,noexec,relatime"),
-    (0x4D0, 0x30, "rw,sync,mand,dirsync,noatime,nodiratime,relatime"),
-    (0x800 | 1 << 30, 1 << 28, "rw,nodiratime"),
+    (0x0D0, 0x30, "rw,sync,dirsync,mand,nodiratime,relatime"),
+    (0xC00 | 1 << 30, 1 << 28, "rw"),
+    (0xC00 | 1 << 25, 0xA8, "rw,lazytime,noatime,relatime,nosymfollow"),
 ])
 def test_options(super_block, mount, words):
     assert mounts.options(super_block, mount) == words

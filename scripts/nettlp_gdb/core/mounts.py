@@ -14,11 +14,14 @@ from .text import printable
 NSPROXY_MEMBERS = ("mnt_ns",)
 NAMESPACE_OPTIONAL = ("list", "list.next", "mounts.rb_node")
 MOUNT_MEMBERS = ("mnt_parent", "mnt_mountpoint", "mnt_devname", "mnt.mnt_sb", "mnt.mnt_flags")
-MOUNT_OPTIONAL = ("mnt_list", "mnt_list.next", "mnt_node", "mnt_node.rb_left", "mnt_node.rb_right")
+#: what maps the user ids of a mount, and the variable it is where nothing is mapped
+MAPS = {"mnt.mnt_idmap": "nop_mnt_idmap", "mnt.mnt_userns": "init_user_ns"}
+MOUNT_OPTIONAL = ("mnt_list", "mnt_list.next", "mnt_node", "mnt_node.rb_left", "mnt_node.rb_right", *MAPS)
 DENTRY_MEMBERS = ("d_parent", "d_name.name", "d_name.len")
 #: where a dentry keeps a short name; the second since 6.14
 DENTRY_OPTIONAL = ("d_iname", "d_shortname")
 SUPER_BLOCK_MEMBERS = ("s_type", "s_flags")
+SUPER_BLOCK_OPTIONAL = ("s_user_ns",)
 FILE_SYSTEM_MEMBERS = ("name",)
 
 HEADER = f"{'mount':^18} {'super_block':^15} {'devname':>9} pathname fstype options"
@@ -28,16 +31,14 @@ _DEPTH_LIMIT = 4096
 _NAME_LIMIT = 4096
 _NAME_MAX = 255
 
-#: SB_* (include/linux/fs.h), fixed since they are the arguments of mount(2)
+#: SB_* (include/linux/fs.h), fixed since they are the arguments of mount(2). Those about access times are the mount's.
 _SB_RDONLY = 1 << 0
-_SUPER_BLOCK_OPTIONS = (
-    (1 << 4, "sync"), (1 << 6, "mand"), (1 << 7, "dirsync"), (1 << 10, "noatime"), (1 << 11, "nodiratime"),
-)
-#: MNT_* (include/linux/mount.h), the same in every kernel from 4.15 to 7.1
+_SUPER_BLOCK_OPTIONS = ((1 << 4, "sync"), (1 << 7, "dirsync"), (1 << 6, "mand"), (1 << 25, "lazytime"))
+#: MNT_* (include/linux/mount.h), the same in every kernel from 4.15 to 7.1; the last since 5.10 (dab741e0e02b)
 _MNT_READONLY = 1 << 6
 _MOUNT_OPTIONS = (
     (1 << 0, "nosuid"), (1 << 1, "nodev"), (1 << 2, "noexec"), (1 << 3, "noatime"), (1 << 4, "nodiratime"),
-    (1 << 5, "relatime"),
+    (1 << 5, "relatime"), (1 << 7, "nosymfollow"),
 )
 
 
@@ -49,6 +50,8 @@ class MountLayouts(NamedTuple):
     dentry: Layout
     super_block: Layout
     file_system: Layout
+    #: address of what a mount whose ids are not mapped has as its map, where the kernel knows of such maps
+    no_map: Optional[int] = None
 
 
 class Mount(NamedTuple):
@@ -107,8 +110,17 @@ class _Tree:
             device=self._string(mount.unsigned("mnt_devname"), "a mount's device") or "none",
             path=self._path(mount),
             file_system=self._string(kind.unsigned("name"), "a file system's name"),
-            options=options(block.unsigned("s_flags"), mount.unsigned("mnt.mnt_flags")),
+            options=options(block.unsigned("s_flags"), mount.unsigned("mnt.mnt_flags"), self._is_idmapped(mount, block)),
         )
+
+    def _is_idmapped(self, mount: View, block: View) -> bool:
+        """Whether the mount maps user ids: by a map of its own since 6.2, by a user namespace since 5.12, which is that
+        of its file system where nothing is mapped (since 5.17; the first one before)."""
+        none = {self._layouts.no_map}
+        if "s_user_ns" in block.layout:
+            none.add(block.unsigned("s_user_ns"))
+        maps = [mount.unsigned(path) for path in MAPS if path in mount.layout]
+        return self._layouts.no_map is not None and any(used not in none for used in maps)
 
     def _path(self, mount: View) -> str:
         """Path of a mount from the topmost root on: its place in its parent, that one's in its own, and so on."""
@@ -158,10 +170,11 @@ class _Tree:
         return self._names[address]
 
 
-def options(super_block: int, mount: int) -> str:
+def options(super_block: int, mount: int, idmapped: bool = False) -> str:
     """The options that the flags of a super block and of a mount stand for, as /proc/mounts orders them."""
     read_only = super_block & _SB_RDONLY or mount & _MNT_READONLY
     words = ["ro" if read_only else "rw"]
     words += [word for flag, word in _SUPER_BLOCK_OPTIONS if super_block & flag]
     words += [word for flag, word in _MOUNT_OPTIONS if mount & flag]
+    words += ["idmapped"] if idmapped else []
     return ",".join(words)

@@ -14,7 +14,7 @@ use crate::{
         unwind::Unwinder,
         user,
     },
-    paging::{Levels, VirtOp},
+    paging::Levels,
     session::{OnStacks, Session},
 };
 
@@ -59,15 +59,10 @@ pub(super) fn cr4(kernel: &Kernel, cpus: &[Cpu]) -> Vec<Option<u64>> {
         Some(symbol.wrapping_add(kernel.types.as_deref()?.field("tlb_state", "cr4").ok()?.offset))
     };
     let Some(shadow) = shadow() else { return vec![None; cpus.len()] };
-    let mut words = vec![[0; 8]; cpus.len()];
-    let places = cpus.iter().map(|cpu| shadow.wrapping_add(cpu.offset));
-    let mut ops: Vec<VirtOp<'_>> =
-        places.zip(&mut words).map(|(addr, word)| VirtOp::new(addr, word)).collect();
-    kernel.memory.read_batch(&mut ops);
-    let read: Vec<bool> = ops.into_iter().map(|op| op.result.is_ok()).collect();
-    let values = words.into_iter().map(u64::from_le_bytes).zip(read);
-    let plausible = |cr4: u64| cr4 & (CR4_PAE | CR4_LA57) == proved_cr4(kernel);
-    values.map(|(cr4, read)| (read && plausible(cr4)).then_some(cr4)).collect()
+    let places: Vec<VirtAddr> = cpus.iter().map(|cpu| shadow.wrapping_add(cpu.offset)).collect();
+    let words = kernel.memory.read_each::<8>(&places).into_iter();
+    let plausible = |cr4: &u64| cr4 & (CR4_PAE | CR4_LA57) == proved_cr4(kernel);
+    words.map(|word| word.ok().map(u64::from_le_bytes).filter(plausible)).collect()
 }
 
 /// The registers of tasks that were on no CPU: what they left on their stacks, and the page table they use. Of one that

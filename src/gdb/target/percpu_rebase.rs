@@ -8,7 +8,7 @@
 //! This is the one place where GDB is shown bytes that are not in the target: only those of that array, only
 //! after it asked for the offsets, never with `--percpu-rebase=off`. Pure: addresses and bytes in, bytes out.
 
-use crate::addr::VirtAddr;
+use crate::addr::{VirtAddr, little_endian};
 
 /// Bytes of an element of `__per_cpu_offset[]`.
 const WORD: usize = 8;
@@ -54,7 +54,7 @@ impl PercpuRebase {
     /// [`PercpuRebase::words`] named, as they are in the target.
     pub fn apply(&self, addr: VirtAddr, bytes: &mut [u8], words: Words, elements: &[u8]) {
         let rebased = elements.chunks_exact(WORD).flat_map(|word| {
-            let value = word.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
+            let value = little_endian(word);
             value.wrapping_sub(self.slide).to_le_bytes()
         });
         for (at, byte) in (words.start.raw()..).zip(rebased) {

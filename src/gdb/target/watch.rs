@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use gdbstub::target::ext::breakpoints::WatchKind;
 
 use crate::{
-    addr::VirtAddr,
+    addr::{VirtAddr, little_endian},
     gdb::host::Host,
     paging::{VirtError, VirtOp},
 };
@@ -130,8 +130,7 @@ fn change(addr: VirtAddr, old: &[u8], new: &[u8]) -> String {
     if at > 0 {
         let _ = write!(line, ", from byte {at} on");
     }
-    let value = |bytes: &[u8]| bytes.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
-    let _ = writeln!(line, ": old {:#x}, new {:#x}", value(old), value(new));
+    let _ = writeln!(line, ": old {:#x}, new {:#x}", little_endian(old), little_endian(new));
     line
 }
 

@@ -7,12 +7,22 @@ use std::ops::Range;
 
 use super::{Log, MAX_TEXT, Record, read_all};
 use crate::{
-    addr::VirtAddr,
+    addr::{VirtAddr, little_endian},
     kernel::{Kernel, KernelError},
     types::{Field, TypeError, TypeSource},
 };
 
 const STEP: &str = "reading the kernel log";
+
+/// The variables that say where the messages are, and their sizes: `u32` or eight bytes.
+const VARIABLES: [(&str, u64); 6] = [
+    ("log_buf", 8),
+    ("log_buf_len", 4),
+    ("log_first_idx", 4),
+    ("log_next_idx", 4),
+    ("log_first_seq", 8),
+    ("log_next_seq", 8),
+];
 
 /// The layout of a record's header in this kernel.
 #[derive(Debug)]
@@ -50,19 +60,17 @@ impl Layout {
 /// [`KernelError`].
 pub fn read(kernel: &Kernel) -> Result<Log, KernelError> {
     let layout = Layout::resolve(kernel.types("the kernel log")?)?;
-    let word = |name: &str, len: u64| -> Result<u64, KernelError> {
-        let bytes =
-            read_all(&*kernel.memory, STEP, &[(kernel.variable("the kernel log", name)?, len)])?.concat();
-        Ok(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
-    };
-    let buffer = VirtAddr::new(word("log_buf", 8)?);
-    let len = word("log_buf_len", 4)?;
+    let place = |(name, len)| Ok((kernel.variable("the kernel log", name)?, len));
+    let places = VARIABLES.into_iter().map(place).collect::<Result<Vec<_>, KernelError>>()?;
+    let mut words = read_all(&*kernel.memory, STEP, &places)?.into_iter();
+    let mut next_word = || words.next().map_or(0, |bytes| little_endian(&bytes));
+    let (buffer, len) = (VirtAddr::new(next_word()), next_word());
+    let (first, next) = (next_word(), next_word());
+    let seqs = next_word()..next_word();
     if len > MAX_TEXT {
         let reason = format!("{len} bytes is no size of a log buffer");
         return Err(KernelError::Inconsistent { step: STEP, addr: buffer, reason });
     }
-    let (first, next) = (word("log_first_idx", 4)?, word("log_next_idx", 4)?);
-    let seqs = word("log_first_seq", 8)?..word("log_next_seq", 8)?;
     let bytes = read_all(&*kernel.memory, STEP, &[(buffer, len)])?.concat();
     Ok(parse(&layout, &bytes, first, next, seqs))
 }

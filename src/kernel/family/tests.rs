@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::*;
 use crate::{
     kernel::testing::{Structs, kernel},
-    paging::{Translation, VirtFault, VirtMem},
+    paging::{Translation, VirtFault, VirtMem, VirtOp},
 };
 
 const CHILDREN: u64 = 0x10;

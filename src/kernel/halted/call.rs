@@ -1,9 +1,6 @@
 //! Whether a return address stands behind a call.
 
-use crate::{
-    addr::VirtAddr,
-    kernel::{Kernel, batch},
-};
+use crate::{addr::VirtAddr, kernel::Kernel};
 
 /// The longest form of a call through memory that compilers emit: opcode, ModRM, SIB and 32 bits, with a prefix.
 const LONGEST: usize = 8;
@@ -11,7 +8,7 @@ const LONGEST: usize = 8;
 /// For each of `addrs`, whether the instruction before it may be a call; `false` where it cannot be read.
 pub(super) fn precedes(kernel: &Kernel, addrs: &[VirtAddr]) -> Vec<bool> {
     let starts: Vec<VirtAddr> = addrs.iter().map(|addr| addr.wrapping_sub(LONGEST as u64)).collect();
-    let read = batch::fetch(kernel, &starts, LONGEST);
+    let read = kernel.memory.read_vecs(&starts, LONGEST);
     read.into_iter().map(|bytes| bytes.is_ok_and(|bytes| ends_with_call(&bytes))).collect()
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     addr::{PAGE_SIZE, VirtAddr},
     kernel::{
-        Kernel, batch,
+        Kernel,
         percpu::Cpu,
         task::Task,
         unwind::{Stack, StackKind, Stacks},
@@ -26,7 +26,7 @@ pub(super) fn of(kernel: &Kernel, cpu: &Cpu, task: &Task, stack_len: u64) -> Sta
     places.extend(task_stack(kernel, task, stack_len));
     let ranges: Vec<(VirtAddr, usize)> =
         places.iter().map(|(_, start, len)| (*start, *len as usize)).collect();
-    let read = places.iter().zip(batch::fetch_ranges(kernel, &ranges));
+    let read = places.iter().zip(kernel.memory.read_ranges(&ranges));
     let stack = |((kind, start, _), bytes): (&(StackKind, VirtAddr, u64), Result<Vec<u8>, _>)| match bytes {
         Ok(bytes) => Some(Stack { kind: *kind, start: *start, bytes }),
         Err(error) => {

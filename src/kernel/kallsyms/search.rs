@@ -8,8 +8,8 @@ use super::{
     places::{NamesPlace, Places},
 };
 use crate::{
-    addr::PAGE_SIZE,
-    paging::{VirtMem, VirtOp},
+    addr::{PAGE_SIZE, VirtAddr},
+    paging::VirtMem,
     symbols::kallsyms::{
         Tokens,
         layout::{self, NamesAt},
@@ -116,14 +116,10 @@ fn chunks(memory: &dyn VirtMem, spans: &[Span]) -> Vec<(Span, u64)> {
 
 /// Offsets in `span` where samples look like the table of offsets.
 fn samples(memory: &dyn VirtMem, span: Span) -> Vec<u64> {
-    let mut wanted: Vec<(u64, [u8; SAMPLE_LEN])> =
-        (0..span.len).step_by(SAMPLE_STEP as usize).map(|at| (at, [0; SAMPLE_LEN])).collect();
-    let mut ops: Vec<VirtOp<'_>> =
-        wanted.iter_mut().map(|(at, bytes)| VirtOp::new(span.start.wrapping_add(*at), bytes)).collect();
-    memory.read_batch(&mut ops);
-    let read: Vec<bool> = ops.iter().map(|op| op.result.is_ok()).collect();
-    let read = wanted.iter().zip(read).filter(|(_, read)| *read);
-    read.filter(|((_, bytes), _)| is_row(bytes)).map(|((at, _), _)| *at).collect()
+    let places: Vec<u64> = (0..span.len).step_by(SAMPLE_STEP as usize).collect();
+    let addrs: Vec<VirtAddr> = places.iter().map(|at| span.start.wrapping_add(*at)).collect();
+    let read = places.into_iter().zip(memory.read_each::<SAMPLE_LEN>(&addrs));
+    read.filter(|(_, bytes)| bytes.as_ref().is_ok_and(is_row)).map(|(at, _)| at).collect()
 }
 
 /// Whether `bytes` are numbers in order (ascending or descending, 32 bits) that lie close together.

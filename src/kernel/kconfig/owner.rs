@@ -7,7 +7,7 @@
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
     kernel::Kernel,
-    paging::{VirtMem, VirtOp},
+    paging::VirtMem,
     types::TypeSource,
 };
 
@@ -94,12 +94,8 @@ impl<'k> PageArray<'k> {
     }
 
     fn read(&self, addrs: &[VirtAddr]) -> Vec<Option<Vec<u8>>> {
-        let mut buffers = vec![vec![0; self.layout.size as usize]; addrs.len()];
-        let mut ops: Vec<VirtOp<'_>> =
-            addrs.iter().zip(&mut buffers).map(|(addr, buffer)| VirtOp::new(*addr, buffer)).collect();
-        self.memory.read_batch(&mut ops);
-        let read: Vec<bool> = ops.iter().map(|op| op.result.is_ok()).collect();
-        buffers.into_iter().zip(read).map(|(bytes, read)| read.then_some(bytes)).collect()
+        let read = self.memory.read_vecs(addrs, self.layout.size as usize).into_iter();
+        read.map(Result::ok).collect()
     }
 
     /// Distance in pages from the first page of the compound page that `page` is in, and that page's address.
@@ -149,7 +145,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::paging::{Translation, VirtError, VirtFault};
+    use crate::paging::{Translation, VirtError, VirtFault, VirtOp};
 
     const BASE: VirtAddr = VirtAddr::new(0xfff7_48be_0000_0000);
 

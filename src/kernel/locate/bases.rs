@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-use super::proof::{Proof, read_all};
+use super::proof::{Proof, read_known};
 
 /// First slot of the kernel half that the direct map can begin in; guard holes are below. Since d52888aa2753 (4.20) it
 /// begins in the next one, and a process' LDT may be in this.
@@ -37,7 +37,7 @@ pub(super) struct Bases {
 pub(super) fn find(mem: &dyn PhysMem, proof: &Proof<'_>, evidence: &mut Vec<Evidence>) -> Bases {
     const NAMES: [&str; 3] = ["page_offset_base", "vmalloc_base", "vmemmap_base"];
     let wanted = NAMES.map(|name| (proof.names.addr(name), 8));
-    let read = read_all(&*proof.space, &wanted);
+    let read = read_known(&*proof.space, &wanted);
     let mut values = NAMES.into_iter().zip(read).map(|(name, bytes)| {
         let value = VirtAddr::new(u64::from_le_bytes(*bytes?.first_chunk()?));
         in_kernel_half(value).then(|| {

@@ -16,7 +16,6 @@ use crate::{
 use super::{
     Target,
     image::{Image, TEXT_ALIGN},
-    proof::read_all,
     slide::{self, Slide},
     vmcoreinfo::{self, Damage, VmcoreInfo},
 };
@@ -165,21 +164,19 @@ fn note_at(space: &dyn VirtMem, addr: VirtAddr) -> Option<Result<VmcoreInfo, Str
 
 /// The texts that the variables' neighbours point to: pages that begin as VMCOREINFO's text does.
 fn copies_near(space: &dyn VirtMem, variables: &[VirtAddr]) -> Vec<Result<VmcoreInfo, String>> {
-    let wanted: Vec<_> = variables
-        .iter()
-        .map(|variable| (Some(variable.wrapping_sub(NEIGHBOURS)), 2 * NEIGHBOURS as usize))
-        .collect();
-    let around: Vec<u8> = read_all(space, &wanted).into_iter().flatten().flatten().collect();
+    let wanted: Vec<VirtAddr> = variables.iter().map(|variable| variable.wrapping_sub(NEIGHBOURS)).collect();
+    let around: Vec<u8> =
+        space.read_vecs(&wanted, 2 * NEIGHBOURS as usize).into_iter().flatten().flatten().collect();
     let (words, _) = around.as_chunks::<8>();
     let pointers = words.iter().map(|word| VirtAddr::new(u64::from_le_bytes(*word)));
     let mut pages: Vec<VirtAddr> =
         pointers.filter(|page| page.is_upper_half() && page.offset_in(PAGE_SIZE) == 0).collect();
     pages.sort_unstable();
     pages.dedup();
-    let wanted: Vec<_> = pages.iter().map(|page| (Some(*page), vmcoreinfo::BEGINNING.len())).collect();
-    let begun = read_all(space, &wanted);
-    let texts =
-        pages.into_iter().zip(begun).filter(|(_, bytes)| bytes.as_deref() == Some(vmcoreinfo::BEGINNING));
+    let begun = space.read_vecs(&pages, vmcoreinfo::BEGINNING.len());
+    let begins =
+        |bytes: &Result<Vec<u8>, _>| bytes.as_ref().is_ok_and(|bytes| bytes == vmcoreinfo::BEGINNING);
+    let texts = pages.into_iter().zip(begun).filter(|(_, bytes)| begins(bytes));
     texts
         .map(|(page, _)| {
             let text = space.read_vec(page, PAGE_SIZE as usize).map_err(|error| error.to_string())?;

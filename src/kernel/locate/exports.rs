@@ -8,10 +8,7 @@
 
 use std::sync::Arc;
 
-use crate::{
-    addr::VirtAddr,
-    paging::{VirtMem, VirtOp},
-};
+use crate::{addr::VirtAddr, paging::VirtMem};
 
 use super::image::Image;
 
@@ -62,11 +59,11 @@ impl Exports {
             let places: Vec<VirtAddr> =
                 (0..rodata.len / step).map(|sample| rodata.virt.wrapping_add(sample * step)).collect();
             places.chunks(SAMPLES_AT_ONCE).find_map(|places| {
-                let samples = read_each::<SAMPLE_LEN>(&**space, places);
+                let samples = space.read_each::<SAMPLE_LEN>(places);
                 places
                     .iter()
                     .zip(samples)
-                    .find_map(|(place, sample)| Self::at(space, image, *place, &sample?))
+                    .find_map(|(place, sample)| Self::at(space, image, *place, &sample.ok()?))
             })
         })
     }
@@ -204,15 +201,4 @@ fn row(image: &Image, place: VirtAddr, sample: &[u8]) -> Option<(VirtAddr, u64)>
             (names.len().min(in_image) >= ROW).then(|| (place.wrapping_add(phase), stride))
         })
     })
-}
-
-/// Reads `N` bytes at each place in one batch, `None` where they could not be read.
-pub(super) fn read_each<const N: usize>(space: &dyn VirtMem, places: &[VirtAddr]) -> Vec<Option<[u8; N]>> {
-    let mut bytes = vec![[0; N]; places.len()];
-    let mut ops: Vec<VirtOp<'_>> =
-        places.iter().zip(&mut bytes).map(|(place, bytes)| VirtOp::new(*place, bytes)).collect();
-    space.read_batch(&mut ops);
-    let read: Vec<bool> = ops.iter().map(|op| op.result.is_ok()).collect();
-    drop(ops);
-    bytes.into_iter().zip(read).map(|(bytes, read)| read.then_some(bytes)).collect()
 }

@@ -12,7 +12,7 @@ use super::{
     claims::{Noted, Refused, Seen},
     exports::Exports,
     image::{Image, build_id, build_ids, find_build_id},
-    proof::{Names, read_all},
+    proof::{Names, read_known},
 };
 
 /// Xen's notes included, `.notes` has some 512 bytes.
@@ -78,7 +78,7 @@ pub(super) fn with_names(names: &Names<'_>, sighting: &Sighting, mut seen: Seen<
         (names.addr("init_uts_ns"), UTS_LEN),
         (notes.map(|(start, _)| start), notes_len as usize),
     ];
-    let mut read = read_all(space, &wanted).into_iter();
+    let mut read = read_known(space, &wanted).into_iter();
     let mut next = || read.next().flatten();
     let banner = next().and_then(|bytes| parse_banner(&bytes));
     let banner = banner.map(|text| Banner { text, method: "symbol linux_banner" });

@@ -9,7 +9,7 @@
 
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr},
-    mem::{PhysMem, ReadOp},
+    mem::PhysMem,
     paging::runs::{Run, Tables, runs},
 };
 
@@ -76,18 +76,12 @@ impl Image {
             return;
         }
         let Some(range) = self.phys_range() else { return };
-        let places: Vec<u64> = (TEXT_ALIGN..range.len()).step_by(TEXT_ALIGN as usize).collect();
-        let mut bytes = vec![[0; BANNER_START]; places.len()];
-        let mut ops: Vec<ReadOp<'_>> = places
-            .iter()
-            .zip(&mut bytes)
-            .map(|(place, bytes)| ReadOp::new(self.text_phys.wrapping_add(*place), bytes))
-            .collect();
-        mem.read_batch(&mut ops);
-        let begins = ops.iter().position(|op| op.result.is_ok() && holds_banner(op.buf));
-        drop(ops);
-        let place = begins.and_then(|index| places.get(index));
-        self.unprotected = place.map(|place| self.text.wrapping_add(*place));
+        let distances = (TEXT_ALIGN..range.len()).step_by(TEXT_ALIGN as usize);
+        let places: Vec<PhysAddr> = distances.map(|distance| self.text_phys.wrapping_add(distance)).collect();
+        let begins = |bytes: Result<[u8; BANNER_START], _>| bytes.is_ok_and(|bytes| holds_banner(&bytes));
+        let place = mem.read_each(&places).into_iter().position(begins).and_then(|index| places.get(index));
+        self.unprotected =
+            place.map(|place| self.text.wrapping_add(place.raw().wrapping_sub(self.text_phys.raw())));
     }
 
     /// Whether `mark_rodata_ro()` was here.

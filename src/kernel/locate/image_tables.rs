@@ -8,7 +8,7 @@
 
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange},
-    mem::{PhysMem, ReadOp},
+    mem::PhysMem,
     paging::{Levels, runs::Tables},
 };
 
@@ -87,24 +87,20 @@ pub(super) fn root_near<T>(
         .flat_map(|distance| [page.checked_add(distance), page.checked_sub(distance)])
         .flatten()
         .filter(|page| ram.iter().any(|range| range.contains(*page, PAGE_SIZE)));
+    let guard: &dyn PhysMem = target.guard;
     let mut left = MAX_DIRECTORIES;
     loop {
         let batch: Vec<PhysAddr> = pages.by_ref().take(PAGES_AT_ONCE).collect();
         if batch.is_empty() || left == 0 {
             return None;
         }
-        let mut words = vec![[0; 8]; batch.len()];
-        let mut ops: Vec<ReadOp<'_>> = batch
-            .iter()
-            .zip(&mut words)
-            .map(|(page, word)| ReadOp::new(page.wrapping_add(LAST_SLOT), word))
-            .collect();
-        target.guard.read_batch(&mut ops);
-        let read: Vec<bool> = ops.iter().map(|op| op.result.is_ok()).collect();
-        drop(ops);
-        let tables = batch.into_iter().zip(words).zip(read);
-        let tables = tables.filter(|((_, word), read)| *read && leads_to_table(u64::from_le_bytes(*word)));
-        let tables = tables.map(|((page, _), _)| page).filter(|page| is_directory(target, *page));
+        let slots: Vec<PhysAddr> = batch.iter().map(|page| page.wrapping_add(LAST_SLOT)).collect();
+        let words = guard.read_each(&slots);
+        let leads = |word: &Result<[u8; 8], _>| {
+            word.as_ref().is_ok_and(|word| leads_to_table(u64::from_le_bytes(*word)))
+        };
+        let tables = batch.into_iter().zip(words).filter(|(_, word)| leads(word));
+        let tables = tables.map(|(page, _)| page).filter(|page| is_directory(target, *page));
         let mut tables = tables.take(left).inspect(|_| left -= 1);
         let found = tables.find_map(|page| Some((page, accept(page)?)));
         if found.is_some() {

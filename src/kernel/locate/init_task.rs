@@ -21,7 +21,7 @@ use super::{
     Progress, Sighting, Sightings, Target,
     image::{KERNEL_SPACE, TEXT_ALIGN},
     image_tables::root_near,
-    proof::{Names, Proof, read_all},
+    proof::{Names, Proof, read_known},
 };
 
 /// What both names of the first task begin with: `swapper/0`, on a uniprocessor kernel `swapper`.
@@ -140,7 +140,7 @@ impl Signature {
             (Some(seen.next.wrapping_add(parent)), 8),
             (seen.stack, 4),
         ];
-        let read = read_all(space, &wanted);
+        let read = read_known(space, &wanted);
         let mut pointers = read.iter().take(3).map(|bytes| {
             let word = bytes.as_deref()?.first_chunk()?;
             Some(VirtAddr::new(u64::from_le_bytes(*word)))

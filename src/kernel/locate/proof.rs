@@ -8,8 +8,8 @@ use std::{cell::OnceCell, sync::Arc};
 
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, VirtAddr},
-    mem::{PhysMem, ReadOp},
-    paging::{AddressSpace, Levels, VirtMem, VirtOp, runs::Tables},
+    mem::PhysMem,
+    paging::{AddressSpace, Levels, VirtMem, runs::Tables},
     symbols::{Symbol, SymbolTable},
 };
 
@@ -196,42 +196,30 @@ fn live_root(
     }
 }
 
-/// The page of the image's data whose kernel half holds all that `copy`'s does (before 5.4, its last slot), by one
+/// The page of the image's data whose kernel half holds all that `copy`'s does (on older kernels its last slot alone), by one
 /// word of each page first.
 fn original(target: &Target<'_>, image: &Image, copy: &[u8; PAGE_SIZE as usize]) -> Option<PhysAddr> {
     const HALF: usize = PAGE_SIZE as usize / 2;
     let last: [u8; 8] = *copy.last_chunk()?;
     let most = if image.is_protected() { MAX_ROOT_PAGES } else { MAX_UNPROTECTED_PAGES };
     let pages: Vec<PhysAddr> = image.data_pages().take(most).collect();
-    let mut words = vec![[0; 8]; pages.len()];
-    let mut ops: Vec<ReadOp<'_>> = pages
-        .iter()
-        .zip(&mut words)
-        .map(|(page, word)| ReadOp::new(page.wrapping_add(PAGE_SIZE - 8), word))
-        .collect();
-    target.led.read_batch(&mut ops);
-    let read: Vec<bool> = ops.iter().map(|op| op.result.is_ok()).collect();
-    drop(ops);
+    let ends: Vec<PhysAddr> = pages.iter().map(|page| page.wrapping_add(PAGE_SIZE - 8)).collect();
+    let words = target.led.read_each::<8>(&ends);
     let equal = |page: &PhysAddr| {
         let mut half = [0; HALF];
         let read = target.tables.read(page.wrapping_add(HALF as u64), &mut half);
         let slots = half.chunks_exact(8).zip(copy.chunks_exact(8).skip(256));
         read.is_ok() && { slots }.all(|(own, copied)| own == copied || copied == [0; 8])
     };
-    let mut alike = pages.into_iter().zip(words).zip(read).filter(|((_, word), read)| *read && *word == last);
-    alike.find(|((page, _), _)| equal(page)).map(|((page, _), _)| page)
+    let mut alike =
+        pages.into_iter().zip(words).filter(|(_, word)| word.as_ref().is_ok_and(|word| *word == last));
+    alike.find(|(page, _)| equal(page)).map(|(page, _)| page)
 }
 
-/// Reads several places in one batch; `None` for each that could not be read.
-pub(super) fn read_all(space: &dyn VirtMem, wanted: &[(Option<VirtAddr>, usize)]) -> Vec<Option<Vec<u8>>> {
-    let mut bytes: Vec<Option<Vec<u8>>> =
-        wanted.iter().map(|(addr, len)| addr.map(|_| vec![0; *len])).collect();
-    let mut ops: Vec<VirtOp<'_>> = wanted
-        .iter()
-        .zip(&mut bytes)
-        .filter_map(|((addr, _), bytes)| Some(VirtOp::new((*addr)?, bytes.as_deref_mut()?)))
-        .collect();
-    space.read_batch(&mut ops);
-    let mut read = ops.into_iter().map(|op| op.result.is_ok()).collect::<Vec<_>>().into_iter();
-    bytes.into_iter().map(|bytes| bytes.filter(|_| read.next().unwrap_or(false))).collect()
+/// Reads the places that are known, in one batch; `None` for each that is not, or could not be read.
+pub(super) fn read_known(space: &dyn VirtMem, wanted: &[(Option<VirtAddr>, usize)]) -> Vec<Option<Vec<u8>>> {
+    let known: Vec<(VirtAddr, usize)> =
+        wanted.iter().filter_map(|(addr, len)| Some(((*addr)?, *len))).collect();
+    let mut read = space.read_ranges(&known).into_iter();
+    wanted.iter().map(|(addr, _)| addr.and_then(|_| read.next()?.ok())).collect()
 }

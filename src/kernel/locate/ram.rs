@@ -18,7 +18,7 @@ use crate::{
     types::{Field, TypeSource},
 };
 
-use super::{bases::Bases, exports::read_each, proof::Proof};
+use super::{bases::Bases, proof::Proof};
 
 /// A large host has some hundred resources at the top of the tree.
 const MAX_RESOURCES: usize = 4096;
@@ -129,8 +129,8 @@ fn iomem(space: &dyn VirtMem, root: VirtAddr, types: &dyn TypeSource) -> Option<
     // A range whose name is lost may be RAM: then the next source is asked.
     let is_ram: HashMap<VirtAddr, bool> = names
         .iter()
-        .zip(read_each::<11>(space, &names))
-        .map(|(name, text)| Some((*name, text? == *b"System RAM\0")))
+        .zip(space.read_each::<11>(&names))
+        .map(|(name, text)| Some((*name, text.ok()? == *b"System RAM\0")))
         .collect::<Option<_>>()?;
     let ram = resources.iter().filter(|(_, _, name)| is_ram.get(name).copied().unwrap_or(false));
     ram.map(|(start, end, _)| PhysRange::new(PhysAddr::new(*start), PhysAddr::new(end.checked_add(1)?)))

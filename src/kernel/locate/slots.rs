@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use crate::{
     addr::{LinkAddr, PAGE_SIZE, PhysAddr, PhysRange},
-    mem::{PhysMem, ReadOp},
+    mem::PhysMem,
     paging::Levels,
     symbols::SymbolTable,
 };
@@ -163,6 +163,7 @@ pub(super) fn search<'t, const N: usize>(
     offset: u64,
     is_hit: impl Fn(&[u8; N]) -> bool + 't,
 ) -> impl Iterator<Item = (PhysAddr, [u8; N])> + 't {
+    let guard: &dyn PhysMem = target.guard;
     let mut done = 0;
     std::iter::from_fn(move || {
         let batch: Vec<PhysAddr> = places.by_ref().take(BATCH).collect();
@@ -171,17 +172,10 @@ pub(super) fn search<'t, const N: usize>(
         }
         target.progress(Progress { step, done, total });
         done += batch.len() as u64;
-        let mut bytes = vec![[0; N]; batch.len()];
-        let mut ops: Vec<ReadOp<'_>> = batch
-            .iter()
-            .zip(&mut bytes)
-            .map(|(place, bytes)| ReadOp::new(place.wrapping_add(offset), bytes))
-            .collect();
-        target.guard.read_batch(&mut ops);
-        let read: Vec<bool> = ops.iter().map(|op| op.result.is_ok()).collect();
-        drop(ops);
-        let hits = batch.into_iter().zip(bytes).zip(read).filter(|((_, bytes), read)| *read && is_hit(bytes));
-        Some(hits.map(|(hit, _)| hit).collect::<Vec<_>>())
+        let places: Vec<PhysAddr> = batch.iter().map(|place| place.wrapping_add(offset)).collect();
+        let read = batch.into_iter().zip(guard.read_each(&places));
+        let read = read.filter_map(|(place, bytes)| Some((place, bytes.ok()?)));
+        Some(read.filter(|(_, bytes)| is_hit(bytes)).collect::<Vec<_>>())
     })
     .flatten()
 }

@@ -1,7 +1,7 @@
 //! The real-mode trampoline: what a kernel leaves below 1 MiB to start its other processors.
 //!
-//! Its page directory (`trampoline_pgd`) is a copy of the kernel's top-level table: the whole kernel half from
-//! 5.4 on, the last slot alone before. The page after it begins with `struct trampoline_header`, whose CR4 says
+//! Its page directory (`trampoline_pgd`) is a copy of the kernel's top-level table: of its whole kernel half since
+//! 51523ed1c267 (5.16, and what stable kernels took of it), of the last slot alone before. The page after it begins with `struct trampoline_header`, whose CR4 says
 //! how deep the tables are. So the first of all questions costs one word of each of 159 pages.
 //! Source: `arch/x86/realmode/init.c` (`setup_real_mode`), `arch/x86/realmode/rm/trampoline_64.S`,
 //! `arch/x86/include/asm/realmode.h`.

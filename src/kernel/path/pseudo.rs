@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Dentry, MAX_NAME, Name, Place, STEP, Tree, known};
 use crate::{
-    addr::VirtAddr,
-    kernel::{Kernel, KernelError, batch, structure::Structure},
+    addr::{VirtAddr, little_endian},
+    kernel::{Kernel, KernelError, structure::Structure},
     paging::VirtError,
     types::TypeError,
 };
@@ -57,7 +57,7 @@ pub(super) fn names(
         _ => None,
     });
     let long: Vec<(VirtAddr, usize)> = long.collect();
-    let long: Read = long.iter().map(|(at, _)| *at).zip(batch::fetch_ranges(kernel, &long)).collect();
+    let long: Read = long.iter().map(|(at, _)| *at).zip(kernel.memory.read_ranges(&long)).collect();
     let file_system = |dentry: &Dentry| -> Result<&[u8], KernelError> {
         let string = known(&strings, word(&kinds, kind_of(dentry.super_block)?)?)?;
         Ok(string.split(|byte| *byte == 0).next().unwrap_or_default())
@@ -132,12 +132,9 @@ impl Namespaces {
 fn fetch(kernel: &Kernel, addrs: impl Iterator<Item = VirtAddr>, len: usize) -> Read {
     let addrs: HashSet<VirtAddr> = addrs.filter(|addr| addr.is_upper_half()).collect();
     let addrs: Vec<VirtAddr> = addrs.into_iter().collect();
-    addrs.iter().copied().zip(batch::fetch(kernel, &addrs, len)).collect()
+    addrs.iter().copied().zip(kernel.memory.read_vecs(&addrs, len)).collect()
 }
 
 fn word(read: &Read, at: VirtAddr) -> Result<VirtAddr, KernelError> {
-    let bytes = known(read, at)?;
-    let word = bytes.get(..8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
-    let reason = "it ends early".to_owned();
-    word.map(VirtAddr::new).ok_or(KernelError::Inconsistent { step: STEP, addr: at, reason })
+    Ok(VirtAddr::new(little_endian(known(read, at)?)))
 }

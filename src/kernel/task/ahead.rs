@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use super::Tasks;
 use crate::{
     addr::VirtAddr,
-    kernel::{Kernel, batch, pid},
+    kernel::{Kernel, pid},
 };
 
 /// Tasks read at once: what the cache holds with what belongs to them.
@@ -66,7 +66,7 @@ impl Tasks {
                 tasks.iter().flatten().filter_map(|bytes| lists.head(bytes)).collect();
             heads.sort_unstable();
             heads.dedup();
-            batch::fetch(kernel, &heads, LIST_HEAD);
+            let _ = kernel.memory.read_vecs(&heads, LIST_HEAD);
         }
     }
 }

@@ -15,7 +15,6 @@ use crate::{
         timekeeper,
         user::{self, UserRange},
     },
-    paging::VirtOp,
     types::{Field, TypeError, TypeSource, field::Scalar},
 };
 
@@ -232,17 +231,12 @@ fn read(
 /// Structures, each once, as far as they could be read: addresses and lengths of several kinds in one batch.
 fn fetch(kernel: &Kernel, kinds: &[(&[VirtAddr], usize)]) -> HashMap<VirtAddr, Vec<u8>> {
     let wanted = kinds.iter().flat_map(|(addrs, len)| addrs.iter().map(|addr| (*addr, *len)));
-    let mut found: HashMap<VirtAddr, Vec<u8>> = HashMap::new();
+    let mut lengths: HashMap<VirtAddr, usize> = HashMap::new();
     for (addr, len) in wanted {
-        let buffer = found.entry(addr).or_default();
-        buffer.resize(buffer.len().max(len), 0);
+        let known = lengths.entry(addr).or_default();
+        *known = len.max(*known);
     }
-    let mut ops: Vec<VirtOp<'_>> =
-        found.iter_mut().map(|(addr, buffer)| VirtOp::new(*addr, buffer)).collect();
-    kernel.memory.read_batch(&mut ops);
-    let failed: Vec<VirtAddr> = ops.into_iter().filter(|op| op.result.is_err()).map(|op| op.addr).collect();
-    for addr in failed {
-        found.remove(&addr);
-    }
-    found
+    let ranges: Vec<(VirtAddr, usize)> = lengths.into_iter().collect();
+    let read = ranges.iter().zip(kernel.memory.read_ranges(&ranges));
+    read.filter_map(|((addr, _), bytes)| Some((*addr, bytes.ok()?))).collect()
 }

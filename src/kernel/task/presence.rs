@@ -1,7 +1,7 @@
 //! Whether tasks that were listed are still there.
 
 use super::Tasks;
-use crate::{addr::VirtAddr, kernel::Kernel, paging::VirtOp};
+use crate::{addr::VirtAddr, kernel::Kernel};
 
 /// `EXIT_DEAD` (`include/linux/sched.h`): nobody waits for the task any more.
 const EXIT_DEAD: u32 = 0x10;
@@ -18,25 +18,19 @@ impl Tasks {
         // They are neighbours in every kernel; a layout that says otherwise is read as far as the task goes.
         let end = usize::try_from(last).unwrap_or(usize::MAX).saturating_add(4).min(layout.bytes);
         let len = end.saturating_sub(usize::try_from(first).unwrap_or(usize::MAX));
-        let mut buffers = vec![vec![0; len]; tasks.len()];
-        let mut ops: Vec<VirtOp<'_>> = tasks
-            .iter()
-            .zip(&mut buffers)
-            .map(|((addr, _), buffer)| VirtOp::new(addr.wrapping_add(first), buffer))
-            .collect();
-        kernel.memory.read_batch(&mut ops);
-        let read: Vec<bool> = ops.into_iter().map(|op| op.result.is_ok()).collect();
+        let addrs: Vec<VirtAddr> = tasks.iter().map(|(addr, _)| addr.wrapping_add(first)).collect();
         let word = |bytes: &[u8], offset: u64| {
             let start = usize::try_from(offset - first).ok()?;
             Some(u32::from_le_bytes(*bytes.get(start..)?.first_chunk()?))
         };
-        let is_there = |(((_, known), bytes), read): ((&(VirtAddr, i32), &Vec<u8>), bool)| {
+        let is_there = |known: i32, bytes: &[u8]| {
             let same = word(bytes, pid) == Some(known.cast_unsigned());
             let dead = layout.exit_state.is_some()
                 && word(bytes, exit_state).is_none_or(|exit_state| exit_state & EXIT_DEAD != 0);
-            read && same && !dead
+            same && !dead
         };
-        tasks.iter().zip(&buffers).zip(read).map(is_there).collect()
+        let read = tasks.iter().zip(kernel.memory.read_vecs(&addrs, len));
+        read.map(|((_, known), bytes)| bytes.is_ok_and(|bytes| is_there(*known, &bytes))).collect()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         Kernel, KernelError,
         vma::{Area, flags},
     },
-    paging::{VirtError, VirtFault},
+    paging::{VirtError, VirtFault, page_size},
 };
 
 /// A page that is not to be read, and why.
@@ -45,8 +45,10 @@ pub struct Entry {
 pub enum Absence {
     /// No mapping of the process holds the address.
     NotMapped,
-    /// Anonymous memory that nobody has touched yet: it would read as zeros.
-    NeverTouched,
+    /// Anonymous memory that nobody has touched yet, or that was given back (`MADV_DONTNEED`): it would read as zeros.
+    Untouched,
+    /// Of a mapping that the kernel fills, such as `[vdso]` and `[vvar]`.
+    NotPutThere,
     /// Of a mapped file (with its page offset there), and not mapped in: never read, or dropped; the page cache may
     /// have it.
     NotReadIn {
@@ -71,12 +73,12 @@ pub enum Absence {
     },
     /// In memory, and access was taken away by `mprotect(PROT_NONE)`.
     NoAccess {
-        /// Its page frame.
+        /// Where.
         phys: PhysAddr,
     },
     /// In memory, and access was taken away to see which node uses it (NUMA balancing).
     NumaHint {
-        /// Its page frame.
+        /// Where.
         phys: PhysAddr,
     },
     /// A huge page that is being split.
@@ -89,7 +91,10 @@ impl fmt::Display for Absence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotMapped => f.write_str("no mapping of the process holds it (`maps` lists them)"),
-            Self::NeverTouched => f.write_str("anonymous memory that was never touched"),
+            Self::Untouched => f.write_str("anonymous memory that was never touched, or given back"),
+            Self::NotPutThere => {
+                f.write_str("a page that the kernel puts there when it is used, and has not yet")
+            }
             Self::NotReadIn { page } => write!(f, "page {page} of a mapped file, which is not read in"),
             Self::Device => f.write_str("a device's memory"),
             Self::SwappedOut { area, page } => write!(f, "swapped out, to page {page} of swap area {area}"),
@@ -162,14 +167,22 @@ impl SwapNumbers {
     }
 }
 
-/// What `entry` of the lowest or second-lowest level says, in the mapping `area`.
+/// Where `addr` lies in the page of an entry without access: its frame is kept inverted (L1TF), of a huge page as of a
+/// small one (`pfn_pmd`, `arch/x86/include/asm/pgtable.h`). `None` for a level that maps no pages.
+fn hidden(entry: &Entry, addr: VirtAddr, encryption_mask: u64) -> Option<PhysAddr> {
+    let size = page_size(entry.level)?;
+    let page = !entry.value & FRAME & !encryption_mask & !(size - 1);
+    Some(PhysAddr::new(page | addr.offset_in(size)))
+}
+
+/// What `entry` says, in the mapping `area`.
 fn of_entry(entry: &Entry, addr: VirtAddr, area: &Area, swap: SwapNumbers) -> Absence {
     let value = entry.value;
     if value == 0 {
         return nothing_there(addr, area);
     }
     if value & NO_ACCESS != 0 {
-        let phys = PhysAddr::new(!value & FRAME & !swap.encryption_mask);
+        let Some(phys) = hidden(entry, addr, swap.encryption_mask) else { return Absence::Unknown };
         let may = flags::READ | flags::WRITE | flags::EXEC;
         return if area.flags & may == 0 { Absence::NoAccess { phys } } else { Absence::NumaHint { phys } };
     }
@@ -182,11 +195,11 @@ fn of_entry(entry: &Entry, addr: VirtAddr, area: &Area, swap: SwapNumbers) -> Ab
 }
 
 fn nothing_there(addr: VirtAddr, area: &Area) -> Absence {
+    if area.file.is_null() {
+        return if area.ops.is_null() { Absence::Untouched } else { Absence::NotPutThere };
+    }
     if area.flags & (flags::PFN_MAP | flags::MIXED_MAP) != 0 {
         return Absence::Device;
-    }
-    if area.file.is_null() {
-        return Absence::NeverTouched;
     }
     let page = addr.wrapping_offset_from(area.start) / 4096;
     Absence::NotReadIn { page: page.wrapping_add(area.page_offset) }
@@ -226,10 +239,10 @@ mod tests {
         }
     }
 
-    /// What is said of the third page, whose entry of `level` is `value`.
+    /// What is said of an address in the third page, whose entry of `level` is `value`.
     fn said(level: u32, value: u64, area: Option<Area>) -> String {
         let fault = VirtFault::NotPresent { level, entry_addr: PhysAddr::new(0x1000), entry: value };
-        let error = VirtError { addr: VirtAddr::new(START + 0x2000), len: 8, fault };
+        let error = VirtError { addr: VirtAddr::new(START + 0x2010), len: 8, fault };
         let swap = SwapNumbers { areas: Some(23), has_poison: true, migrations: 3, encryption_mask: 1 << 47 };
         explain(error, area.as_ref(), swap).to_string()
     }
@@ -237,7 +250,7 @@ mod tests {
     #[track_caller]
     fn check(level: u32, value: u64, area: Option<Area>, reason: &str) {
         let expected = format!(
-            "no memory of the process at 0x7f0000002000: {reason} (the level-{level} entry at physical 0x1000 is \
+            "no memory of the process at 0x7f0000002010: {reason} (the level-{level} entry at physical 0x1000 is \
              {value:#x})"
         );
         assert_eq!(said(level, value, area), expected);
@@ -247,9 +260,11 @@ mod tests {
     fn every_reason_is_told_from_the_others() {
         let (anonymous, file) = (Some(area(3, 0)), Some(area(1, 0xffff_8880_0000_1000)));
         check(4, 0, None, "no mapping of the process holds it (`maps` lists them)");
-        check(1, 0, anonymous, "anonymous memory that was never touched");
+        check(1, 0, anonymous, "anonymous memory that was never touched, or given back");
         check(2, 0, file, "page 9 of a mapped file, which is not read in");
         check(1, 0, Some(area(3 | flags::PFN_MAP, 1)), "a device's memory");
+        let vdso = Area { ops: VirtAddr::new(1), ..area(5, 0) };
+        check(1, 0, Some(vdso), "a page that the kernel puts there when it is used, and has not yet");
         let swapped = |kind: u64, page: u64| kind << 59 | (!page << OFFSET_SHIFT) >> TYPE_BITS;
         check(1, swapped(2, 0x1234), anonymous, "swapped out, to page 4660 of swap area 2");
         for kind in 24..27 {
@@ -262,15 +277,18 @@ mod tests {
             check(1, swapped(kind, 5), anonymous, &special);
         }
         // Inverted, and then cut to the bits of a frame, which the encryption bit is none of.
-        let hidden = !0x1234_5000 & FRAME & !(1 << 47) | NO_ACCESS;
-        check(
-            1,
-            hidden,
-            Some(area(0, 0)),
-            "mapped without access (PROT_NONE), in memory at physical 0x12345000",
-        );
-        let hint = "access is taken away for NUMA balancing, in memory at physical 0x12345000: try again";
-        check(1, hidden, anonymous, hint);
+        let hidden = |phys: u64, size: u64| !phys & FRAME & !(1 << 47) & !(size - 1) | NO_ACCESS;
+        let sizes = [(1, 0x1234_5000, 0x1000), (2, 0x1220_0000, 1 << 21), (3, 0x4000_0000, 1 << 30)];
+        for (level, page, size) in sizes {
+            let (value, phys) = (hidden(page, size), page + 0x2010 % size);
+            let closed = format!("mapped without access (PROT_NONE), in memory at physical {phys:#x}");
+            check(level, value, Some(area(0, 0)), &closed);
+            let hint = format!(
+                "access is taken away for NUMA balancing, in memory at physical {phys:#x}: try again"
+            );
+            check(level, value, anonymous, &hint);
+        }
+        check(4, hidden(0x1000, 0x1000), anonymous, "the kernel uses the entry in an unknown way");
         check(2, 0x20_0000 | HUGE, anonymous, "a huge page that is being split: try again");
         check(3, 0x20_0000, anonymous, "the kernel uses the entry in an unknown way");
     }

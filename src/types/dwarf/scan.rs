@@ -10,7 +10,7 @@
 
 use gimli::constants::{self as dw, DwAt, DwForm, DwTag};
 
-use crate::types::Tag;
+use crate::{addr::little_endian, types::Tag};
 
 /// Abbreviation codes are small and dense; a table is grown this far at most.
 const MAX_CODE: u64 = 1 << 16;
@@ -410,7 +410,7 @@ impl Cursor<'_> {
         if let Ok(bytes) = <[u8; 4]>::try_from(bytes) {
             return usize::try_from(u32::from_le_bytes(bytes)).ok();
         }
-        let value = bytes.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
+        let value = little_endian(bytes);
         usize::try_from(value).ok()
     }
 
