@@ -77,6 +77,8 @@ pub enum End {
         at: VirtAddr,
         /// The registers.
         registers: Box<Registers>,
+        /// As [`FrameRegs::event`].
+        event: Option<(u8, u8)>,
     },
     /// The outermost frame of a kernel thread or of an idle task.
     Outermost,

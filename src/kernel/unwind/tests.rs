@@ -45,7 +45,9 @@ fn every_format_leads_to_user_mode() {
         let task = made.sleeper(0, Outside::User, READER);
         let trace = walk(&made.kernel(), task);
         assert_eq!(names(&trace), reversed(READER), "{format:?}: {:?}", trace.end);
-        let End::User { at, registers } = &trace.end else { panic!("{format:?}: {:?}", trace.end) };
+        let End::User { at, registers, event: None } = &trace.end else {
+            panic!("{format:?}: {:?}", trace.end)
+        };
         assert_eq!(at.raw(), TEXT + STACKS + STACK_LEN - 168);
         assert_eq!((registers.rip, registers.rax), (Some(0x40_1000), Some(7)));
         let found: Vec<FoundBy> = trace.frames.iter().map(|frame| frame.found_by).collect();
