@@ -26,11 +26,9 @@ use super::{
     Kernel, KernelError,
     module::{self, Module},
     module_symbols::{self, Trampoline},
+    structure::Structure,
 };
-use crate::{
-    addr::VirtAddr,
-    types::{Field, TypeSource},
-};
+use crate::{addr::VirtAddr, types::TypeSource};
 
 /// Rules remembered; an address is looked up once, and no kernel sleeps in so many places.
 const MAX_REMEMBERED: usize = 1 << 20;
@@ -159,9 +157,10 @@ fn copies(kernel: &Kernel) -> Result<Vec<Copied>, KernelError> {
 
 /// `module.arch` of every module (`struct mod_arch_specific`).
 fn module_tables(kernel: &Kernel, types: &dyn TypeSource) -> Result<Vec<ModuleTable>, KernelError> {
-    let count: Field<u32> = Field::resolve(types, "module", "arch.num_orcs")?;
-    let ips: Field<VirtAddr> = Field::resolve(types, "module", "arch.orc_unwind_ip")?;
-    let entries: Field<VirtAddr> = Field::resolve(types, "module", "arch.orc_unwind")?;
+    let mut module = Structure::new(types, "module");
+    let count = module.field::<u32>(&["arch.num_orcs"])?;
+    let ips = module.field::<VirtAddr>(&["arch.orc_unwind_ip"])?;
+    let entries = module.field::<VirtAddr>(&["arch.orc_unwind"])?;
     let len = types.struct_size("module")?.min(module::MAX_STRUCT) as usize;
     let modules = module::list(kernel)?;
     let addrs: Vec<VirtAddr> = modules.iter().map(|module| module.addr).collect();

@@ -3,16 +3,18 @@
 //! Not covered, as `/proc/kallsyms` makes them up from state of its own: slots of kprobes and freed `__init` functions
 //! that ftrace remembers.
 
-use std::{collections::HashSet, ops::Range};
+use std::ops::Range;
 
 use super::LoadedSymbol;
 use crate::{
     addr::VirtAddr,
-    kernel::{Kernel, KernelError, structure::present},
+    kernel::{
+        Kernel, KernelError,
+        list::{self, List},
+        structure::{Structure, present},
+    },
     types::{Field, field::member_bytes},
 };
-
-const STEP: &str = "walking the list of generated code";
 
 /// A host with this many BPF programs has other problems.
 const MAX_ENTRIES: usize = 1 << 16;
@@ -29,6 +31,8 @@ enum Extent {
 /// A list of structures, and where they say what.
 struct Source {
     head: &'static str,
+    /// What walking it is called in messages.
+    step: &'static str,
     structure: &'static str,
     link: &'static str,
     addr: &'static str,
@@ -41,6 +45,7 @@ struct Source {
 /// Since fc0ea795f53c (5.8).
 const FTRACE: Source = Source {
     head: "ftrace_ops_trampoline_list",
+    step: "walking ftrace_ops_trampoline_list",
     structure: "ftrace_ops",
     link: "list.next",
     addr: "trampoline",
@@ -51,6 +56,7 @@ const FTRACE: Source = Source {
 /// Since ca4424c920f5 (5.7).
 const BPF: Source = Source {
     head: "bpf_kallsyms",
+    step: "walking bpf_kallsyms",
     structure: "bpf_ksym",
     link: "lnode.next",
     addr: "start",
@@ -105,38 +111,27 @@ impl Source {
     /// Gives `visit` the symbol and the bytes of each structure of the list, if the kernel has it.
     fn walk(&self, kernel: &Kernel, mut visit: impl FnMut(LoadedSymbol, &[u8])) -> Result<(), KernelError> {
         let types = kernel.types("listing the symbols of generated code")?;
-        let known = types.struct_size(self.structure).is_ok()
-            && types.field(self.structure, self.link).is_ok()
-            && types.field(self.structure, self.addr).is_ok();
         let symbols = kernel.symbols("listing the symbols of generated code")?;
-        let Some(head) = symbols.find(self.head).filter(|_| known) else { return Ok(()) };
-        let len = types.struct_size(self.structure)?.min(MAX_STRUCT) as usize;
-        let link: Field<VirtAddr> = Field::resolve(types, self.structure, self.link)?;
-        let start: Field<VirtAddr> = Field::resolve(types, self.structure, self.addr)?;
+        let Some(head) = symbols.find(self.head) else { return Ok(()) };
+        let mut structure = Structure::new(types, self.structure);
+        let link = structure.optional::<VirtAddr>(&[self.link])?;
+        let start = structure.optional::<VirtAddr>(&[self.addr])?;
+        let Some((link, start)) = link.zip(start) else { return Ok(()) };
+        let bytes = types.struct_size(self.structure)?.min(MAX_STRUCT) as usize;
         let (Extent::Size(extent) | Extent::End(extent)) = self.extent;
         let extent: Option<Field<u64>> = present(Field::resolve(types, self.structure, extent))?;
         let name = self.name.ok().map(|member| types.field(self.structure, member)).transpose()?;
-        let failed = |source| KernelError::Read { step: STEP, source };
-        let mut next = kernel.memory.read_ptr(head).map_err(failed)?;
-        let mut seen = HashSet::new();
-        while next != head {
-            let addr = next.wrapping_sub(link.offset());
-            let wrong = |reason: &str| {
-                let reason = format!("{}: {reason}", self.head);
-                KernelError::Inconsistent { step: STEP, addr, reason }
-            };
-            if !seen.insert(next) || seen.len() > MAX_ENTRIES {
-                return Err(wrong("the list leads back into itself"));
-            }
-            let bytes = kernel.memory.read_vec(addr, len).map_err(failed)?;
-            let early = || wrong("the structure ends early");
+        let step = self.step;
+        let list = List { head, link: &link, bytes, most: MAX_ENTRIES, them: "entries", step };
+        list::walk(kernel, &list, |addr, bytes| {
+            let early = || KernelError::Inconsistent { step, addr, reason: "it ends early".to_owned() };
             let text = match (&name, self.name) {
-                (Some(info), _) => member_bytes(&bytes, info).ok_or_else(early)?,
+                (Some(info), _) => member_bytes(bytes, info).ok_or_else(early)?,
                 (None, name) => name.unwrap_or_else(|name| name).as_bytes(),
             };
             let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
-            let addr = start.get(&bytes).ok_or_else(early)?;
-            let extent = extent.as_ref().and_then(|extent| extent.get(&bytes));
+            let addr = start.get(bytes).ok_or_else(early)?;
+            let extent = extent.as_ref().and_then(|extent| extent.get(bytes));
             let symbol = LoadedSymbol {
                 name: String::from_utf8_lossy(text).into_owned(),
                 addr,
@@ -147,9 +142,8 @@ impl Source {
                 letter: 't',
                 module: self.module.to_owned(),
             };
-            visit(symbol, &bytes);
-            next = link.get(&bytes).ok_or_else(early)?;
-        }
-        Ok(())
+            visit(symbol, bytes);
+            Ok(())
+        })
     }
 }
