@@ -66,11 +66,8 @@ pub fn info(out: &mut dyn fmt::Write, info: &Info) -> fmt::Result {
     }
     for cpu in &info.cpus {
         let online = if cpu.online { "online" } else { "offline" };
-        writeln!(
-            out,
-            "CPU {:<9}{online}, per-CPU offset {}, runs task {}",
-            cpu.cpu, cpu.per_cpu_offset, cpu.current
-        )?;
+        let runs = cpu.current.map_or("was never started".to_owned(), |task| format!("runs task {task}"));
+        writeln!(out, "CPU {:<9}{online}, per-CPU offset {}, {runs}", cpu.cpu, cpu.per_cpu_offset)?;
     }
     writeln!(out, "how it was found")?;
     for evidence in &info.evidence {

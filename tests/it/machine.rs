@@ -70,7 +70,7 @@ fn check(machine: &Machine, session: &Session) {
     assert_eq!(log, expected);
 
     let cpus = percpu::cpus(kernel).unwrap();
-    let cpus: Vec<_> = cpus.iter().map(|cpu| (cpu.offset, cpu.current, cpu.online)).collect();
+    let cpus: Vec<_> = cpus.iter().map(|cpu| (cpu.offset, cpu.current.unwrap(), cpu.online)).collect();
     let expected: Vec<_> =
         truth.cpus.iter().map(|cpu| (cpu.per_cpu_offset, cpu.current, cpu.online)).collect();
     assert_eq!(cpus, expected);

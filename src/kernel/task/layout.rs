@@ -31,6 +31,7 @@ pub(super) struct Layout {
     pub(super) tgid: Option<Field<i32>>,
     /// Absent on a uniprocessor kernel too.
     pub(super) cpu: Option<Field<u32>>,
+    pub(super) flags: Option<Field<u32>>,
     pub(super) mm: Option<Field<VirtAddr>>,
     /// `tasks.next`, or what to say when the list of processes is asked for without it.
     pub(super) next: Result<Field<VirtAddr>, TypeError>,
@@ -93,6 +94,7 @@ impl Layout {
             tgid: present(members.find(&["tgid"]))?,
             // Moved into `thread_info` by bcf9033e5449 (5.16).
             cpu: present(members.find(&["thread_info.cpu", "cpu"]))?,
+            flags: present(members.find(&["flags"]))?,
             mm: present(members.find(&["mm"]))?,
             next: members.find(&["tasks.next"]),
             thread_lists: members.thread_lists(),
