@@ -18,7 +18,7 @@ use std::fmt;
 
 use crate::{
     addr::{Hex, VirtAddr},
-    kernel::{dmesg::Record, info::Info, module::Module},
+    kernel::{dmesg::Message, info::Info, module::Module},
     paging::Translation,
 };
 
@@ -87,9 +87,18 @@ pub fn info(out: &mut dyn fmt::Write, info: &Info) -> fmt::Result {
 ///
 /// # Errors
 /// The writer's own.
-pub fn dmesg(out: &mut dyn fmt::Write, records: &[Record]) -> fmt::Result {
-    for line in records.iter().flat_map(Record::lines) {
-        writeln!(out, "{}", printable(&line))?;
+pub fn dmesg<'l>(out: &mut dyn fmt::Write, messages: impl Iterator<Item = Message<'l>>) -> fmt::Result {
+    for message in messages {
+        match message {
+            Message::Logged(record) => {
+                for line in record.lines() {
+                    writeln!(out, "{}", printable(&line))?;
+                }
+            }
+            Message::Unlogged(line) => {
+                writeln!(out, "[CPU {}, not in the log yet] {}", line.cpu, printable(&line.text))?;
+            }
+        }
     }
     Ok(())
 }
