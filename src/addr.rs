@@ -262,6 +262,21 @@ impl fmt::Display for PhysRange {
     }
 }
 
+/// `ranges` ascending and disjoint; those that touch or overlap become one.
+#[must_use]
+pub fn merged(ranges: impl IntoIterator<Item = PhysRange>) -> Vec<PhysRange> {
+    let mut sorted: Vec<PhysRange> = ranges.into_iter().collect();
+    sorted.sort_unstable_by_key(|range| range.start);
+    let mut merged: Vec<PhysRange> = Vec::with_capacity(sorted.len());
+    for range in sorted {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
 impl FromStr for PhysRange {
     type Err = ParseError;
 
@@ -308,5 +323,13 @@ mod tests {
         assert!(!range.contains(PhysAddr::new(0x1f_fff9), 8));
         assert!(!range.contains(PhysAddr::new(u64::MAX), 8));
         assert!("2M-1M".parse::<PhysRange>().is_err());
+    }
+
+    #[test]
+    fn ranges_that_touch_are_merged() {
+        let ranges =
+            |text: &str| text.split(' ').map(|range| range.parse().unwrap()).collect::<Vec<PhysRange>>();
+        assert_eq!(merged(ranges("3-4 1-2 2-3 6-9 7-8")), ranges("1-4 6-9"));
+        assert_eq!(merged([]), []);
     }
 }

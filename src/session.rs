@@ -82,6 +82,23 @@ pub struct Options {
     pub user_memory: UserMemory,
 }
 
+impl Options {
+    /// All of `source` may be read, of any kernel, with nothing known of it beforehand; what was read holds for a stop.
+    #[must_use]
+    pub fn new(source: Source) -> Self {
+        Self {
+            source,
+            vmlinux: None,
+            known: profile::Kernel::default(),
+            ram: Vec::new(),
+            forbidden: Vec::new(),
+            force: false,
+            validity: Validity::Stop,
+            user_memory: UserMemory::All,
+        }
+    }
+}
+
 /// Why a session cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -348,8 +365,7 @@ impl Session {
         };
         let mut symbols = Vec::new();
         for module in &modules {
-            let formed = module.state != "unformed";
-            symbols.push(if formed { reader.of(module)? } else { Vec::new() });
+            symbols.push(if module.is_formed() { reader.of(module)? } else { Vec::new() });
         }
         let typed = |name: &str| types.iter().find(|(module, _)| module == name).map(|(_, types)| types);
         let loaded = modules.iter().zip(&symbols);

@@ -395,7 +395,7 @@ pub fn kernel(data: &[u8]) {
     target.memory.reads.store(0, Relaxed);
     target.session.refresh();
     machine::everything(&target.session.kernel, 4);
-    target.session.threads(&nettlp_gdb::gdb::thread_filter::ThreadFilter::All);
+    target.session.threads(&nettlp_gdb::gdb::ThreadFilter::All);
     let reads = target.memory.reads.load(Relaxed);
     assert!(reads < MAX_READS, "{reads} reads");
     target.memory.changes.lock().expect("one thread").clear();

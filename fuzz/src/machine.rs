@@ -7,9 +7,9 @@ use std::sync::{
 
 use nettlp_gdb::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange},
-    gdb::{Host as _, thread_filter::ThreadFilter},
+    gdb::{Host as _, ThreadFilter},
     kernel::{
-        Kernel, UserMemory, bt, cmdline, cross_view, dmesg, files,
+        Kernel, bt, cmdline, cross_view, dmesg, files,
         halted::Halted,
         info::Info,
         maps, mm, module, module_symbols, percpu, process,
@@ -17,7 +17,7 @@ use nettlp_gdb::{
         timekeeper, user,
     },
     machine::{Description, Machine},
-    mem::{PhysMem, PhysWrite as _, ReadOp, cache::Validity},
+    mem::{PhysMem, PhysWrite as _, ReadOp},
     session::{Options, Session, Source},
     synth::SymbolFile,
     vmlinux::Vmlinux,
@@ -109,16 +109,7 @@ impl Mutating {
 
 /// How a session over `memory` is opened.
 pub fn options(memory: Arc<Mutating>, vmlinux: Option<std::path::PathBuf>) -> Options {
-    Options {
-        source: Source::Memory(memory),
-        vmlinux,
-        ram: Vec::new(),
-        forbidden: Vec::new(),
-        known: Default::default(),
-        force: false,
-        validity: Validity::Stop,
-        user_memory: UserMemory::All,
-    }
+    Options { vmlinux, ..Options::new(Source::Memory(memory)) }
 }
 
 /// A machine of 48 MiB.

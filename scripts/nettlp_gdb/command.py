@@ -49,7 +49,8 @@ def register() -> List[str]:
         elif not _is_help(body, help_of(name)):
             present.append(name)
     for name, body in _functions:
-        if not help_of(f"function {name}"):
+        # Not by its help: GDB takes the beginning of a name for the whole.
+        if gdb.convenience_variable(name) is None:
             _define_function(name, body)
         elif not _is_help(body, help_of(f"function {name}")):
             present.append(f"${name}")

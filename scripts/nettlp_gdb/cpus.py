@@ -1,6 +1,6 @@
 """lx-cpus, and which CPU a GDB thread is."""
 
-from typing import List, Optional
+from typing import List, NamedTuple, Optional
 
 import gdb
 
@@ -34,6 +34,33 @@ def question(tid: int) -> str:
     return str(tid if tid < _SERVER_CPU_ID else 0)
 
 
+class Thread(NamedTuple):
+    """What a thread of GDB's is."""
+
+    #: the CPU it is, or whose idle task
+    cpu: Optional[int]
+    #: whether it is an idle task whose CPU runs another
+    idles: bool
+    #: else the number of the task
+    pid: Optional[int]
+
+
+def thread() -> Thread:
+    """The thread that is selected in GDB."""
+    chosen = gdb.selected_thread()
+    tid = chosen.ptid[1]
+    if tid >= _SERVER_IDLE_ID:
+        return Thread(tid - _SERVER_IDLE_ID, True, None)
+    if not _of_cpus_only() and not is_cpu(tid):
+        return Thread(None, False, tid)
+    return Thread(selected(), False, None)
+
+
+def _of_cpus_only() -> bool:
+    """Whether the server is one whose threads are the CPUs in order, as QEMU's."""
+    return all(other.ptid[1] < _SERVER_CPU_ID for other in gdb.selected_inferior().threads())
+
+
 def of_mask(name: str) -> List[int]:
     """The CPUs in the mask `__cpu_NAME_mask`."""
     return cpumask.cpus(target.variable(f"__cpu_{name}_mask"))
@@ -47,13 +74,10 @@ def possible() -> List[int]:
 def selected() -> int:
     """The CPU whose thread is selected in GDB."""
     thread = gdb.selected_thread()
-    ids = [other.ptid[1] for other in gdb.selected_inferior().threads()]
-    if any(tid >= _SERVER_CPU_ID for tid in ids):
-        cpu = thread.ptid[1] - _SERVER_CPU_ID
-    else:  # a server whose threads are the CPUs in order, as QEMU's
-        cpu = thread.num - 1
+    cpu = thread.num - 1 if _of_cpus_only() else thread.ptid[1] - _SERVER_CPU_ID
     if cpu not in possible():
-        raise TargetError(f"thread {thread.num} is no CPU: select the thread of one, or name the CPU as last argument")
+        raise TargetError(f"thread {thread.num} is no CPU: select the thread of one, or name the CPU as last argument; "
+                          "$lx_task() is the task of any thread")
     return cpu
 
 

@@ -6,12 +6,12 @@ import gdb
 
 from . import target
 from .command import command, settled, warn
-from .core import printk_records, printk_ring, records
+from .core import printk_log, printk_records, printk_ring
 
 _FILE = "printk.c"
 
 
-def _ring() -> Iterator[records.Log]:
+def _ring() -> Iterator[printk_log.Log]:
     """The log of kernels from 5.10 on."""
     layouts = printk_ring.RingLayouts(
         target.layout("struct printk_ringbuffer", printk_ring.RING_MEMBERS),
@@ -21,7 +21,7 @@ def _ring() -> Iterator[records.Log]:
     yield printk_ring.parse(layouts, printk_ring.capture(target.read, layouts, target.unsigned("prb", _FILE)))
 
 
-def _buffer() -> Iterator[records.Log]:
+def _buffer() -> Iterator[printk_log.Log]:
     """The log of kernels before 5.10."""
     layout = target.layout("struct printk_log", printk_records.HEADER_MEMBERS)
     buffer = printk_records.Buffer(
@@ -45,6 +45,6 @@ def lx_dmesg() -> None:
     have replaced messages while they were read, the last line says how many."""
     is_ring = target.has_type("struct printk_ringbuffer")
     (log,) = settled(_ring if is_ring else _buffer)
-    gdb.write("".join(line + "\n" for record in log.records for line in records.lines(record)))
+    gdb.write("".join(line + "\n" for record in log.records for line in printk_log.lines(record)))
     if log.lost:
         warn(f"{log.lost} more messages were replaced or damaged when they were read")

@@ -1,7 +1,9 @@
 """Makes the commands known to GDB. They are named here, once; each module defines its own."""
 
 # Importing a subsystem notes its commands.
-from . import bt, command, cpus, dmesg, modules, mounts, percpu, process, tasks, unwind, version  # noqa: F401
+from . import (  # noqa: F401
+    bt, command, container_of, cpus, dmesg, modules, mounts, percpu, process, refresh, tasks, unwind, version,
+)
 
 
 def load() -> None:

@@ -1,11 +1,11 @@
-"""lx-lsmod and lx-symbols."""
+"""lx-lsmod, lx-symbols and $lx_module()."""
 
 from typing import Iterator
 
 import gdb
 
 from . import target
-from .command import command, settled, show
+from .command import command, function, settled, show
 from .core import modules
 from .core.errors import TargetError
 
@@ -31,10 +31,14 @@ def _kept() -> range:
     return range(target.enumerator(kind, "MOD_TEXT"), target.enumerator(kind, "MOD_RO_AFTER_INIT") + 1)
 
 
-def _rows() -> Iterator[str]:
+def _modules() -> Iterator[modules.Module]:
     head = target.symbol("modules")
     first = target.pointer(head, "modules")
-    return map(modules.row, modules.walk(target.read, _layouts(), head, first))
+    return iter(modules.walk(target.read, _layouts(), head, first))
+
+
+def _rows() -> Iterator[str]:
+    return map(modules.row, _modules())
 
 
 @command("lx-lsmod")
@@ -69,3 +73,16 @@ def lx_symbols() -> None:
     except gdb.error as error:
         raise TargetError(f"the server has no symbols of modules (monitor modules may say why): {error}") from None
     gdb.write(f"symbols of {count} modules loaded\n")
+
+
+@function("lx_module")
+def lx_module(name: gdb.Value) -> gdb.Value:
+    """Find module by name and return the module variable.
+
+    $lx_module("MODULE"): Return the struct module of a loaded module, as in:
+    p $lx_module("ext4").refcnt"""
+    wanted = name.string()
+    for module in settled(_modules):
+        if module.name == wanted:
+            return target.object_at("struct module", module.address)
+    raise TargetError(f"no module {wanted} is loaded")

@@ -36,15 +36,25 @@ def lx_per_cpu(name: gdb.Value, cpu: Optional[gdb.Value] = None) -> gdb.Value:
     """Return per-cpu variable.
 
     $lx_per_cpu("VAR"[, CPU]): Return the per-CPU variable VAR of the given CPU, or
-    of the one whose thread is selected. VAR is a string, as in:
-    p $lx_per_cpu("runqueues", 1).curr->comm"""
-    text = name.string()
+    of the one whose thread is selected. VAR may stand without quotes too, as in:
+    p $lx_per_cpu(runqueues, 1).curr->comm"""
+    return copy(_pointer(name), _chosen(cpu))
+
+
+def copy(pointer: gdb.Value, cpu: int) -> gdb.Value:
+    """What of a CPU's own the per-CPU symbol at `pointer` stands for."""
+    address = (int(pointer) + _offset(cpu)) % _WORD
+    return gdb.Value(address).cast(pointer.type).dereference()
+
+
+def _pointer(name: gdb.Value) -> gdb.Value:
+    """The address of a variable, given itself or by name."""
+    if name.address is not None:
+        return name.address
     try:
-        pointer = gdb.parse_and_eval("&" + text)
+        return gdb.parse_and_eval("&" + name.string())
     except gdb.error as error:
         raise TargetError(str(error)) from None
-    address = (int(pointer) + _offset(_chosen(cpu))) % _WORD
-    return gdb.Value(address).cast(pointer.type).dereference()
 
 
 @function("lx_current")
@@ -52,9 +62,14 @@ def lx_current(cpu: Optional[gdb.Value] = None) -> gdb.Value:
     """Return current task.
 
     $lx_current([CPU]): Return the task_struct that runs on the given CPU, or on the
-    one whose thread is selected, as in: p $lx_current().comm"""
-    offset = _offset(_chosen(cpu))
-    pointer = (_current_task() + offset) % _WORD
+    one whose thread is selected, as in: p $lx_current().comm
+    Of a thread that sleeps, $lx_task() is the task."""
+    return running(_chosen(cpu))
+
+
+def running(cpu: int) -> gdb.Value:
+    """The task that runs on a CPU."""
+    pointer = (_current_task() + _offset(cpu)) % _WORD
     return target.object_at("struct task_struct", target.pointer(pointer, "current_task"))
 
 

@@ -1,10 +1,10 @@
-"""lx-ps and $lx_task_by_pid()."""
+"""lx-ps, $lx_task_by_pid() and $lx_task()."""
 
 from typing import Iterator
 
 import gdb
 
-from . import target
+from . import cpus, percpu, target
 from .command import command, function, settled, show
 from .core import tasks
 from .core.errors import TargetError
@@ -50,3 +50,22 @@ def lx_task_by_pid(pid: gdb.Value) -> gdb.Value:
     $lx_task_by_pid(PID): Return the task_struct of the thread whose PID this is,
     as in: p $lx_task_by_pid(1).comm"""
     return target.object_at("struct task_struct", by_pid(int(pid)).address)
+
+
+@function("lx_task")
+def lx_task() -> gdb.Value:
+    """Return the task of the selected thread.
+
+    $lx_task(): Return the task_struct of the thread that is selected in GDB, whether a
+    CPU runs it or it sleeps, as in: p $lx_task().comm"""
+    return selected()
+
+
+def selected() -> gdb.Value:
+    """The task of the thread that is selected in GDB."""
+    thread = cpus.thread()
+    if thread.pid is not None:
+        return target.object_at("struct task_struct", by_pid(thread.pid).address)
+    if thread.idles:
+        return percpu.copy(gdb.parse_and_eval("&runqueues"), thread.cpu)["idle"].dereference()
+    return percpu.running(thread.cpu)

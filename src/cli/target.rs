@@ -1,30 +1,32 @@
 //! The arguments that say which host, and what is known of it.
 
-mod effective;
+mod link;
+mod listing;
+mod settings;
 
 use std::{
     ffi::OsStr,
-    fmt,
     net::IpAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
+use anyhow::ensure;
 use clap::Args;
-use serde::Serialize;
 
-pub(super) use effective::Setting;
-
-use super::{Outcome, UsageError, out};
+use self::link::LinkArgs;
+pub(super) use self::{
+    link::port,
+    listing::{Listing, OneProcess},
+    settings::Setting,
+};
+use super::UsageError;
 use crate::{
-    addr::{PhysRange, VirtAddr, hex_bytes, parse_address, parse_number},
+    addr::{PhysRange, VirtAddr, hex_bytes, parse_address},
     audit::{Audit, Event, Trail},
-    kernel::{KernelError, KernelMap, UserMemory, pid, task::Task},
-    link::{self, Requester},
+    kernel::{KernelMap, UserMemory},
     mem::{cache::Validity, file::ImageSpec},
-    paging::VirtFault,
     profile::{self, Policy, Profile, ProfileError},
     session::{
         self, Session, Source,
@@ -73,58 +75,6 @@ pub(super) struct Target {
     link: LinkArgs,
 }
 
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Link")]
-struct LinkArgs {
-    /// Our own IP address on the adapter's network
-    #[arg(long, value_name = "IP")]
-    local: Option<IpAddr>,
-
-    /// Requester ID of the adapter
-    #[arg(long, value_name = "BB:DD.F")]
-    requester: Option<Requester>,
-
-    /// IP address of the host's own operating system, to ask its NetTLP driver for the requester ID
-    #[arg(long, value_name = "IP")]
-    driver_host: Option<IpAddr>,
-
-    /// Reads in flight at once [default: 16]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    tags: Option<u16>,
-
-    /// Maximum read request size in bytes [default: 512]
-    #[arg(long, value_name = "BYTES", value_parser = mrrs)]
-    mrrs: Option<u32>,
-
-    /// UDP port of tag 0 [default: 0x3000]
-    #[arg(long, value_name = "PORT", value_parser = port)]
-    port_base: Option<u16>,
-
-    /// Bits of the tag that are added to the port (0xf for adapters before v0.22) [default: 0xff]
-    #[arg(long, value_name = "MASK", value_parser = port)]
-    port_mask: Option<u16>,
-
-    /// Milliseconds to wait for a completion [default: 100]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=60_000))]
-    timeout_ms: Option<u64>,
-
-    /// Attempts after the first [default: 3]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
-    retries: Option<u32>,
-}
-
-fn port(text: &str) -> Result<u16, String> {
-    let number = parse_number(text).map_err(|error| error.to_string())?;
-    u16::try_from(number).map_err(|_| format!("`{text}` has more than 16 bits"))
-}
-
-fn mrrs(text: &str) -> Result<u32, String> {
-    match crate::addr::parse_size(text).map_err(|error| error.to_string())? {
-        size @ (128 | 256 | 512 | 1024 | 2048 | 4096) => Ok(size as u32),
-        _ => Err("it is 128, 256, 512, 1024, 2048 or 4096".to_owned()),
-    }
-}
-
 /// The kernel in memory is not the profile's.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -146,7 +96,7 @@ impl Target {
     pub(super) fn options(&self, validity: Validity) -> anyhow::Result<session::Options> {
         let profile = self.profile()?;
         let source = if self.image.is_empty() {
-            Source::Adapter(self.link_config(profile.link)?)
+            Source::Adapter(self.link_config(profile.link.as_ref())?)
         } else {
             Source::Images(self.image.clone())
         };
@@ -174,34 +124,13 @@ impl Target {
         Ok(shown.join(", "))
     }
 
-    fn link_config(&self, profile: Option<profile::Link>) -> anyhow::Result<link::Config> {
-        let Some(adapter) = self.adapter.or(profile.as_ref().map(|link| link.adapter)) else {
+    fn link_config(&self, profile: Option<&profile::Link>) -> anyhow::Result<crate::link::Config> {
+        let Some(adapter) = self.adapter.or(profile.map(|link| link.adapter)) else {
             let which =
                 "which host? Give --adapter IP, --image FILE or --profile FILE (or try `nettlp-gdb demo`)";
             return Err(UsageError(which.to_owned()).into());
         };
-        let profile = profile.as_ref();
-        let args = &self.link;
-        let requester = match profile.and_then(|link| link.requester.as_deref()) {
-            Some(text) if args.requester.is_none() => Some(text.parse()?),
-            _ => args.requester,
-        };
-        let mut config = link::Config::new(adapter);
-        config.local = args.local.or(profile.and_then(|link| link.local));
-        config.requester = requester;
-        config.driver_host = args.driver_host.or(profile.and_then(|link| link.driver_host));
-        let set = |to: &mut u16, given: Option<u16>, profile: Option<u16>| {
-            *to = given.or(profile).unwrap_or(*to);
-        };
-        set(&mut config.tags, args.tags, profile.and_then(|link| link.tags));
-        set(&mut config.port_base, args.port_base, profile.and_then(|link| link.port_base));
-        set(&mut config.port_mask, args.port_mask, profile.and_then(|link| link.port_mask));
-        config.mrrs = args.mrrs.or(profile.and_then(|link| link.mrrs)).unwrap_or(config.mrrs);
-        config.retries = args.retries.or(profile.and_then(|link| link.retries)).unwrap_or(config.retries);
-        let timeout = args.timeout_ms.or(profile.and_then(|link| link.timeout_ms));
-        config.timeout = timeout.map_or(config.timeout, Duration::from_millis);
-        config.check().map_err(|error| UsageError(error.to_string()))?;
-        Ok(config)
+        self.link.config(adapter, profile)
     }
 
     /// Opens the host for one command: what is read once stays read.
@@ -300,8 +229,14 @@ impl Target {
         self.profile.is_some() || self.adapter.is_some() || !self.image.is_empty()
     }
 
-    /// Whether `path` is one of the files the target is read from.
-    pub(super) fn names(&self, path: &Path) -> bool {
+    /// Refuses to write `path` where it is one of the files the target is read from.
+    pub(super) fn refuse_own(&self, path: &Path) -> anyhow::Result<()> {
+        let taken = self.names(path);
+        ensure!(!taken, "{} is what the target is read from: choose another file", path.display());
+        Ok(())
+    }
+
+    fn names(&self, path: &Path) -> bool {
         let sources = self
             .image
             .iter()
@@ -343,129 +278,4 @@ pub(super) fn address(session: &Session, text: &str, other_space: bool) -> Resul
     }
     let found = place::find(session.kernel.symbols.as_ref(), text);
     found.map(VirtAddr::raw).map_err(|error| UsageError(error.to_string()))
-}
-
-/// What every command takes that reads a host and prints something about it.
-#[derive(Debug, Clone, Args)]
-pub(super) struct Listing {
-    #[command(flatten)]
-    target: Target,
-
-    /// JSON, one object per line
-    #[arg(long)]
-    pub(super) json: bool,
-
-    /// Also print on stderr what it cost
-    #[arg(long)]
-    stats: bool,
-}
-
-impl Listing {
-    /// Opens the host.
-    pub(super) fn open(&self, quiet: bool) -> anyhow::Result<Session> {
-        self.target.open(quiet || self.json)
-    }
-
-    /// Whether `path` is one of the files the target is read from.
-    pub(super) fn names(&self, path: &Path) -> bool {
-        self.target.names(path)
-    }
-
-    /// Lets `session` write what the profile allows.
-    pub(super) fn allow_writes(&self, session: &mut Session) -> anyhow::Result<String> {
-        self.target.allow_writes(session)
-    }
-
-    /// Writes down in the audit file what is about to happen.
-    pub(super) fn note(&self, event: &Event<'_>) -> anyhow::Result<()> {
-        self.target.note(event)
-    }
-
-    /// Prints what was read, as `json` or as `text`, and what reading it cost, if that was asked for.
-    pub(super) fn print<T: Serialize>(
-        &self,
-        session: &Session,
-        json: impl IntoIterator<Item = T>,
-        text: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result,
-    ) -> anyhow::Result<()> {
-        if self.json {
-            out::json_lines(json)?;
-        } else {
-            out::rendered(text)?;
-        }
-        self.report(session);
-        Ok(())
-    }
-
-    /// Says what is missing of a list, if anything is.
-    pub(super) fn finished(&self, torn: Option<KernelError>) -> Outcome {
-        let Some(error) = torn else { return Outcome::Done };
-        let again = if self.target.image.is_empty() && may_have_changed(&error) {
-            "; the host may have changed while it was read: run it again"
-        } else {
-            ""
-        };
-        out::notice(&format!("nettlp-gdb: the list is incomplete: {error}{again}"));
-        Outcome::Partial
-    }
-
-    /// Prints what reading it cost, if that was asked for.
-    pub(super) fn report(&self, session: &Session) {
-        if self.stats {
-            out::notice(&session.stats());
-        }
-    }
-}
-
-/// Whether `error` is what a list looks like that changes while it is read: contradictions, and pointers to nothing.
-fn may_have_changed(error: &KernelError) -> bool {
-    match error {
-        KernelError::Inconsistent { .. } => true,
-        KernelError::Read { source, .. } => matches!(
-            source.fault,
-            VirtFault::NonCanonical | VirtFault::NotPresent { .. } | VirtFault::Malformed { .. }
-        ),
-        _ => false,
-    }
-}
-
-/// What every command takes that is about one process.
-#[derive(Debug, Clone, Args)]
-pub(super) struct OneProcess {
-    #[command(flatten)]
-    pub(super) listing: Listing,
-
-    /// The process, by its pid or that of one of its threads
-    pid: i32,
-}
-
-impl OneProcess {
-    /// Opens the host and finds the process there.
-    pub(super) fn open(&self, quiet: bool) -> anyhow::Result<(Session, Task)> {
-        let session = self.listing.open(quiet)?;
-        let task = pid::find(&session.kernel, self.pid)?;
-        Ok((session, task))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        addr::PhysAddr,
-        mem::{Fault, MemError},
-        paging::VirtError,
-    };
-
-    #[test]
-    fn only_what_may_be_otherwise_next_time_is_worth_another_run() {
-        let (addr, len, step) = (VirtAddr::new(0x1000), 8, "reading task_struct");
-        let read = |fault| KernelError::Read { step, source: VirtError { addr, len, fault } };
-        let torn = KernelError::Inconsistent { step, addr, reason: "a loop".to_owned() };
-        assert!(may_have_changed(&torn) && may_have_changed(&read(VirtFault::NonCanonical)));
-        let hole = MemError { addr: PhysAddr::new(0x1000), len, fault: Fault::Hole };
-        for lasting in [read(VirtFault::Data(hole)), KernelError::KernelOnly { what: "user memory" }] {
-            assert!(!may_have_changed(&lasting), "{lasting}");
-        }
-    }
 }

@@ -90,20 +90,6 @@ pub(super) fn cut(range: PhysRange, align: u64) -> impl Iterator<Item = PhysRang
     })
 }
 
-/// Ascending and disjoint; ranges that touch become one.
-pub(super) fn merge(ranges: impl IntoIterator<Item = PhysRange>) -> Vec<PhysRange> {
-    let mut sorted: Vec<PhysRange> = ranges.into_iter().collect();
-    sorted.sort_unstable_by_key(|range| range.start);
-    let mut merged: Vec<PhysRange> = Vec::new();
-    for range in sorted {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
-    }
-    merged
-}
-
 /// What of `ranges` is not in `taken`; both ascending and disjoint.
 pub(super) fn subtract(ranges: &[PhysRange], taken: &[PhysRange]) -> Vec<PhysRange> {
     let mut rest = Vec::new();
@@ -147,7 +133,6 @@ mod tests {
         );
         assert_eq!(shown(subtract(&ram, &ranges("0-0x9000"))), "");
         assert_eq!(shown(intersect(&ram, ranges("0x4000-0x8800")[0])), "0x4000-0x5000 0x8000-0x8800");
-        assert_eq!(shown(merge(ranges("3-4 1-2 2-3 6-7"))), "0x1-0x4 0x6-0x7");
         assert_eq!(
             shown(cut(ranges("0x1800-0x3800")[0], 0x1000)),
             "0x1800-0x2000 0x2000-0x3000 0x3000-0x3800"

@@ -28,7 +28,7 @@ use self::{
     unreadable::Unreadable,
 };
 use crate::{
-    addr::PhysRange,
+    addr::{self, PhysRange},
     kernel::KernelMap,
     mem::{MemError, PhysMem},
 };
@@ -207,7 +207,7 @@ impl<'k> Dump<'k> {
         progress: &dyn Fn(u64),
     ) -> Result<Report, DumpError> {
         let (ram, kept) = (self.ram(), self.kept());
-        let stored = layout::merge(self.journal.stored().iter().map(|stored| stored.range));
+        let stored = addr::merged(self.journal.stored().iter().map(|stored| stored.range));
         let todo = layout::subtract(&self.map.ram, &stored);
         let outcome = copy::Copy { phys, canary: self.map.image, layout: &self.layout, stop, progress }.run(
             &todo,
@@ -238,7 +238,7 @@ impl<'k> Dump<'k> {
     /// Writes the headers of what is stored, and everything to the disk.
     fn seal(&self) -> Result<(), DumpError> {
         if self.layout.format() == Format::Elf {
-            let stored = layout::merge(self.journal.stored().iter().map(|stored| stored.range));
+            let stored = addr::merged(self.journal.stored().iter().map(|stored| stored.range));
             self.data.write_header(&elf::header(self.map, &self.layout, &stored))?;
         }
         self.data.sync()?;

@@ -6,10 +6,12 @@
 use std::collections::HashSet;
 
 use super::{
+    intercept::breakpoint,
     list,
-    packet::{PACKET_SIZE, unhex},
+    packet::{PACKET_SIZE, hex_pair, unhex},
     target::GdbTarget,
     tid::Tid,
+    write::Write,
 };
 use crate::{
     addr::{PAGE_SIZE, VirtAddr},
@@ -44,33 +46,32 @@ impl PacketAudit {
     ) -> Result<(), AuditError> {
         let Some(trail) = &self.trail else { return Ok(()) };
         match body.split_first() {
-            Some((b'm' | b'x', place)) => match extent(place) {
-                Some((addr, len)) if !VirtAddr::new(addr).is_upper_half() => {
+            Some((b'm' | b'x', place)) => match hex_pair(place) {
+                Some((addr, len @ 1..)) if !VirtAddr::new(addr).is_upper_half() => {
                     let task = target.task_of(selected).map(|task| task.pid);
                     self.read(Space::User, task, addr, len)
                 }
-                Some((addr, len)) => self.read(Space::Virtual, None, addr, len),
-                None => Ok(()),
+                Some((addr, len @ 1..)) => self.read(Space::Virtual, None, addr, len),
+                _ => Ok(()),
             },
-            Some((b'M' | b'X', place)) => match extent(place) {
+            Some((b'M' | b'X', place)) => {
+                let place = place.split(|byte| *byte == b':').next().and_then(hex_pair);
                 // GDB asks in this way whether binary writes are known.
-                Some((_, 0)) => Ok(()),
-                place => {
-                    let ranges: Vec<String> = place.map(|(addr, len)| shown(addr, len)).into_iter().collect();
-                    let allowed = place.is_some_and(|(addr, len)| {
-                        usize::try_from(len)
-                            .is_ok_and(|len| len <= PACKET_SIZE && target.may_write(VirtAddr::new(addr), len))
-                    });
-                    trail.append(&Event::Write { space: Space::Virtual, ranges: &ranges, allowed })
+                if matches!(place, Some((_, 0))) {
+                    return Ok(());
                 }
-            },
-            // What is watched will be read, again and again.
-            Some((b'Z', place)) => {
-                match place.strip_prefix(b"2,").or(place.strip_prefix(b"4,")).and_then(extent) {
-                    Some((addr, len)) => self.read(Space::Virtual, None, addr, len),
-                    None => Ok(()),
-                }
+                let ranges: Vec<String> = place.map(|(addr, len)| shown(addr, len)).into_iter().collect();
+                let allowed = Write::parse(body)
+                    .is_some_and(|write| target.may_write(VirtAddr::new(write.addr), write.data.len()));
+                trail.append(&Event::Write { space: Space::Virtual, ranges: &ranges, allowed })
             }
+            // What is watched will be read, again and again.
+            Some((b'Z', place)) => match breakpoint(place) {
+                Some((b'2' | b'4', addr, len)) if target.may_watch(addr, len) => {
+                    self.read(Space::Virtual, None, addr, len)
+                }
+                _ => Ok(()),
+            },
             Some((b'G' | b'P', _)) => {
                 trail.append(&Event::Write { space: Space::Registers, ranges: &[], allowed: false })
             }
@@ -116,12 +117,4 @@ impl PacketAudit {
 
 fn shown(addr: u64, len: u64) -> String {
     format!("{}-{}", VirtAddr::new(addr), VirtAddr::new(addr.saturating_add(len)))
-}
-
-/// `HEX,HEX`, up to a colon.
-fn extent(place: &[u8]) -> Option<(u64, u64)> {
-    let place = place.split(|byte| *byte == b':').next()?;
-    let (addr, len) = std::str::from_utf8(place).ok()?.split_once(',')?;
-    let number = |digits| u64::from_str_radix(digits, 16).ok();
-    Some((number(addr)?, number(len)?))
 }

@@ -10,21 +10,21 @@ use crate::{
 };
 
 /// The operation is not allowed.
-pub const EPERM: u8 = 1;
+pub(super) const EPERM: u8 = 1;
 /// No such thread.
-pub const ESRCH: u8 = 3;
+pub(super) const ESRCH: u8 = 3;
 /// The link failed, or answered with an error.
-pub const EIO: u8 = 5;
+pub(super) const EIO: u8 = 5;
 /// No memory at that address.
-pub const EFAULT: u8 = 14;
+pub(super) const EFAULT: u8 = 14;
 /// The packet asks for what does not exist.
-pub const EINVAL: u8 = 22;
+pub(super) const EINVAL: u8 = 22;
 /// No room for more.
-pub const ENOSPC: u8 = 28;
+pub(super) const ENOSPC: u8 = 28;
 
 /// The number that says why a read failed.
 #[must_use]
-pub fn of(error: &VirtError) -> u8 {
+pub(super) fn of(error: &VirtError) -> u8 {
     match &error.fault {
         VirtFault::NonCanonical | VirtFault::NotPresent { .. } | VirtFault::Malformed { .. } => EFAULT,
         VirtFault::NotAttempted => EIO,
@@ -34,7 +34,7 @@ pub fn of(error: &VirtError) -> u8 {
 
 /// The number that says why user memory could not be read.
 #[must_use]
-pub fn of_kernel(error: &KernelError) -> u8 {
+pub(super) fn of_kernel(error: &KernelError) -> u8 {
     match error {
         KernelError::KernelOnly { .. } => EPERM,
         KernelError::NoTask { .. } => ESRCH,

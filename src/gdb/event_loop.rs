@@ -145,8 +145,8 @@ impl Dialogue {
         }
         let reply = match self.interceptor.answer(&mut self.target, self.stub.selected(), body) {
             Answer::Reply(body) => packet::frame(&body),
-            Answer::Forward(body) => {
-                let reply = self.stub.packet(&mut self.target, &body).map_err(DialogueError::Stub)?;
+            Answer::Forward => {
+                let reply = self.stub.packet(&mut self.target, body).map_err(DialogueError::Stub)?;
                 match self.target.take_refusal() {
                     Some(sentence) => packet::frame(&packet::error_text(&sentence)),
                     None => reply,
@@ -178,10 +178,7 @@ impl Dialogue {
     /// Tells the client, which waits for it, that the target has stopped.
     fn stopped(&mut self, stop: &Stop) -> Result<(), DialogueError> {
         let reply = self.stub.stopped(&mut self.target, stop).map_err(DialogueError::Stub)?;
-        log::trace!("-> {}", reply.escape_ascii());
-        self.connection.write(&reply)?;
-        self.last = if self.acks { reply } else { Vec::new() };
-        Ok(())
+        self.send(reply)
     }
 
     /// Says that a packet has arrived, before anything is read for it: a client that waits for this sends it again.

@@ -7,17 +7,18 @@
 //! * `vFile:pread`: a symbol file has millions of bytes, and `gdbstub` sends them one by one.
 //! * `QStartNoAckMode`: acknowledgements are the event loop's.
 //! * `M`, `X`: what became of a write is a sentence. GDB prints one for registers only, so those of memory are logged.
+//! * `Z`: conditions are not announced; `gdbstub` reads more spellings of the rest than the audit does.
 //! * `G`, `P` and `vKill`: refused with a sentence.
+//! * `?`: nothing has happened to the target (`T00`); `gdbstub` says that it was trapped.
+//! * `x`: memory byte by byte, half of what `m` takes; GDB asks for it since 16 (`binary-upload`).
 //! * `m`, most of what GDB sends: `gdbstub` looks through all of its 64 KiB for each packet, writes digit by digit, reads
 //!   on after a short read, and has no bound of its own; here the length is cut to one reply.
-
-use std::borrow::Cow;
 
 use gdbstub::target::ext::host_io::HostIoErrno;
 
 use super::{
     list,
-    packet::{self, PACKET_SIZE},
+    packet::{self, PACKET_SIZE, hex_pair},
     target::GdbTarget,
     tid::Tid,
     write::Write,
@@ -27,9 +28,12 @@ use crate::addr::VirtAddr;
 /// Most bytes of memory in one reply: two digits each.
 const MAX_MEMORY: u64 = (PACKET_SIZE / 2) as u64;
 
+/// Most bytes of memory in one reply that holds them as they are: escaping at worst doubles a byte.
+const MAX_ESCAPED: u64 = MAX_MEMORY - 1;
+
 /// What is announced beside `PacketSize`.
-const FEATURES: &str =
-    ";QStartNoAckMode+;vContSupported+;swbreak+;hwbreak+;qXfer:features:read+;qXfer:threads:read+";
+const FEATURES: &str = ";QStartNoAckMode+;vContSupported+;swbreak+;hwbreak+;binary-upload+;qXfer:features:read+;\
+     qXfer:threads:read+";
 
 /// What is announced besides when there is a symbol file.
 const EXEC_FILE: &str = ";qXfer:exec-file:read+";
@@ -40,18 +44,18 @@ const REGISTER_REFUSAL: &str =
 
 /// What to do with a packet.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer<'p> {
+pub(super) enum Answer {
     /// Send this body.
     Reply(Vec<u8>),
     /// Send `OK`, then acknowledge no more packets.
     StopAcks,
-    /// Let `gdbstub` answer this packet.
-    Forward(Cow<'p, [u8]>),
+    /// Let `gdbstub` answer.
+    Forward,
 }
 
 /// The packets answered here, for one client.
 #[derive(Debug, Default)]
-pub struct Interceptor {
+pub(super) struct Interceptor {
     /// The thread list being transferred: its parts must belong together.
     threads: Vec<u8>,
     /// The last complaint about a write that was logged.
@@ -60,18 +64,13 @@ pub struct Interceptor {
 
 impl Interceptor {
     /// Looks at a packet of a client whose thread is `selected` before `gdbstub` does.
-    pub fn answer<'p>(
-        &mut self,
-        target: &mut GdbTarget,
-        selected: Option<Tid>,
-        body: &'p [u8],
-    ) -> Answer<'p> {
+    pub(super) fn answer(&mut self, target: &mut GdbTarget, selected: Option<Tid>, body: &[u8]) -> Answer {
         match body.split_first() {
-            Some((b'm', place)) => Answer::Reply(match hex_pair(place) {
-                Some((addr, len)) => read(target, selected, addr, len),
-                None => b"E16".to_vec(),
-            }),
+            Some((b'm', place)) => Answer::Reply(read(target, selected, place, MAX_MEMORY, packet::hex)),
+            Some((b'x', place)) => Answer::Reply(read(target, selected, place, MAX_ESCAPED, binary)),
+            Some((b'?', [])) => Answer::Reply(format!("T00thread:{:x};", target.first_thread()).into_bytes()),
             Some((b'M' | b'X', _)) => Answer::Reply(self.write(target, body)),
+            Some((b'Z', place)) if breakpoint(place).is_none() => Answer::Reply(b"E16".to_vec()),
             Some((b'G' | b'P', _)) => Answer::Reply(packet::error_text(REGISTER_REFUSAL)),
             _ if body.starts_with(b"vKill") => Answer::Reply(packet::error_text(KILL_REFUSAL)),
             _ if body == b"QStartNoAckMode" => Answer::StopAcks,
@@ -87,7 +86,7 @@ impl Interceptor {
                 } else if let Some(place) = body.strip_prefix(b"vFile:pread:") {
                     Answer::Reply(read_file(target, place))
                 } else {
-                    Answer::Forward(Cow::Borrowed(body))
+                    Answer::Forward
                 }
             }
         }
@@ -153,19 +152,34 @@ fn part(document: &[u8], offset: u64, len: u64) -> Vec<u8> {
     reply
 }
 
-fn read(target: &mut GdbTarget, selected: Option<Tid>, addr: u64, len: u64) -> Vec<u8> {
-    let mut bytes = vec![0; len.min(MAX_MEMORY) as usize];
+/// The reply to a packet for memory at `place`: at most `most` bytes of it, as `write_out` has them.
+fn read(
+    target: &mut GdbTarget,
+    selected: Option<Tid>,
+    place: &[u8],
+    most: u64,
+    write_out: fn(&[u8]) -> Vec<u8>,
+) -> Vec<u8> {
+    let Some((addr, len @ 1..)) = hex_pair(place) else { return b"E16".to_vec() };
+    let mut bytes = vec![0; len.min(most) as usize];
     match target.read(selected, VirtAddr::new(addr), &mut bytes) {
-        Ok(len) => packet::hex(bytes.get(..len).unwrap_or_default()),
+        Ok(len) => write_out(bytes.get(..len).unwrap_or_default()),
         Err(number) => format!("E{number:02x}").into_bytes(),
     }
 }
 
-/// `HEX,HEX`.
-fn hex_pair(text: &[u8]) -> Option<(u64, u64)> {
-    let (first, second) = std::str::from_utf8(text).ok()?.split_once(',')?;
-    let number = |digits| u64::from_str_radix(digits, 16).ok();
-    Some((number(first)?, number(second)?))
+/// `b` and the bytes.
+fn binary(bytes: &[u8]) -> Vec<u8> {
+    let mut reply = b"b".to_vec();
+    reply.extend(packet::escape(bytes));
+    reply
+}
+
+/// The type, address and length of `Z TYPE,ADDR,LEN`, with nothing after them.
+pub(super) fn breakpoint(place: &[u8]) -> Option<(u8, u64, u64)> {
+    let (kind, rest) = place.split_first()?;
+    let (addr, len) = hex_pair(rest.strip_prefix(b",")?)?;
+    Some((*kind, addr, len))
 }
 
 #[cfg(test)]

@@ -11,19 +11,19 @@
 mod audit;
 mod commands;
 pub mod connection;
-pub mod errno;
+mod errno;
 pub mod event_loop;
-pub mod host;
-pub mod intercept;
+mod host;
+mod intercept;
 mod list;
-pub mod listen;
+mod listen;
 pub mod packet;
-pub mod patience;
-pub mod server;
+mod patience;
+mod server;
 mod session_host;
-pub mod stub;
-pub mod target;
-pub mod thread_filter;
+mod stub;
+mod target;
+mod thread_filter;
 pub mod tid;
 mod turn_away;
 mod write;
@@ -36,7 +36,7 @@ pub use self::{
     host::{Gone, Host, MonitorError, TaskId, Thread},
     listen::{Listen, ListenError, ServeError},
     patience::Patience,
-    server::{Server, Stopper, serve},
+    server::{Server, Stopper},
     target::{PercpuRebase, Register, Registers, UNKNOWN_PC},
     thread_filter::ThreadFilter,
 };

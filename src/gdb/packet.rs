@@ -142,6 +142,14 @@ pub fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
     rest.is_empty().then(|| pairs.iter().map(byte).collect())?
 }
 
+/// `HEX,HEX`: where, and how much.
+#[must_use]
+pub fn hex_pair(text: &[u8]) -> Option<(u64, u64)> {
+    let (first, second) = std::str::from_utf8(text).ok()?.split_once(',')?;
+    let number = |digits| u64::from_str_radix(digits, 16).ok();
+    Some((number(first)?, number(second)?))
+}
+
 /// Framed `O` packets that print `text` on GDB's console, each small enough for any client.
 #[must_use]
 pub fn console(text: &str) -> Vec<u8> {

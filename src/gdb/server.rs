@@ -333,11 +333,3 @@ impl Client {
         });
     }
 }
-
-/// Serves `host` as `options` say.
-///
-/// # Errors
-/// [`ServeError`].
-pub fn serve(host: Arc<dyn Host>, options: Options) -> Result<(), ServeError> {
-    Server::bind(options)?.run(host)
-}

@@ -8,14 +8,11 @@ use std::fmt;
 use super::{Gone, Host, MonitorError, PercpuRebase, Registers, TaskId, Thread, ThreadFilter, commands};
 use crate::{
     addr::{PAGE_SIZE, VirtAddr},
-    kernel::{KernelError, mm, user},
+    kernel::{KernelError, mm, percpu, user},
     paging::{VirtError, VirtOp},
     session::{Session, writing::WriteError},
     synth::SymbolFile,
 };
-
-/// `NR_CPUS` is at most this on x86-64 (`arch/x86/Kconfig`).
-const MAX_CPUS: u64 = 8192;
 
 impl Host for Session {
     fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, VirtError> {
@@ -78,7 +75,7 @@ impl Host for Session {
         let symbols = self.kernel.symbols.as_ref()?;
         symbols.table().zero_based_percpu()?;
         let array = symbols.table().lookup("__per_cpu_offset")?;
-        let cpus = (array.size / 8).min(MAX_CPUS);
+        let cpus = (array.size / 8).min(percpu::MAX_CPUS as u64);
         Some(PercpuRebase { array: symbols.relocate(array.addr), cpus, slide: symbols.slide() })
     }
 

@@ -46,7 +46,7 @@ impl Connection for Reply {
 
 /// What the client expects now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(super) enum Mode {
     /// The target is stopped: the next packet is the client's.
     Stopped,
     /// The target runs, as far as the client knows: it waits for a stop.
@@ -56,7 +56,7 @@ pub enum Mode {
 }
 
 /// The protocol with one client.
-pub struct Stub {
+pub(super) struct Stub {
     /// `None` only while a packet is being handled.
     machine: Option<Machine>,
     /// The last `Hg` packet that was accepted.
@@ -68,7 +68,7 @@ impl Stub {
     ///
     /// # Errors
     /// A sentence, when `gdbstub` cannot be set up.
-    pub fn new(target: &mut GdbTarget) -> Result<Self, String> {
+    pub(super) fn new(target: &mut GdbTarget) -> Result<Self, String> {
         let mut stub = Self { machine: None, selected: None };
         stub.restart(target)?;
         Ok(stub)
@@ -76,7 +76,7 @@ impl Stub {
 
     /// What the client expects now.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub(super) fn mode(&self) -> Mode {
         match &self.machine {
             Some(GdbStubStateMachine::Running(_)) => Mode::Running,
             Some(GdbStubStateMachine::Idle(_) | GdbStubStateMachine::CtrlCInterrupt(_)) => Mode::Stopped,
@@ -86,7 +86,7 @@ impl Stub {
 
     /// The thread the client has selected last.
     #[must_use]
-    pub fn selected(&self) -> Option<Tid> {
+    pub(super) fn selected(&self) -> Option<Tid> {
         let digits = std::str::from_utf8(self.selected.as_deref()?.strip_prefix(b"Hg")?).ok()?;
         Tid::new(usize::from_str_radix(digits, 16).ok()?)
     }
@@ -95,7 +95,7 @@ impl Stub {
     ///
     /// # Errors
     /// A sentence, when the stub cannot go on.
-    pub fn packet(&mut self, target: &mut GdbTarget, body: &[u8]) -> Result<Vec<u8>, String> {
+    pub(super) fn packet(&mut self, target: &mut GdbTarget, body: &[u8]) -> Result<Vec<u8>, String> {
         match self.feed(target, body) {
             Ok(reply) => {
                 if body.starts_with(b"Hg") && reply == packet::frame(b"OK") {
@@ -115,7 +115,7 @@ impl Stub {
     ///
     /// # Errors
     /// A sentence, when the stub cannot go on.
-    pub fn stopped(&mut self, target: &mut GdbTarget, stop: &Stop) -> Result<Vec<u8>, String> {
+    pub(super) fn stopped(&mut self, target: &mut GdbTarget, stop: &Stop) -> Result<Vec<u8>, String> {
         let mut reply = packet::console(&stop.message);
         // Whoever is told of a stop looks at its thread, without saying so again.
         self.selected = Some(format!("Hg{:x}", stop.tid).into_bytes());

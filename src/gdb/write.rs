@@ -2,7 +2,7 @@
 //!
 //! Pure: bytes in, address and data out. Source: GDB manual, "Packets" and "Binary Data".
 
-use super::packet::unhex;
+use super::packet::{hex_pair, unhex};
 
 /// A write that a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,15 +18,13 @@ impl Write {
         let (kind, rest) = body.split_first()?;
         let colon = rest.iter().position(|byte| *byte == b':')?;
         let (place, data) = (rest.get(..colon)?, rest.get(colon + 1..)?);
-        let (addr, len) = std::str::from_utf8(place).ok()?.split_once(',')?;
-        let addr = u64::from_str_radix(addr, 16).ok()?;
-        let len = usize::from_str_radix(len, 16).ok()?;
+        let (addr, len) = hex_pair(place)?;
         let data = match kind {
             b'M' => unhex(data)?,
             b'X' => unescape(data)?,
             _ => return None,
         };
-        (data.len() == len).then_some(Self { addr, data })
+        (data.len() as u64 == len).then_some(Self { addr, data })
     }
 }
 

@@ -73,7 +73,7 @@ impl<'k> Code<'k> {
                         Vec::new()
                     })
                 };
-                all.extend(modules.iter().filter(|module| module.state != "unformed").flat_map(of));
+                all.extend(modules.iter().filter(|module| module.is_formed()).flat_map(of));
             }
             Err(error) => log::warn!("functions of modules have no names: {error}"),
         }

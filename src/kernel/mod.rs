@@ -194,7 +194,7 @@ pub enum KernelError {
         what: &'static str,
     },
     /// No thread has that number.
-    #[error("there is no task with pid {pid}: `ps --threads` lists them")]
+    #[error("there is no task with pid {pid}: `ps`, with threads, lists them all")]
     NoTask {
         /// The number.
         pid: i32,

@@ -34,6 +34,14 @@ pub struct Module {
     pub parts: Vec<Part>,
 }
 
+impl Module {
+    /// Whether all of it is there: one that is just being loaded has no symbols yet.
+    #[must_use]
+    pub fn is_formed(&self) -> bool {
+        self.state != "unformed"
+    }
+}
+
 /// A stretch of memory with one kind of a module's sections.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Part {

@@ -56,7 +56,7 @@ pub struct LoadedSymbol {
 pub fn list(kernel: &Kernel) -> Result<Vec<LoadedSymbol>, KernelError> {
     let reader = ModuleSymbols::resolve(kernel)?;
     let mut all = Vec::new();
-    for module in module::list(kernel)?.iter().filter(|module| module.state != "unformed") {
+    for module in module::list(kernel)?.iter().filter(|module| module.is_formed()) {
         all.extend(reader.of(module)?);
     }
     all.extend(generated(kernel)?);

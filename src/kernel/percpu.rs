@@ -6,8 +6,8 @@
 use super::{Kernel, KernelError};
 use crate::addr::VirtAddr;
 
-/// `CONFIG_NR_CPUS` is 8192 at most on x86-64 (`arch/x86/Kconfig`).
-const MAX_CPUS: usize = 8192;
+/// Most CPUs: `CONFIG_NR_CPUS` is 8192 at most on x86-64 (`arch/x86/Kconfig`).
+pub const MAX_CPUS: usize = 8192;
 
 /// A CPU and what memory says it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{Fault, PhysMem, ReadOp, guard};
-use crate::addr::{PhysAddr, PhysRange};
+use crate::addr::{self, PhysAddr, PhysRange};
 
 /// The unit of a memory request's address and length (PCIe Base Specification, section 2.2.7, "Memory Requests").
 const DOUBLE_WORD: u64 = 4;
@@ -24,9 +24,8 @@ pub struct Fence<M> {
 
 impl<M> Fence<M> {
     /// A fence around `inner`: no read leaves `ram` (no bound when empty), none touches `forbidden`.
-    pub fn new(inner: M, mut ram: Vec<PhysRange>, forbidden: Vec<PhysRange>) -> Self {
-        guard::merge(&mut ram);
-        Self { inner, ram, forbidden, touched: AtomicU64::new(0) }
+    pub fn new(inner: M, ram: Vec<PhysRange>, forbidden: Vec<PhysRange>) -> Self {
+        Self { inner, ram: addr::merged(ram), forbidden, touched: AtomicU64::new(0) }
     }
 
     /// The layer below.

@@ -8,7 +8,7 @@
 use std::sync::{Arc, RwLock};
 
 use super::{Fault, PhysMem, ReadOp};
-use crate::addr::{PhysAddr, PhysRange};
+use crate::addr::{self, PhysAddr, PhysRange};
 
 /// The legacy video and firmware window: never RAM on a PC, and the one place where reads have side effects.
 const LEGACY_HOLE: PhysRange = PhysRange { start: PhysAddr::new(0xa_0000), end: PhysAddr::new(0x10_0000) };
@@ -37,15 +37,13 @@ impl Guard {
     /// Vouches for `range`.
     pub fn permit(&self, range: PhysRange) {
         let mut permitted = self.permitted.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        permitted.push(range);
-        merge(&mut permitted);
+        *permitted = addr::merged(permitted.iter().copied().chain([range]));
     }
 
     /// Replaces every permission so far by the target's RAM map.
     pub fn confine(&self, ram: &[PhysRange]) {
         let mut permitted = self.permitted.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *permitted = ram.to_vec();
-        merge(&mut permitted);
+        *permitted = addr::merged(ram.iter().copied());
     }
 
     /// What is permitted now, ascending and disjoint.
@@ -134,19 +132,6 @@ pub(super) fn pass(
 /// Whether one of the merged `ranges` holds all `len` bytes from `addr`.
 pub(super) fn covered(ranges: &[PhysRange], addr: PhysAddr, len: u64) -> bool {
     ranges.iter().any(|range| range.contains(addr, len))
-}
-
-/// Sorts, and joins ranges that touch or overlap, so that a read across a seam is inside one range.
-pub(super) fn merge(ranges: &mut Vec<PhysRange>) {
-    ranges.sort_by_key(|range| range.start);
-    let mut merged: Vec<PhysRange> = Vec::with_capacity(ranges.len());
-    for range in ranges.drain(..) {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
-    }
-    *ranges = merged;
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{MemError, PhysMem, PhysWrite, cache::Cache, guard};
-use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
+use crate::addr::{self, PAGE_SIZE, PhysAddr, PhysRange};
 
 /// How often what was written is read back before it counts as lost. A read does not overtake a write on the bus
 /// (PCI Express Base Specification, section 2.4.1), but the network may deliver their datagrams in another order.
@@ -101,10 +101,9 @@ impl<M: PhysMem> Writer<M> {
         to: Arc<dyn PhysWrite>,
         memory: Arc<dyn PhysMem>,
         cache: Arc<Cache<M>>,
-        mut ranges: Vec<PhysRange>,
+        ranges: Vec<PhysRange>,
     ) -> Self {
-        guard::merge(&mut ranges);
-        Self { to, memory, cache, ranges, turn: Mutex::default() }
+        Self { to, memory, cache, ranges: addr::merged(ranges), turn: Mutex::default() }
     }
 
     /// Whether the operator allowed `len` bytes at `addr` to be written.

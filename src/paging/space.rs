@@ -97,21 +97,8 @@ impl AddressSpace {
         space
     }
 
-    /// Physical address of the top-level table.
-    #[must_use]
-    pub fn root(&self) -> PhysAddr {
-        self.root
-    }
-
-    /// Depth of the tables.
-    #[must_use]
-    pub fn levels(&self) -> Levels {
-        self.levels
-    }
-
     /// Whether every bit above the translated ones equals the highest of them.
-    #[must_use]
-    pub fn is_canonical(&self, addr: VirtAddr) -> bool {
+    fn is_canonical(&self, addr: VirtAddr) -> bool {
         let unused = 64 - self.levels.address_bits();
         ((addr.raw() << unused).cast_signed() >> unused).cast_unsigned() == addr.raw()
     }

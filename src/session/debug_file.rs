@@ -2,7 +2,12 @@
 //!
 //! Source: GDB manual, "Debugging Information in Separate Files"; debuginfod-find(1), "FILES".
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use crate::addr::hex_bytes;
 
 /// Where distributions put debug files.
 pub const DEBUG_DIRECTORY: &str = "/usr/lib/debug";
@@ -14,7 +19,7 @@ pub fn find(build_id: &[u8], directories: &[PathBuf]) -> Option<PathBuf> {
 }
 
 fn find_with(build_id: &[u8], directories: &[PathBuf], debuginfod: Option<&Path>) -> Option<PathBuf> {
-    let hex: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex_bytes(build_id);
     let (first, rest) = hex.split_at_checked(2).filter(|(_, rest)| !rest.is_empty())?;
     let linked = directories.iter().map(|place| place.join(format!(".build-id/{first}/{rest}.debug")));
     let cached = debuginfod.map(|cache| cache.join(&hex).join("debuginfo"));
@@ -23,13 +28,18 @@ fn find_with(build_id: &[u8], directories: &[PathBuf], debuginfod: Option<&Path>
 
 /// The cache of debuginfod's client, if that has a server to ask: GDB looks there on the same terms.
 fn debuginfod_cache() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    set("DEBUGINFOD_URLS")?;
-    if let Some(path) = set("DEBUGINFOD_CACHE_PATH") {
-        return Some(path.into());
-    }
-    let cache = set("XDG_CACHE_HOME").map(PathBuf::from);
-    Some(cache.or_else(|| Some(PathBuf::from(set("HOME")?).join(".cache")))?.join("debuginfod_client"))
+    variable("DEBUGINFOD_URLS")?;
+    variable("DEBUGINFOD_CACHE_PATH").map(PathBuf::from).or_else(|| Some(caches()?.join("debuginfod_client")))
+}
+
+/// Where the user's programs keep what they can make again (XDG Base Directory Specification).
+pub(super) fn caches() -> Option<PathBuf> {
+    let set = |name| variable(name).map(PathBuf::from);
+    set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use std::{
 
 use super::{Options, Session, SessionError, SynthesisError, debug_file};
 use crate::{
+    addr::hex_bytes,
     kernel::{KernelMap, locate::Progress},
     synth::{SymbolFile, build_id},
     vmlinux::{Vmlinux, VmlinuxError},
@@ -160,7 +161,7 @@ fn debug_file(map: &KernelMap, directories: &[PathBuf]) -> Option<(PathBuf, Symb
 }
 
 fn no_debug_file(map: &KernelMap, directories: &[PathBuf]) -> HandoutError {
-    let build_id = map.build_id.as_deref().map_or_else(|| "(unknown)".to_owned(), hex);
+    let build_id = map.build_id.as_deref().map_or_else(|| "(unknown)".to_owned(), hex_bytes);
     let directories: Vec<_> = directories.iter().map(|path| path.display().to_string()).collect();
     HandoutError::NoDebugFile { build_id, directories: directories.join(", ") }
 }
@@ -183,16 +184,12 @@ fn key(map: &KernelMap, maker: &fs::Metadata) -> Option<String> {
     let (slide, base) = (map.slide?, map.page_offset?.raw());
     // A program that was built again may make another file of the same kernel, whatever its version says.
     let maker = format!("{:x}.{:x}", maker.mtime(), maker.mtime_nsec());
-    Some(format!("{}-{slide:x}-{:x}-{base:x}-{maker}.elf", hex(build_id), map.phys_base))
+    Some(format!("{}-{slide:x}-{:x}-{base:x}-{maker}.elf", hex_bytes(build_id), map.phys_base))
 }
 
 /// This program's own file, even where it was replaced or removed meanwhile.
 fn own_program() -> Option<fs::Metadata> {
     fs::metadata("/proc/self/exe").ok()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A kept file that is whole and of that build.
@@ -233,9 +230,7 @@ fn prune(directory: &Path) -> io::Result<()> {
 /// The user's cache of made files.
 #[must_use]
 pub fn cache_directory() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
-    Some(cache.join("nettlp-gdb").join("symbols"))
+    Some(debug_file::caches()?.join("nettlp-gdb").join("symbols"))
 }
 
 #[cfg(test)]

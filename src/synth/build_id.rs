@@ -21,6 +21,7 @@ use object::{
     write::elf::{FileHeader, ProgramHeader, SectionHeader, Writer},
 };
 
+use super::elf::build_id_note;
 use crate::vmlinux::{Section, Vmlinux};
 
 /// Kernels start at `__START_KERNEL_map` or above; below are per-CPU offsets.
@@ -30,7 +31,7 @@ const NOTES: &str = ".notes";
 /// The file for the kernel whose full debug file is `full`; `None` when that has no build id or no loaded section.
 #[must_use]
 pub fn write(full: &Vmlinux) -> Option<Vec<u8>> {
-    let note = note(full.build_id()?);
+    let note = build_id_note(full.build_id()?);
     let sections = ordered(full);
     let moved = sections.iter().filter(|section| section.addr.raw() >= KERNEL_MAP && &*section.name != NOTES);
     let start = moved.clone().map(|section| section.addr.raw()).min()?;
@@ -47,15 +48,6 @@ fn ordered(full: &Vmlinux) -> Vec<&Section> {
     let is_fixed = |section: &&Section| section.addr.raw() < KERNEL_MAP;
     let moved = loaded().filter(|section| !is_notes(section) && !is_fixed(section));
     moved.chain(loaded().filter(is_notes)).chain(loaded().filter(is_fixed)).collect()
-}
-
-fn note(build_id: &[u8]) -> Vec<u8> {
-    let words = [4, build_id.len() as u32, elf::NT_GNU_BUILD_ID.0];
-    let mut note: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
-    note.extend(b"GNU\0");
-    note.extend(build_id);
-    note.resize(note.len().next_multiple_of(4), 0);
-    note
 }
 
 fn layout(

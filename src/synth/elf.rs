@@ -256,7 +256,7 @@ fn sym(symbol: &Symbol, st_name: u32, section: Option<SectionIndex>) -> Sym {
 }
 
 /// The GNU note of a build id.
-fn build_id_note(id: &[u8]) -> Vec<u8> {
+pub(super) fn build_id_note(id: &[u8]) -> Vec<u8> {
     let mut note = Vec::new();
     for word in [4, u32::try_from(id.len()).unwrap_or(0), 3] {
         note.extend(word.to_le_bytes());

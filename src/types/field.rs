@@ -11,17 +11,6 @@ const MAX_DEPTH: u32 = 64;
 /// Anonymous structs and unions searched for one member; damaged type information may not fan out.
 const MAX_ANONYMOUS: u32 = 4096;
 
-/// What an array holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Elements {
-    /// Type of an element.
-    pub ty: TypeId,
-    /// Bytes from one element to the next.
-    pub stride: u64,
-    /// Elements; `None` for a flexible array.
-    pub count: Option<u64>,
-}
-
 impl dyn TypeSource + '_ {
     /// Bytes of a type, through typedefs and qualifiers; 0 for a flexible array and `void`.
     ///
@@ -77,30 +66,6 @@ impl dyn TypeSource + '_ {
             };
         }
         Err(self.damaged(id, "types refer to each other in a circle"))
-    }
-
-    /// What an array holds, through typedefs and qualifiers; `None` when `id` is no array.
-    ///
-    /// # Errors
-    /// As `resolve`.
-    pub fn elements(&self, id: TypeId) -> Result<Option<Elements>, TypeError> {
-        match self.resolve(id)? {
-            Type::Array { element, count } => {
-                Ok(Some(Elements { ty: element, stride: self.size_of(element)?, count }))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// What a pointer points to, through typedefs and qualifiers; `None` when `id` is no pointer.
-    ///
-    /// # Errors
-    /// As `resolve`.
-    pub fn pointee(&self, id: TypeId) -> Result<Option<TypeId>, TypeError> {
-        match self.resolve(id)? {
-            Type::Pointer(target) => Ok(Some(target)),
-            _ => Ok(None),
-        }
     }
 
     /// A member of `struct NAME` by a dotted path, through anonymous members.

@@ -109,6 +109,23 @@ fn a_debugger_leaves_pages_commands_and_attempts_to_write() {
     client.ask(&format!("m{:x},3000", text + 0xf00));
     assert_eq!(last(&file, "read")["ranges"][0], "0xffffffff81002000-0xffffffff81004000");
 
+    // What is never read is not written down as read.
+    let count = lines(&file).len();
+    for (packet, reply) in [
+        (format!("x{:x},", text + 0x8000), "E16"),
+        (format!("m{:x},0", text + 0x8000), "E16"),
+        (format!("Z2,{text:x},0"), ""),
+        (format!("Z02,{:x},8", text + 0x8000), "E16"),
+        (format!("Z2,{:x},8;X1,0", text + 0x8000), "E16"),
+    ] {
+        let answer = client.ask(&packet);
+        assert!(answer == reply || answer.starts_with('E') && reply.is_empty(), "{packet}: {answer}");
+    }
+    assert_eq!(lines(&file).len(), count);
+    assert_eq!(client.ask(&format!("Z2,{:x},8", text + 0x8000)), "OK");
+    assert_eq!(last(&file, "read")["ranges"][0], "0xffffffff81008000-0xffffffff81009000");
+    assert_eq!(client.ask(&format!("z2,{:x},8", text + 0x8000)), "OK");
+
     // The same page of two processes is two pages.
     for pid in [1, 590] {
         client.ask(&format!("Hg{pid:x}"));

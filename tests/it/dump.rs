@@ -20,7 +20,6 @@ use nettlp_gdb::{
     machine::{Description, Machine},
     mem::{
         Fault, PhysMem, ReadOp,
-        cache::Validity,
         file::{ImageFile, ImageSpec},
     },
     session::{Options, Session, Source},
@@ -111,16 +110,7 @@ impl Bench {
 }
 
 fn open(source: Source, vmlinux: &Path) -> Session {
-    let options = Options {
-        source,
-        vmlinux: Some(vmlinux.to_owned()),
-        known: nettlp_gdb::profile::Kernel::default(),
-        ram: Vec::new(),
-        forbidden: Vec::new(),
-        force: false,
-        validity: Validity::Stop,
-        user_memory: nettlp_gdb::kernel::UserMemory::All,
-    };
+    let options = Options { vmlinux: Some(vmlinux.to_owned()), ..Options::new(source) };
     Session::open(options, &|_| ()).unwrap()
 }
 

@@ -164,7 +164,6 @@ fn no_search_reads_it() {
             let options = Options {
                 source: Source::Memory(asked.clone()),
                 vmlinux: base.vmlinux.clone().filter(|_| vmlinux),
-                known: nettlp_gdb::profile::Kernel::default(),
                 ram: ram.to_vec(),
                 forbidden: vec![range],
                 ..base.clone()

@@ -11,7 +11,7 @@ use nettlp_gdb::{
     kernel::kconfig::{self, Method, Recovered, order},
     link,
     machine::{Description, Machine},
-    mem::{PhysMem, PhysWrite, cache::Validity},
+    mem::{PhysMem, PhysWrite},
     session::{Options, Session, Source},
 };
 
@@ -21,16 +21,7 @@ use crate::{
 };
 
 fn open(source: Source, ram: &[PhysRange]) -> Session {
-    let options = Options {
-        source,
-        vmlinux: None,
-        known: nettlp_gdb::profile::Kernel::default(),
-        ram: ram.to_vec(),
-        forbidden: Vec::new(),
-        force: false,
-        validity: Validity::Stop,
-        user_memory: nettlp_gdb::kernel::UserMemory::All,
-    };
+    let options = Options { ram: ram.to_vec(), ..Options::new(source) };
     Session::open(options, &|_| ()).unwrap()
 }
 

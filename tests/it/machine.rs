@@ -34,14 +34,10 @@ use tempfile::NamedTempFile;
 fn attach(machine: &Machine, source: Source, ram: &[PhysRange]) -> Session {
     let file = vmlinux(machine);
     let options = Options {
-        source,
         vmlinux: Some(file.path().to_owned()),
-        known: nettlp_gdb::profile::Kernel::default(),
         ram: ram.to_vec(),
-        forbidden: Vec::new(),
-        force: false,
         validity: Validity::Pause(Duration::from_secs(60)),
-        user_memory: nettlp_gdb::kernel::UserMemory::All,
+        ..Options::new(source)
     };
     Session::open(options, &|_| ()).unwrap()
 }
@@ -351,6 +347,13 @@ fn gdb_lists_tasks_and_log_over_the_link() {
         "printf \"cpu 0 runs %s\\n\", $lx_current().comm",
         "printf \"cpu 1 runs %s\\n\", $lx_per_cpu(\"runqueues\", 1).curr->comm",
         "lx-version",
+        "printf \"cpu 1 really runs %s\\n\", $lx_per_cpu(runqueues, 1).curr->comm",
+        "printf \"thread 1 is %s\\n\", $lx_task().comm",
+        "python gdb.selected_inferior().threads()[0].switch()",
+        "printf \"the last thread is pid %d of \", $lx_task().pid",
+        "python print(gdb.selected_thread().ptid[1])",
+        "printf \"contained %d\\n\", $container_of(&init_task.tasks, \"struct task_struct\", \"tasks\") == &init_task",
+        "lx-refresh",
     ];
     let ordinary = Description { percpu: PerCpu::Ordinary, ..Description::demo() };
     for (number, description, second) in [
@@ -366,7 +369,17 @@ fn gdb_lists_tasks_and_log_over_the_link() {
         let log = between(&text, "== log\n", "== end\n");
         let log: Vec<_> = log.iter().map(|line| line.split_once("] ").unwrap_or((line, "")).1).collect();
         assert_eq!(log, truth.log.iter().map(|line| line.text.as_str()).collect::<Vec<_>>());
-        for expected in ["cpu 0 runs swapper/0\n", &format!("cpu 1 runs {second}\n"), &truth.banner] {
+        let last = truth.tasks.iter().map(|task| task.pid).max().unwrap();
+        for expected in [
+            "cpu 0 runs swapper/0\n",
+            &format!("cpu 1 runs {second}\n"),
+            &format!("cpu 1 really runs {second}\n"),
+            "thread 1 is swapper/0\n",
+            &format!("the last thread is pid {last} of {last}\n"),
+            "contained 1\n",
+            " threads\n",
+            &truth.banner,
+        ] {
             assert!(text.contains(expected), "no {expected:?} in:\n{text}");
         }
     }

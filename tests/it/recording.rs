@@ -16,7 +16,7 @@ use nettlp_gdb::{
     addr::{PhysAddr, PhysRange},
     emulator::{self, Backing, Emulator},
     machine::Machine,
-    mem::{MemError, PhysMem, PhysWrite, ReadOp, cache::Validity, sparse::Sparse},
+    mem::{MemError, PhysMem, PhysWrite, ReadOp, sparse::Sparse},
     session::{Options, Session, Source},
 };
 use tempfile::TempDir;
@@ -83,16 +83,7 @@ pub(crate) fn small() -> Machine {
 pub(crate) fn options(machine: &Machine, memory: Arc<dyn PhysMem>, directory: &TempDir) -> Options {
     let vmlinux = directory.path().join("vmlinux");
     fs::write(&vmlinux, machine.vmlinux().unwrap()).unwrap();
-    Options {
-        source: Source::Memory(memory),
-        vmlinux: Some(vmlinux),
-        known: nettlp_gdb::profile::Kernel::default(),
-        ram: Vec::new(),
-        forbidden: Vec::new(),
-        force: false,
-        validity: Validity::Stop,
-        user_memory: nettlp_gdb::kernel::UserMemory::All,
-    }
+    Options { vmlinux: Some(vmlinux), ..Options::new(Source::Memory(memory)) }
 }
 
 /// A machine that was attached to, with its vmlinux and nothing in between.

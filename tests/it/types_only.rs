@@ -11,7 +11,7 @@ use nettlp_gdb::{
     addr::{PhysAddr, PhysRange, VirtAddr},
     kernel::task::{Scope, Tasks},
     machine::{Description, Machine},
-    mem::{PhysMem, PhysWrite, cache::Validity},
+    mem::{PhysMem, PhysWrite},
     paging::Levels,
     session::{Options, Session, SessionError, Source},
     types::{TypeSource, dwarf::Dwarf as Types},
@@ -168,14 +168,9 @@ fn stripped(machine: &Machine) -> tempfile::NamedTempFile {
 fn open(machine: &Machine, ram: &[PhysRange]) -> Result<Session, SessionError> {
     let file = stripped(machine);
     let options = Options {
-        source: Source::Memory(machine.memory()),
         vmlinux: Some(file.path().to_owned()),
-        known: nettlp_gdb::profile::Kernel::default(),
         ram: ram.to_vec(),
-        forbidden: Vec::new(),
-        force: false,
-        validity: Validity::Stop,
-        user_memory: nettlp_gdb::kernel::UserMemory::All,
+        ..Options::new(Source::Memory(machine.memory()))
     };
     Session::open(options, &|_| ())
 }

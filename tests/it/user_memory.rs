@@ -184,7 +184,7 @@ fn a_page_that_is_not_there_says_why() {
         let reused = mm::of(kernel, machine.truth().task(1).unwrap().addr, 2).unwrap_err();
         assert!(matches!(reused, KernelError::NoTask { pid: 2 }), "{reused}");
         let error = pid::find(kernel, 4_000_000).unwrap_err().to_string();
-        assert_eq!(error, "there is no task with pid 4000000: `ps --threads` lists them");
+        assert_eq!(error, "there is no task with pid 4000000: `ps`, with threads, lists them all");
     }
 }
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nettlp_gdb.core import printk_ring, records
+from nettlp_gdb.core import printk_log, printk_ring
 from nettlp_gdb.core.errors import Changed, Unreadable
 from nettlp_gdb.core.layout import Layout
 from synthetic import BASE, Memory, pack
@@ -106,7 +106,7 @@ def texts(writer):
 
 
 def test_a_ring_that_was_never_written():
-    assert log(Writer()) == records.Log([], 0)
+    assert log(Writer()) == printk_log.Log([], 0)
 
 
 def test_few_records_cost_four_reads_of_what_is_used():
@@ -254,4 +254,4 @@ def test_an_unmapped_array_is_named():
     (0, b"\x1b[2Jx\rtab\t", ["[    0.000000] \\x1b[2Jx\\x0dtab\t"]),
 ])
 def test_lines(nanoseconds, text, lines):
-    assert list(records.lines(records.Record(nanoseconds, text))) == lines
+    assert list(printk_log.lines(printk_log.Record(nanoseconds, text))) == lines

@@ -23,7 +23,7 @@ def test_tables_are_passed_on_as_they_are():
 
 @pytest.mark.parametrize("name", ["maps", "files"])
 @pytest.mark.parametrize("text, said", [
-    ("there is no task with pid 5: `ps --threads` lists them\n", "there is no task with pid 5"),
+    ("there is no task with pid 5: `ps`, with threads, lists them all\n", "there is no task with pid 5"),
     ("pid 2 has no address space: it is a kernel thread, or has ended\n", "pid 2 has no address space"),
     ("refused: `memory.policy = \"kernel-only\"` of the profile keeps it\n", "refused: `memory.policy"),
     ("cannot read 8 bytes\n", "cannot read 8 bytes"),

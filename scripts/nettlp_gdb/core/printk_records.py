@@ -9,7 +9,7 @@ from typing import Iterator, List, NamedTuple, Tuple
 from .errors import Changed
 from .layout import Layout
 from .memory import Read
-from .records import Log, Record
+from .printk_log import Log, Record
 
 HEADER_MEMBERS = ("ts_nsec", "len", "text_len")
 

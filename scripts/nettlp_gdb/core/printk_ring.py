@@ -12,7 +12,7 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 from .errors import Changed
 from .layout import Layout, View
 from .memory import Read
-from .records import Log, Record
+from .printk_log import Log, Record
 
 RING_MEMBERS = (
     "desc_ring.count_bits", "desc_ring.descs", "desc_ring.infos", "desc_ring.head_id", "desc_ring.tail_id",

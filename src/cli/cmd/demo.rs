@@ -16,10 +16,8 @@ use crate::{
     cli::{Outcome, file, out},
     emulator::{self, Emulator, Faults, ReadOnly},
     gdb::{self, Listen, Server},
-    kernel::UserMemory,
     link,
     machine::{Description, Machine},
-    mem::cache::Validity,
     session::{self, Session, Source},
 };
 
@@ -76,16 +74,7 @@ pub(in crate::cli) fn run(args: &Args) -> anyhow::Result<Outcome> {
     link.local = Some(local);
     link.requester = Some(requester);
     let session = Session::open(
-        session::Options {
-            source: Source::Adapter(link),
-            vmlinux: Some(vmlinux.clone()),
-            known: crate::profile::Kernel::default(),
-            ram: Vec::new(),
-            forbidden: Vec::new(),
-            force: false,
-            validity: Validity::Stop,
-            user_memory: UserMemory::All,
-        },
+        session::Options { vmlinux: Some(vmlinux.clone()), ..session::Options::new(Source::Adapter(link)) },
         &|_| {},
     )?;
     if let Some(address) = server.tcp_address() {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde::Serialize;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -87,11 +87,7 @@ struct Summary {
 }
 
 pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
-    ensure!(
-        !args.target.names(&args.output),
-        "{} is what the target is read from: choose another file",
-        args.output.display()
-    );
+    args.target.refuse_own(&args.output)?;
     let quiet = quiet || args.json;
     let session = args.target.open(quiet)?;
     session.kernel.user_memory("a dump of RAM, which holds the memory of processes,")?;

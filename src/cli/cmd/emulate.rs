@@ -9,8 +9,7 @@ use signal_hook::{
 };
 
 use crate::{
-    addr::parse_number,
-    cli::{Outcome, UsageError, file, out},
+    cli::{Outcome, UsageError, file, out, target::port},
     emulator::{self, Backing, Emulator, EmulatorError, Faults, Holes, ReadOnly, Writable},
     link::Requester,
     machine::{Description, Machine as Built, MachineError},
@@ -92,11 +91,6 @@ pub(in crate::cli) struct Args {
     /// Seed of the faults
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-}
-
-fn port(text: &str) -> Result<u16, String> {
-    let number = parse_number(text).map_err(|error| error.to_string())?;
-    u16::try_from(number).map_err(|_| format!("`{text}` has more than 16 bits"))
 }
 
 fn probability(text: &str) -> Result<f64, String> {

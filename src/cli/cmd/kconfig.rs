@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use signal_hook::{consts::SIGINT, flag};
 
 use crate::{
@@ -53,8 +53,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         return Err(UsageError("--json needs -o FILE: both would go to standard output".to_owned()).into());
     }
     if let Some(output) = &args.output {
-        let taken = args.target.names(output);
-        ensure!(!taken, "{} is what the target is read from: choose another file", output.display());
+        args.target.refuse_own(output)?;
         file::check(output)?;
     }
     let names = args.source.as_deref().map(names).transpose()?.unwrap_or_default();

@@ -8,7 +8,6 @@ use std::{
     time::Instant,
 };
 
-use anyhow::ensure;
 use serde::Serialize;
 
 use crate::{
@@ -100,11 +99,7 @@ struct Summary<'a> {
 }
 
 fn write(args: &Args, path: &Path, quiet: bool) -> anyhow::Result<Outcome> {
-    ensure!(
-        !args.listing.names(path),
-        "{} is what the target is read from: choose another file",
-        path.display()
-    );
+    args.listing.refuse_own(path)?;
     file::check(path)?;
     let start = Instant::now();
     let session = args.listing.open(quiet)?;

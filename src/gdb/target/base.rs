@@ -23,7 +23,7 @@ use crate::{
 impl GdbTarget {
     /// The task of the thread `selected`, or before anybody selected one, of the first: whose memory addresses of
     /// processes are of.
-    pub fn task_of(&mut self, selected: Option<Tid>) -> Option<TaskId> {
+    pub(in crate::gdb) fn task_of(&mut self, selected: Option<Tid>) -> Option<TaskId> {
         let threads = self.threads().0;
         let thread = match selected {
             Some(tid) => threads.get(tid),
@@ -37,7 +37,12 @@ impl GdbTarget {
     ///
     /// # Errors
     /// The number that says why none could.
-    pub fn read(&mut self, selected: Option<Tid>, addr: VirtAddr, buf: &mut [u8]) -> Result<usize, u8> {
+    pub(in crate::gdb) fn read(
+        &mut self,
+        selected: Option<Tid>,
+        addr: VirtAddr,
+        buf: &mut [u8],
+    ) -> Result<usize, u8> {
         let task = if addr.is_upper_half() { None } else { self.task_of(selected) };
         let read = match task {
             Some(task) => {
@@ -77,7 +82,7 @@ impl GdbTarget {
 
 /// Why a client's write did not happen.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientWriteError {
+pub(in crate::gdb) enum ClientWriteError {
     /// The host's reason.
     #[error(transparent)]
     Host(#[from] WriteError),
@@ -95,7 +100,7 @@ impl GdbTarget {
     ///
     /// # Errors
     /// [`ClientWriteError`].
-    pub fn write_memory(&self, addr: VirtAddr, data: &[u8]) -> Result<(), ClientWriteError> {
+    pub(in crate::gdb) fn write_memory(&self, addr: VirtAddr, data: &[u8]) -> Result<(), ClientWriteError> {
         if self.is_rebased(addr, data.len()) {
             return Err(ClientWriteError::Rebased);
         }
@@ -104,7 +109,7 @@ impl GdbTarget {
 
     /// Whether a write of `len` bytes at `addr` would be let through to the machine.
     #[must_use]
-    pub fn may_write(&self, addr: VirtAddr, len: usize) -> bool {
+    pub(in crate::gdb) fn may_write(&self, addr: VirtAddr, len: usize) -> bool {
         !self.is_rebased(addr, len) && self.host.may_write(addr, len)
     }
 

@@ -2,8 +2,8 @@
 //! armed.
 //!
 //! GDB sends them only when it is about to resume, and answers a refusal with "Cannot access memory at address",
-//! which is not the reason. So they are accepted, and the resume that follows is refused with the reason. A watchpoint
-//! too many is refused at once: GDB says "You may have requested too many hardware breakpoints/watchpoints".
+//! which is not the reason.
+//! So they are accepted, and the resume that follows is refused with the reason; more watchpoints than can be watched too.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ use gdbstub::target::{
 };
 
 use super::GdbTarget;
-use crate::gdb::errno;
+use crate::{addr::VirtAddr, gdb::errno};
 
 /// Most breakpoints a client may set.
 const MOST: usize = 1024;
@@ -79,6 +79,15 @@ impl HwBreakpoint for GdbTarget {
 
 /// `Z3`: memory shows no trace of who reads it.
 const READ_WATCH: u8 = 3;
+
+impl GdbTarget {
+    /// Whether a watchpoint for writes of `len` bytes at `addr` would be set, and would be read when the client resumes.
+    #[must_use]
+    pub(in crate::gdb) fn may_watch(&self, addr: u64, len: u64) -> bool {
+        let addr = VirtAddr::new(addr);
+        addr.is_upper_half() && self.watches.fits(addr, len)
+    }
+}
 
 impl HwWatchpoint for GdbTarget {
     fn add_hw_watchpoint(&mut self, addr: u64, len: u64, kind: WatchKind) -> TargetResult<bool, Self> {

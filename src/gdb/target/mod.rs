@@ -30,14 +30,17 @@ use gdbstub::target::{
 
 use self::{breakpoints::Breakpoints, host_io::Files, resume::Resume, threads::Threads, watch::Watches};
 pub use self::{
-    percpu_rebase::{PercpuRebase, Words},
-    registers::{Register, Registers, UNKNOWN_PC, X86_64},
+    percpu_rebase::PercpuRebase,
+    registers::{Register, Registers, UNKNOWN_PC},
+};
+pub(super) use self::{
+    registers::X86_64,
     resume::{Reason, Running, Stop},
 };
 use super::{View, host::Host, thread_filter::ThreadFilter};
 
 /// A machine, shown to one client.
-pub struct GdbTarget {
+pub(super) struct GdbTarget {
     host: Arc<dyn Host>,
     /// `None` until they are asked for.
     threads: Option<Threads>,
@@ -67,7 +70,7 @@ enum RebaseState {
 impl GdbTarget {
     /// `host`, for a client that has just attached.
     #[must_use]
-    pub fn new(host: Arc<dyn Host>, view: View) -> Self {
+    pub(super) fn new(host: Arc<dyn Host>, view: View) -> Self {
         let View { percpu_rebase, threads: filter, watch_interval } = view;
         let rebase = if percpu_rebase { RebaseState::NotAsked } else { RebaseState::Off };
         let files = Files::new(host.symbol_file());
@@ -89,22 +92,22 @@ impl GdbTarget {
 
     /// Whether there are symbols to hand out.
     #[must_use]
-    pub fn has_symbol_file(&self) -> bool {
+    pub(super) fn has_symbol_file(&self) -> bool {
         self.files.name().is_some()
     }
 
     /// Bytes of an open symbol file (`vFile:pread`).
-    pub fn read_file(&self, fd: u32, count: u64, offset: u64) -> Result<&[u8], HostIoErrno> {
+    pub(super) fn read_file(&self, fd: u32, count: u64, offset: u64) -> Result<&[u8], HostIoErrno> {
         self.files.read(fd, count, offset)
     }
 
     /// Why the packet just answered with an error was refused, where there is a sentence for it.
-    pub fn take_refusal(&mut self) -> Option<String> {
+    pub(super) fn take_refusal(&mut self) -> Option<String> {
         self.refusal.take()
     }
 
     /// Forgets what is known of the target and looks again.
-    pub fn refresh(&mut self) {
+    pub(super) fn refresh(&mut self) {
         self.host.refresh();
         self.threads = None;
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
 
 use super::{
-    GdbTarget,
+    GdbTarget, RebaseState,
     watch::{MAX_BYTES, MAX_RANGES},
 };
 use crate::gdb::host::MonitorError;
@@ -24,10 +24,17 @@ const OWN: &[(&str, &str)] = &[
 const LIMITS: &str = "\
 The server reads memory from outside and has no hold on the target's CPUs: registers are read-only, and step,
 breakpoints and rwatch are refused. Memory is written only under serve --allow-write, in the ranges that the profile
-names; of any other write GDB says \"Cannot access memory\".
+names; of any other write GDB says \"Cannot access memory\". finish, until, advance and catch need breakpoints too.
+Leave with detach or disconnect: there is nothing to kill. A file given after connecting is not moved to where the kernel
+is: disconnect, and connect again.
 add-symbol-file target:/modules loads the symbols of the modules that are loaded now.
 Registers that memory does not tell are <unavailable>, an unknown program counter is 0xffffffffffffffff.
 continue lets time pass until Ctrl-C, or until what a watchpoint (watch, awatch) watches has changed.
+";
+
+/// Where GDB has moved per-CPU symbols that are linked at 0.
+const REBASED: &str = "\
+__per_cpu_offset[] is shown less the KASLR slide, by which GDB has moved the per-CPU symbols too; $gs_base is as it is.
 ";
 
 impl GdbTarget {
@@ -53,6 +60,9 @@ impl GdbTarget {
             let _ = writeln!(out, "monitor {usage:<18} {about}");
         }
         out.push_str(LIMITS);
+        if matches!(self.rebase, RebaseState::Asked(Some(_))) {
+            out.push_str(REBASED);
+        }
         let _ = writeln!(
             out,
             "Watched memory is read every {} us, at most {MAX_RANGES} ranges of {MAX_BYTES} bytes together: a change \

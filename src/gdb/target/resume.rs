@@ -18,7 +18,10 @@ use gdbstub::{
     },
 };
 
-use super::GdbTarget;
+use super::{
+    GdbTarget,
+    watch::{MAX_BYTES, MAX_RANGES},
+};
 
 /// What the client wants to happen, between two stops.
 #[derive(Debug, Default)]
@@ -32,7 +35,7 @@ pub(super) struct Resume {
 
 /// What is to be done about a target that GDB thinks is running.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Running {
+pub(in crate::gdb) enum Running {
     /// It has stopped.
     Stopped(Stop),
     /// Nothing yet: look again after this time, or when the client says something if there is none.
@@ -46,7 +49,7 @@ pub enum Running {
 
 /// Why the target is stopped again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stop {
+pub(in crate::gdb) struct Stop {
     /// The thread GDB should select.
     pub tid: Tid,
     /// What GDB is to say happened to it.
@@ -57,7 +60,7 @@ pub struct Stop {
 
 /// What a stop is reported as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub(in crate::gdb) enum Reason {
     /// A signal; 0 is none.
     Signal(Signal),
     /// A watchpoint's memory has changed.
@@ -71,7 +74,7 @@ pub enum Reason {
 
 impl GdbTarget {
     /// Looks at a target that GDB thinks is running. `selected` is the thread GDB was looking at.
-    pub fn poll(&mut self, now: Instant, selected: Option<Tid>) -> Running {
+    pub(in crate::gdb) fn poll(&mut self, now: Instant, selected: Option<Tid>) -> Running {
         let none = Reason::Signal(Signal(0));
         if let Some(message) = self.refused_resume() {
             return Running::Stopped(self.stop(none, message, selected));
@@ -104,7 +107,7 @@ impl GdbTarget {
     }
 
     /// The client wants to look again.
-    pub fn interrupt(&mut self, selected: Option<Tid>) -> Stop {
+    pub(in crate::gdb) fn interrupt(&mut self, selected: Option<Tid>) -> Stop {
         self.stop(Reason::Signal(Signal::SIGINT), String::new(), selected)
     }
 
@@ -116,17 +119,27 @@ impl GdbTarget {
                  physical memory, `monitor translate {addr} PID` tells; the kernel's direct map of that can be watched.\n"
             ));
         }
+        let (ranges, bytes) = (self.watches.ranges(), self.watches.bytes());
+        if ranges > MAX_RANGES || bytes > MAX_BYTES {
+            return Some(format!(
+                "nettlp-gdb cannot watch {ranges} range(s), {bytes} bytes: at most {MAX_RANGES} of {MAX_BYTES} bytes together \
+                 are read each time. Watch a member, not the whole.\n"
+            ));
+        }
         let breakpoints = self.breakpoints.count();
         if self.resume.step {
             return Some(
-                "nettlp-gdb cannot step: it reads the target's memory from outside and has no hold on its CPUs.\n"
+                "nettlp-gdb cannot step: it reads the target's memory from outside and has no hold on its CPUs. After \
+                 `continue`, GDB steps for a watchpoint that it does not call a hardware watchpoint: `watch -location \
+                 EXPR` makes one of whatever is in memory.\n"
                     .to_owned(),
             );
         }
         (breakpoints > 0).then(|| {
             format!(
-                "nettlp-gdb cannot continue: the {breakpoints} breakpoint(s) or read watchpoint(s) GDB has set can \
-                 never be reached, for it has no hold on the target's CPUs. Delete them; `watch` works.\n"
+                "nettlp-gdb cannot continue: GDB has set {breakpoints} breakpoint(s) or read watchpoint(s), and they can \
+                 never be reached, for it has no hold on the target's CPUs. `finish`, `until` and `advance` set some for \
+                 themselves; of others, `info breakpoints` has the numbers for `delete`. `watch` works.\n"
             )
         })
     }

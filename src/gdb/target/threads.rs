@@ -117,10 +117,15 @@ impl Threads {
 }
 
 impl GdbTarget {
+    /// The thread a client is shown before it has selected one.
+    pub(in crate::gdb) fn first_thread(&mut self) -> Tid {
+        self.threads().0.first()
+    }
+
     /// The threads as `qXfer:threads:read` describes them (GDB manual, "Thread List Format"): all names and
     /// details in one answer, where [`gdbstub`] would be asked once per thread.
     #[must_use]
-    pub fn threads_xml(&mut self) -> String {
+    pub(in crate::gdb) fn threads_xml(&mut self) -> String {
         let mut xml = String::from("<?xml version=\"1.0\"?>\n<threads>\n");
         let (threads, host) = self.threads();
         for Thread { tid, name, detail, cpu, .. } in threads.there(host) {

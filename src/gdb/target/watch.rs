@@ -17,6 +17,8 @@ use crate::{
 pub(super) const MAX_RANGES: usize = 16;
 /// Most bytes watched at once: what crosses the link at each reading.
 pub(super) const MAX_BYTES: u64 = 4096;
+/// Most ranges that are remembered.
+const MAX_KNOWN: usize = 1024;
 /// Bytes of a value that are shown.
 const SHOWN: usize = 8;
 
@@ -44,22 +46,22 @@ pub(super) struct Hit {
 }
 
 impl Watches {
-    /// Whether there was room for it.
+    /// Whether there was room for it. What is more than can be watched is for who resumes the target to refuse.
     pub(super) fn add(&mut self, addr: u64, len: u64, kind: WatchKind) -> bool {
         let addr = VirtAddr::new(addr);
         if self.position(addr, len, kind).is_some() {
             return true;
         }
-        let bytes = self.bytes().saturating_add(len);
-        let ends = addr.checked_add(len).is_some();
-        if len == 0 || !ends || bytes > MAX_BYTES || self.0.len() >= MAX_RANGES {
-            log::warn!(
-                "{len} bytes at {addr} are not watched: at most {MAX_RANGES} ranges of {MAX_BYTES} bytes together are"
-            );
+        if !self.fits(addr, len) {
             return false;
         }
         self.0.push(Watched { addr, len: len as usize, kind, last: None });
         true
+    }
+
+    /// Whether there is room for a range.
+    pub(super) fn fits(&self, addr: VirtAddr, len: u64) -> bool {
+        len > 0 && addr.checked_add(len).is_some() && self.0.len() < MAX_KNOWN
     }
 
     /// Whether it was there.
@@ -84,7 +86,7 @@ impl Watches {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.0.iter().map(|watched| watched.len as u64).sum()
+        self.0.iter().fold(0, |sum, watched| sum.saturating_add(watched.len as u64))
     }
 
     /// Reads what later readings are compared with.
@@ -158,16 +160,15 @@ mod tests {
     fn what_is_watched_is_bounded() {
         let mut watches = Watches::default();
         assert!(!watches.add(0, 0, WatchKind::Write), "nothing");
-        assert!(!watches.add(0, MAX_BYTES + 1, WatchKind::Write));
         assert!(!watches.add(u64::MAX, 8, WatchKind::Write), "past the end");
-        for at in 0..MAX_RANGES as u64 {
+        for at in 0..MAX_KNOWN as u64 {
             assert!(watches.add(at * 8, 8, WatchKind::Write));
         }
+        assert_eq!((watches.ranges(), watches.bytes()), (MAX_KNOWN, 8 * MAX_KNOWN as u64));
         assert!(watches.add(0, 8, WatchKind::Write), "it is there already");
-        assert!(!watches.add(0x1000, 8, WatchKind::Write));
+        assert!(!watches.add(0x1000_0000, 8, WatchKind::Write));
         assert!(watches.remove(0, 8, WatchKind::Write) && !watches.remove(0, 8, WatchKind::Write));
-        assert!(!watches.add(0x1000, MAX_BYTES, WatchKind::Write));
-        assert!(watches.add(0x1000, 8, WatchKind::ReadWrite));
+        assert!(watches.add(0x1000_0000, u64::MAX / 2, WatchKind::ReadWrite));
         assert_eq!(watches.of_a_process(), Some(VirtAddr::new(8)));
     }
 }

@@ -30,7 +30,7 @@ fn noted(written: &Written) -> VmcoreInfo {
     let mut note: Vec<u8> = [11, text.len() as u32, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
     note.extend(b"VMCOREINFO\0\0");
     note.extend(text.bytes());
-    VmcoreInfo::from_note(&note).unwrap()
+    VmcoreInfo::parse_note(&note).unwrap()
 }
 
 fn rodata_span() -> [Span; 1] {

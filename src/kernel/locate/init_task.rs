@@ -223,10 +223,15 @@ pub(super) fn is_named(space: &dyn VirtMem, addr: VirtAddr) -> bool {
     const STEP: u64 = 4 << 10;
     (0..3).map(|step| addr.wrapping_add(step * STEP)).any(|start| {
         let bytes = space.read_vec(start, STEP as usize + COMM_LEN).unwrap_or_default();
-        memchr::memmem::find_iter(&bytes, NAME).any(|at| {
-            let rest = bytes.get(at + NAME.len()..).unwrap_or_default();
-            NAME_ENDS.iter().any(|end| rest.starts_with(end))
-        })
+        names(&bytes).next().is_some()
+    })
+}
+
+/// Where in `bytes` the first task's name stands.
+fn names(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    memchr::memmem::find_iter(bytes, NAME).filter(|at| {
+        let rest = bytes.get(at + NAME.len()..).unwrap_or_default();
+        NAME_ENDS.iter().any(|end| rest.starts_with(end))
     })
 }
 
@@ -293,12 +298,8 @@ fn named_places<'t>(
         target.progress(Progress { step: "searching for init_task", done, total });
         done += left.min(CHUNK);
         let bytes = read_pages(mem, start, left.min(CHUNK + COMM_LEN as u64));
-        let hits: Vec<PhysAddr> = memchr::memmem::find_iter(&bytes, NAME)
+        let hits: Vec<PhysAddr> = names(&bytes)
             .filter(|at| *at < CHUNK as usize)
-            .filter(|at| {
-                let rest = bytes.get(at + NAME.len()..).unwrap_or_default();
-                NAME_ENDS.iter().any(|end| rest.starts_with(end))
-            })
             .filter_map(|at| start.wrapping_add(at as u64).checked_sub(comm_offset))
             .filter(|place| place.offset_in(8) == 0)
             .collect();

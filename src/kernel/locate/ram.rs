@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    addr::{PhysAddr, PhysRange, VirtAddr},
+    addr::{self, PhysAddr, PhysRange, VirtAddr},
     mem::PhysMem,
     paging::{
         VirtMem,
@@ -93,7 +93,7 @@ fn believed(
     };
     let image = proof.image.phys_range()?;
     let checked = |source, ranges: Option<Vec<PhysRange>>| {
-        let ranges = merge(ranges?);
+        let ranges = addr::merged(ranges?);
         ranges
             .iter()
             .any(|range| range.contains(image.start, image.len()))
@@ -215,17 +215,4 @@ fn direct_map(
         [(start, end.min(LEGACY_HOLE.0)), (start.max(LEGACY_HOLE.1), end)]
     });
     Some(ranges.filter_map(|(start, end)| PhysRange::new(PhysAddr::new(start), PhysAddr::new(end))).collect())
-}
-
-/// Ascending and disjoint; ranges that touch become one.
-fn merge(mut ranges: Vec<PhysRange>) -> Vec<PhysRange> {
-    ranges.sort_unstable_by_key(|range| range.start);
-    let mut merged: Vec<PhysRange> = Vec::new();
-    for range in ranges {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
-    }
-    merged
 }

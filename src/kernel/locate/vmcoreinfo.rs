@@ -99,12 +99,6 @@ pub struct VmcoreInfo {
 
 impl VmcoreInfo {
     /// Parses a whole note, header included.
-    #[must_use]
-    pub fn from_note(note: &[u8]) -> Option<Self> {
-        Self::parse_note(note).ok()
-    }
-
-    /// Parses a whole note, header included.
     ///
     /// # Errors
     /// [`Damage`]: what no kernel would have written.
@@ -218,7 +212,7 @@ mod tests {
 
     #[test]
     fn values_by_kind() {
-        let info = VmcoreInfo::from_note(&note(TEXT)).unwrap();
+        let info = VmcoreInfo::parse_note(&note(TEXT)).unwrap();
         assert_eq!(info.release(), Some("6.1.0-56-cloud-amd64"));
         assert_eq!(info.build_id(), Some(vec![0x3b, 0x43, 0xfa, 0xd5]));
         assert_eq!(info.number("phys_base"), Some(0_u64.wrapping_sub(0x26c0_0000)));
@@ -230,10 +224,10 @@ mod tests {
 
     #[test]
     fn a_copy_without_the_note_header_is_none() {
-        assert_eq!(VmcoreInfo::from_note(TEXT.as_bytes()), None);
+        assert_eq!(VmcoreInfo::parse_note(TEXT.as_bytes()).ok(), None);
         let mut note = note(TEXT);
         note[8] = 1;
-        assert_eq!(VmcoreInfo::from_note(&note), None);
+        assert_eq!(VmcoreInfo::parse_note(&note).ok(), None);
     }
 
     #[test]
@@ -281,7 +275,7 @@ mod tests {
             let mut framed = note(&text);
             framed.extend_from_slice(&bytes);
             for candidate in [bytes, framed] {
-                if let Some(info) = VmcoreInfo::from_note(&candidate) {
+                if let Ok(info) = VmcoreInfo::parse_note(&candidate) {
                     let _ = (info.number("phys_base"), info.build_id(), info.slide());
                 }
             }
@@ -290,7 +284,7 @@ mod tests {
         #[test]
         fn any_values(value in "[ -~]{0,24}") {
             let text = format!("OSRELEASE=x\nBUILD-ID={value}\nNUMBER(n)={value}\nKERNELOFFSET={value}\n");
-            let info = VmcoreInfo::from_note(&note(&text)).unwrap();
+            let info = VmcoreInfo::parse_note(&note(&text)).unwrap();
             let _ = (info.number("n"), info.build_id(), info.slide());
             prop_assert_eq!(info.get("BUILD-ID"), Some(value.as_str()));
         }

@@ -24,6 +24,21 @@ fn place(types: &dyn TypeSource, structure: &str, path: &str) -> (u64, u64, Opti
     (info.offset, info.size, info.bits)
 }
 
+/// Type, stride and number of what an array holds.
+fn elements(types: &dyn TypeSource, id: TypeId) -> (TypeId, u64, Option<u64>) {
+    match types.resolve(id).unwrap() {
+        Type::Array { element, count } => (element, types.size_of(element).unwrap(), count),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn pointee(types: &dyn TypeSource, id: TypeId) -> TypeId {
+    match types.resolve(id).unwrap() {
+        Type::Pointer(target) => target,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn members_through_anonymous_ones() {
     each_kind(|types| {
@@ -48,14 +63,13 @@ fn bit_fields_of_either_form() {
 #[test]
 fn arrays() {
     each_kind(|types| {
-        let elements = |id| types.elements(id).unwrap().unwrap();
-        let rows = elements(types.field("task_struct", "matrix").unwrap().ty);
-        assert_eq!((rows.stride, rows.count), (12, Some(2)));
-        let row = elements(rows.ty);
-        assert_eq!((row.stride, row.count), (4, Some(3)));
+        let elements = |name| elements(types, types.field("task_struct", name).unwrap().ty);
+        let (row, stride, rows) = elements("matrix");
+        assert_eq!((stride, rows), (12, Some(2)));
+        assert!(matches!(types.get(row), Ok(Type::Array { count: Some(3), .. })));
         assert_eq!(place(types, "task_struct", "matrix"), (48, 24, None));
-        assert_eq!(elements(types.field("task_struct", "none").unwrap().ty).count, Some(0));
-        assert_eq!(elements(types.field("task_struct", "tail").unwrap().ty).count, None);
+        assert_eq!(elements("none").2, Some(0));
+        assert_eq!(elements("tail").2, None);
         let third = types.get(TypeId(types.field("task_struct", "matrix").unwrap().ty.0 | 2 << OFFSET_BITS));
         assert!(matches!(third, Err(TypeError::Damaged { .. })));
     });
@@ -64,7 +78,7 @@ fn arrays() {
 #[test]
 fn declarations_are_completed_by_name() {
     each_kind(|types| {
-        let later = types.pointee(types.field("task_struct", "later").unwrap().ty).unwrap().unwrap();
+        let later = pointee(types, types.field("task_struct", "later").unwrap().ty);
         assert_eq!(types.get(later), Ok(Type::Forward { tag: Tag::Struct, name: "later".to_owned() }));
         assert_eq!(types.size_of(later), Ok(24));
         assert_eq!(place(types, "later", "list.next"), (8, 8, None), "of a struct in another unit");
@@ -129,7 +143,7 @@ fn the_model() {
         let name = Some("next".to_owned());
         assert_eq!(*next, Member { name, bit_offset: 0, bit_size: None, ty: next.ty });
         assert_eq!(types.get(next.ty), Ok(Type::Pointer(list)));
-        let call = types.pointee(types.field("task_struct", "call").unwrap().ty).unwrap().unwrap();
+        let call = pointee(types, types.field("task_struct", "call").unwrap().ty);
         let Type::Function { result, params } = types.get(call).unwrap() else { panic!("call") };
         assert_eq!(types.get(result), Ok(Type::Void));
         assert_eq!(types.get(params[0]), Ok(Type::Pointer(VOID)));

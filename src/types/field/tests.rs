@@ -176,23 +176,6 @@ fn what_is_refused() {
 }
 
 #[test]
-fn arrays_and_pointers() {
-    let table = task();
-    let types: &dyn TypeSource = &table;
-    let rows = types.elements(types.field("task", "nodes").unwrap().ty).unwrap().unwrap();
-    assert_eq!((rows.stride, rows.count), (48, Some(2)));
-    let row = types.elements(rows.ty).unwrap().unwrap();
-    assert_eq!((row.stride, row.count), (16, Some(3)));
-    let tail = types.elements(types.field("task", "tail").unwrap().ty).unwrap().unwrap();
-    assert_eq!((tail.stride, tail.count), (4, None));
-    let (pid, next) = (types.field("task", "pid").unwrap().ty, types.field("task", "next").unwrap().ty);
-    assert_eq!(types.elements(pid), Ok(None));
-    assert_eq!(types.pointee(pid), Ok(None));
-    let later = types.pointee(next).unwrap().unwrap();
-    assert_eq!(types.field_of(later, "later", "value").unwrap().size, 4);
-}
-
-#[test]
 fn circles_and_fans_end() {
     let mut table = Table::default();
     let circle = TypeId(1);

@@ -55,7 +55,7 @@ fn a_slow_look_at_the_threads_holds_up_no_greeting() {
     client.raw(&frame(b"?"));
     assert_eq!(client.event(), Some(nettlp_gdb::gdb::packet::Event::Ack), "before there is an answer");
     drop(held);
-    assert_eq!(client.reply().unwrap(), "T05thread:989680;");
+    assert_eq!(client.reply().unwrap(), "T00thread:989680;");
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_client_may_detach_and_attach_again_on_one_connection() {
     let server = fake::serve(FakeHost::new());
     let mut client = Client::connect(server.address);
     for _ in 0..3 {
-        assert_eq!(client.ask("?"), "T05thread:989680;");
+        assert_eq!(client.ask("?"), "T00thread:989680;");
         assert_eq!(client.ask("D"), "OK");
     }
 }
@@ -165,7 +165,7 @@ fn a_thousand_attach_and_detach_cycles_leave_nothing_behind() {
     assert_eq!((sockets(server.address), threads(server.address)), (1, 0), "before");
     for cycle in 0..1000 {
         let mut client = connect_when_free(server.address);
-        assert_eq!(client.ask("?"), "T05thread:989680;");
+        assert_eq!(client.ask("?"), "T00thread:989680;");
         if cycle == 0 {
             assert_eq!((sockets(server.address), threads(server.address)), (2, 1), "while attached");
         }

@@ -55,6 +55,14 @@ fn memory_is_read_and_a_gap_ends_it() {
     assert_eq!(client.memory(end, 4).unwrap_err(), "E0e");
     assert_eq!(client.memory(u64::MAX, 4).unwrap_err(), "E0e");
     assert_eq!(client.memory(INIT_TASK, usize::MAX).unwrap().len(), PAGE, "as much as there is");
+    assert_eq!(
+        client.memory(INIT_TASK, 0).unwrap_err(),
+        "E16",
+        "an empty reply would mean that `m` is not known"
+    );
+    assert_eq!(client.ask(&format!("x{INIT_TASK:x},8")), "bswapper\0");
+    assert_eq!(client.ask(&format!("x{:x},10", end - 4)), "b\0\0\0\0");
+    assert_eq!(client.ask(&format!("x{end:x},4")), "E0e");
 }
 
 /// Entries of 32 bytes, each at its number times 256 into the page of `INIT_TASK`, with the next link in the eight bytes
@@ -168,7 +176,7 @@ fn threads_are_listed_cpus_first_with_their_names() {
     let (_server, mut client) = attached(FakeHost::new());
     assert_eq!(client.ask("qfThreadInfo"), "m989680,989681,01");
     assert_eq!(client.ask("qsThreadInfo"), "l");
-    assert_eq!(client.ask("?"), "T05thread:989680;");
+    assert_eq!(client.ask("?"), "T00thread:989680;");
     assert_eq!(client.ask("T1"), "OK");
     assert_eq!(client.ask("T2"), "E01");
     let detail = client.ask("qThreadExtraInfo,989681");
@@ -288,7 +296,10 @@ fn writes_and_resumes_are_refused_with_a_sentence() {
         for (packet, thread) in [("vCont;c", "989680"), ("vCont;c:1", "01")] {
             client.raw(&frame(packet.as_bytes()));
             let text = client.console_until(&format!("T00thread:{thread};"));
-            assert!(text.starts_with("nettlp-gdb cannot continue: the 1 breakpoint(s)"), "{packet}: {text}");
+            assert!(
+                text.starts_with("nettlp-gdb cannot continue: GDB has set 1 breakpoint(s)"),
+                "{packet}: {text}"
+            );
         }
         assert_eq!(client.ask(&format!("z{breakpoint}")), "OK");
     }
@@ -345,7 +356,10 @@ fn a_change_of_watched_memory_is_a_stop() {
         assert_eq!(client.ask(&format!("{clear},{INIT_TASK:x},4")), "OK");
         assert_eq!(client.ask(&format!("{clear},{other:x},8")), "OK");
     }
-    assert_eq!(client.ask(&format!("Z2,{INIT_TASK:x},1001")), "E16", "too much");
+    assert_eq!(client.ask(&format!("Z2,{INIT_TASK:x},1001")), "OK");
+    client.raw(&frame(b"vCont;c"));
+    let text = client.console_until("T00thread:989680;");
+    assert!(text.starts_with("nettlp-gdb cannot watch 1 range(s), 4097 bytes"), "{text}");
 }
 
 #[test]

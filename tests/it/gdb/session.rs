@@ -6,7 +6,7 @@ use nettlp_gdb::{
     addr::VirtAddr,
     gdb::{Host, Register, Server, TaskId, ThreadFilter},
     machine::{Description, Machine, PerCpu},
-    mem::{PhysMem as _, cache::Validity, stats::Counts},
+    mem::{PhysMem as _, stats::Counts},
     session::{Options, Session, Source, debug_file},
     synth::{SymbolFile, build_id},
     vmlinux::Vmlinux,
@@ -30,16 +30,8 @@ fn debug(machine: &Machine, commands: &[&str]) -> String {
 }
 
 fn open(machine: &Machine, vmlinux: &Path) -> Session {
-    let options = Options {
-        source: Source::Memory(machine.memory()),
-        vmlinux: Some(vmlinux.to_owned()),
-        known: nettlp_gdb::profile::Kernel::default(),
-        ram: Vec::new(),
-        forbidden: Vec::new(),
-        force: false,
-        validity: Validity::Stop,
-        user_memory: nettlp_gdb::kernel::UserMemory::All,
-    };
+    let options =
+        Options { vmlinux: Some(vmlinux.to_owned()), ..Options::new(Source::Memory(machine.memory())) };
     Session::open(options, &|_| ()).unwrap()
 }
 
@@ -229,14 +221,8 @@ fn a_gdb_that_finds_the_debug_file_itself() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         write_vmlinux(&machine, &file);
         let options = Options {
-            source: Source::Memory(machine.memory()),
             vmlinux: debug_file::find(full.build_id().unwrap(), &[directory.path().to_owned()]),
-            known: nettlp_gdb::profile::Kernel::default(),
-            ram: Vec::new(),
-            forbidden: Vec::new(),
-            force: false,
-            validity: Validity::Stop,
-            user_memory: nettlp_gdb::kernel::UserMemory::All,
+            ..Options::new(Source::Memory(machine.memory()))
         };
         let mut session = Session::open(options, &|_| ()).unwrap();
         session.symbol_file = Some(SymbolFile {

@@ -20,8 +20,6 @@ use crate::{
         task::{Scope, Tasks},
     },
     link::{self, Client, Read},
-    mem::cache::Validity,
-    profile,
     session::{Options, Session, Source},
 };
 
@@ -57,16 +55,7 @@ fn millis(time: Duration) -> f64 {
 
 fn open(args: &Args, adapter: &Other, tags: u16) -> anyhow::Result<(Session, Duration)> {
     let config = link::Config { local: Some(adapter.local), tags, ..link::Config::new(adapter.ip) };
-    let options = Options {
-        source: Source::Adapter(config),
-        vmlinux: args.vmlinux.clone(),
-        known: profile::Kernel::default(),
-        ram: Vec::new(),
-        forbidden: Vec::new(),
-        force: false,
-        validity: Validity::Stop,
-        user_memory: crate::kernel::UserMemory::All,
-    };
+    let options = Options { vmlinux: args.vmlinux.clone(), ..Options::new(Source::Adapter(config)) };
     let start = Instant::now();
     let session = Session::open(options, &|_| ())?;
     Ok((session, start.elapsed()))

@@ -83,7 +83,7 @@ impl Target {
     }
 
     fn link_settings(&self, profile: &Profile, origins: &mut Origins<'_>) -> anyhow::Result<()> {
-        let link = self.link_config(profile.link.clone())?;
+        let link = self.link_config(profile.link.as_ref())?;
         let args = &self.link;
         let mut add = |key: &str, value: Option<String>, option: Option<&str>| {
             origins.add(&format!("link.{key}"), value, option);
