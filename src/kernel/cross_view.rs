@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
-    Kernel, KernelError, family, percpu, pid,
+    Kernel, KernelError, family,
+    list::Visited,
+    percpu, pid,
     task::{Scope, Task, Tasks},
 };
 use crate::addr::VirtAddr;
@@ -161,7 +163,8 @@ fn runnable(kernel: &Kernel) -> Result<Look, KernelError> {
     let link = types.field("task_struct", "se.group_node")?.offset;
     let heads: Vec<VirtAddr> =
         percpu::cpus(kernel)?.iter().map(|cpu| queues.wrapping_add(cpu.offset).wrapping_add(head)).collect();
-    let (mut tasks, mut torn) = (HashSet::new(), None);
+    let mut visited = Visited::new(MAX_RUNNABLE, "tasks", "a task is met twice");
+    let mut torn = None;
     let mut cursors: Vec<(VirtAddr, VirtAddr)> = heads.iter().map(|head| (*head, *head)).collect();
     while !cursors.is_empty() {
         let places: Vec<VirtAddr> = cursors.iter().map(|(at, _)| *at).collect();
@@ -176,14 +179,14 @@ fn runnable(kernel: &Kernel) -> Result<Look, KernelError> {
                 }
             };
             let task = next.wrapping_sub(link);
-            if tasks.len() < MAX_RUNNABLE && tasks.insert(task) {
-                further.push((next, *head));
-            } else {
-                let reason = "a task is met twice".to_owned();
-                torn.get_or_insert(KernelError::Inconsistent { step, addr: task, reason });
+            match visited.enter(task) {
+                Ok(()) => further.push((next, *head)),
+                Err(reason) => {
+                    torn.get_or_insert(KernelError::Inconsistent { step, addr: task, reason });
+                }
             }
         }
         cursors = further;
     }
-    Ok((tasks, torn))
+    Ok((visited.into_met(), torn))
 }

@@ -5,9 +5,9 @@
 //! Input: where the links are and `init_task`. Output: addresses, in order. All lists are walked side by side, one step
 //! with each batch.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use super::{Kernel, KernelError};
+use super::{Kernel, KernelError, list::Visited, structure::present};
 use crate::{
     addr::VirtAddr,
     paging::VirtError,
@@ -66,11 +66,7 @@ impl Links {
             children: offset("task_struct", "children")?,
             sibling: offset("task_struct", "sibling")?,
             parent: offset("task_struct", "real_parent")?,
-            threads: match threads() {
-                Ok(links) => Some(links),
-                Err(TypeError::NoMember { .. } | TypeError::NoType { .. }) => None,
-                Err(damage) => return Err(damage),
-            },
+            threads: present(threads())?,
         })
     }
 
@@ -100,7 +96,7 @@ struct Cursor {
 /// What was met so far.
 struct Walk {
     links: Links,
-    seen: HashSet<VirtAddr>,
+    visited: Visited,
     /// Children of a task, in order.
     children: HashMap<VirtAddr, Vec<VirtAddr>>,
     /// Threads of a process but the first, in order.
@@ -112,7 +108,7 @@ impl Walk {
     fn new(links: Links, init_task: VirtAddr) -> Self {
         Self {
             links,
-            seen: HashSet::from([init_task]),
+            visited: Visited::new(MAX_TASKS, "tasks", "a task is met twice").with([init_task]),
             children: HashMap::new(),
             threads: HashMap::new(),
             torn: None,
@@ -188,10 +184,10 @@ impl Walk {
     ) {
         let Some(next) = next.filter(|next| *next != end) else { return };
         let task = next.wrapping_sub(link);
-        if self.seen.len() >= MAX_TASKS || !self.seen.insert(task) {
-            return self.tear(task, "a task is met twice".to_owned());
+        match self.visited.enter(task) {
+            Ok(()) => further.push(Cursor { task, list }),
+            Err(reason) => self.tear(task, reason),
         }
-        further.push(Cursor { task, list });
     }
 
     fn tear(&mut self, addr: VirtAddr, reason: String) {
@@ -199,7 +195,7 @@ impl Walk {
     }
 
     fn order(&mut self, init_task: VirtAddr) -> Vec<VirtAddr> {
-        let (mut order, mut stack) = (Vec::with_capacity(self.seen.len()), vec![init_task]);
+        let (mut order, mut stack) = (Vec::new(), vec![init_task]);
         while let Some(task) = stack.pop() {
             order.push(task);
             let threads = self.threads.remove(&task).unwrap_or_default();

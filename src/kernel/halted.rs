@@ -67,7 +67,7 @@ impl<'k> Halted<'k> {
         let word = word.map_err(|source| KernelError::Read { step, source })?;
         // `PANIC_CPU_INVALID` is -1.
         let panicked = word.filter(|cpu| (*cpu as i32) >= 0);
-        Ok(Self { kernel, panicked, notes: CrashNotes::resolve(kernel) })
+        Ok(Self { kernel, panicked, notes: CrashNotes::resolve(kernel)? })
     }
 
     /// The CPU that panicked.

@@ -6,11 +6,14 @@
 //! Source: `include/linux/maple_tree.h` (`enum maple_type`, `struct maple_range_64`, `MAPLE_NODE_MASK`),
 //! `lib/maple_tree.c` (`mte_to_node`, `mte_node_type`, `mas_safe_pivot`, `ma_dead_node`), since 54a611b60590 (6.1).
 
-use std::collections::HashSet;
-
-use super::{Kernel, KernelError, batch};
+use super::{
+    Kernel, KernelError,
+    list::Visited,
+    tree,
+    xarray::{self, pointer},
+};
 use crate::{
-    addr::VirtAddr,
+    addr::{VirtAddr, little_endian},
     types::{FieldInfo, TypeError, TypeSource},
 };
 
@@ -25,12 +28,6 @@ const NODE_MASK: u64 = 0xff;
 /// Where the type of a node stands in them, and its bits.
 const TYPE_SHIFT: u32 = 3;
 const TYPE_MASK: u64 = 0xf;
-
-/// The two lowest bits of a root that is a node (`xa_is_node`).
-const INTERNAL: u64 = 0b10;
-
-/// Internal entries up to here are not nodes.
-const LAST_RESERVED: u64 = 4096;
 
 /// A range of indices that holds a pointer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,17 +106,16 @@ impl Maple {
     #[must_use]
     pub fn ranges(&self, kernel: &Kernel, root: u64) -> Ranges {
         let mut found = Ranges::default();
-        if root & 0b11 != INTERNAL || root <= LAST_RESERVED {
+        if xarray::node(root).is_none() {
             let pointer = pointer(root).map(|pointer| Range { first: 0, last: 0, pointer });
             found.ranges.extend(pointer);
             return found;
         }
         let root = Node::new(root, 0, u64::MAX);
-        let mut seen = HashSet::from([root.addr]);
-        let visit = |node: &Node, bytes: &[u8], below: &mut Vec<Node>| {
-            self.visit(*node, bytes, &mut seen, below, &mut found)
-        };
-        found.torn = batch::levels(kernel, (root, self.bytes), STEP, |node| node.addr, visit);
+        let visit =
+            |node: &Node, bytes: &[u8], below: &mut Vec<Node>| self.visit(*node, bytes, below, &mut found);
+        let visited = Visited::new(MAX_NODES, "nodes", "a node is met twice");
+        found.torn = tree::levels(kernel, (root, self.bytes), (STEP, visited), |node| node.addr, visit);
         found.ranges.sort_unstable_by_key(|range| range.first);
         found
     }
@@ -128,7 +124,6 @@ impl Maple {
         &self,
         node: Node,
         bytes: &[u8],
-        seen: &mut HashSet<VirtAddr>,
         next: &mut Vec<Node>,
         found: &mut Ranges,
     ) -> Result<(), KernelError> {
@@ -149,11 +144,8 @@ impl Maple {
             let entry = word(bytes, shape.slots + slot * 8).unwrap_or(0);
             if !shape.is_leaf {
                 let child = Node::new(entry, first, last);
-                if child.addr.is_null() || seen.len() >= MAX_NODES || !seen.insert(child.addr) {
-                    return Err(torn(format!(
-                        "the node {} is none, met twice or one of too many",
-                        child.addr
-                    )));
+                if child.addr.is_null() {
+                    return Err(torn(format!("the node for {first:#x}-{last:#x} is NULL")));
                 }
                 next.push(child);
             } else if let Some(pointer) = pointer(entry) {
@@ -175,12 +167,8 @@ impl Node {
     }
 }
 
-fn pointer(entry: u64) -> Option<VirtAddr> {
-    (entry != 0 && entry & 0b11 == 0).then(|| VirtAddr::new(entry))
-}
-
 fn word(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
+    bytes.get(at..at.checked_add(8)?).map(little_endian)
 }
 
 #[cfg(test)]

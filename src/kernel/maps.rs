@@ -7,9 +7,13 @@ use super::{
     mm::Mm,
     open_file::{self, Found, Inode, OpenFile},
     path,
+    structure::present,
     vma::{self, Area, flags},
 };
-use crate::addr::{Hex, VirtAddr};
+use crate::{
+    addr::{Hex, VirtAddr},
+    types::TypeError,
+};
 
 /// A name of memory without a file is shorter (`ANON_VMA_NAME_MAX_LEN` is 80).
 const MAX_NAME: usize = 80;
@@ -162,8 +166,10 @@ impl Names {
         let pointers: Vec<VirtAddr> = pointers.map(Result::unwrap_or_default).collect();
         let specials = privates.into_iter().zip(strings(kernel, &pointers));
 
-        let place = |member| types.field("vm_area_struct", member).ok().map(|field| field.offset);
-        let only_without_file = place("anon_name") == place("shared");
+        let place = |member| -> Result<Option<u64>, TypeError> {
+            Ok(present(types.field("vm_area_struct", member))?.map(|field| field.offset))
+        };
+        let only_without_file = place("anon_name")? == place("shared")?;
         let mut given: Vec<VirtAddr> = areas
             .iter()
             .filter(|area| area.file.is_null() || !only_without_file)

@@ -4,7 +4,6 @@
 //! kernel subsystem, walk its structures. Differences between kernels are decided by the presence of members
 //! and symbols. The target is live and may be hostile: every walk is bounded.
 
-mod batch;
 pub mod bt;
 pub mod btf;
 pub mod cmdline;
@@ -17,6 +16,7 @@ pub mod halted;
 pub mod info;
 pub mod kallsyms;
 pub mod kconfig;
+mod list;
 pub mod locate;
 pub mod maple;
 pub mod maps;
@@ -35,6 +35,7 @@ pub mod task;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timekeeper;
+mod tree;
 pub mod unwind;
 pub mod user;
 pub mod vma;

@@ -1,8 +1,10 @@
 //! Loaded modules: the list `modules` (`kernel/module/main.c`).
 
-use std::collections::HashSet;
-
-use super::{Kernel, KernelError};
+use super::{
+    Kernel, KernelError,
+    list::{self, List},
+    structure::{Structure, present},
+};
 use crate::{
     addr::{VirtAddr, little_endian},
     types::{Field, FieldInfo, Tag, Type, TypeError, TypeSource, field::member_bytes},
@@ -79,14 +81,14 @@ struct Area {
 }
 
 impl Area {
-    fn resolve(types: &dyn TypeSource, member: &str, prefix: &'static str) -> Result<Self, TypeError> {
-        let size = |name: &str| Field::resolve(types, "module", &format!("{member}.{name}"));
+    fn resolve(module: &mut Structure<'_>, member: &str, prefix: &'static str) -> Result<Self, TypeError> {
+        let name = |name: &str| format!("{member}.{name}");
         Ok(Self {
             prefix,
-            base: Field::resolve(types, "module", &format!("{member}.base"))?,
-            size: size("size")?,
-            text_size: size("text_size").ok(),
-            ro_size: size("ro_size").ok(),
+            base: module.field(&[&name("base")])?,
+            size: module.field(&[&name("size")])?,
+            text_size: module.optional(&[&name("text_size")])?,
+            ro_size: module.optional(&[&name("ro_size")])?,
         })
     }
 
@@ -126,8 +128,9 @@ struct Layout {
 
 impl Layout {
     fn resolve(types: &dyn TypeSource) -> Result<Self, TypeError> {
-        let placement = match types.field("module", "mem") {
-            Ok(array) => {
+        let mut module = Structure::new(types, "module");
+        let placement = match present(types.field("module", "mem"))? {
+            Some(array) => {
                 let element = types.struct_size("module_memory")?;
                 Placement::Mem {
                     element,
@@ -138,18 +141,18 @@ impl Layout {
                     names: enumerators(types, "mod_mem_type"),
                 }
             }
-            Err(_) => {
-                let core = Area::resolve(types, "core_layout", "")?;
-                let init = Area::resolve(types, "init_layout", "init_").ok();
+            None => {
+                let core = Area::resolve(&mut module, "core_layout", "")?;
+                let init = present(Area::resolve(&mut module, "init_layout", "init_"))?;
                 Placement::Areas(std::iter::once(core).chain(init).collect())
             }
         };
         Ok(Self {
             bytes: types.struct_size("module")?.min(MAX_STRUCT) as usize,
-            next: Field::resolve(types, "module", "list.next")?,
-            name: types.field("module", "name")?,
-            state: Field::resolve(types, "module", "state")?,
-            refcnt: Field::resolve(types, "module", "refcnt").ok(),
+            next: module.field(&["list.next"])?,
+            name: module.member(&["name"])?,
+            state: module.field(&["state"])?,
+            refcnt: module.optional(&["refcnt"])?,
             placement,
         })
     }
@@ -220,18 +223,13 @@ pub fn list(kernel: &Kernel) -> Result<Vec<Module>, KernelError> {
     let head = kernel.symbols("the list of modules")?.addr("modules")?;
     let layout = Layout::resolve(types)?;
     let states = enumerators(types, "module_state");
-    let read = |source| KernelError::Read { step: STEP, source };
-    let (mut modules, mut seen) = (Vec::new(), HashSet::new());
-    let mut next = kernel.memory.read_ptr(head).map_err(read)?;
-    while next != head {
-        let addr = next.wrapping_sub(layout.next.offset());
-        let wrong = |reason: &str| KernelError::Inconsistent { step: STEP, addr, reason: reason.to_owned() };
-        if !seen.insert(next) || seen.len() > MAX_MODULES {
-            return Err(wrong("the list leads back into itself"));
-        }
-        let bytes = kernel.memory.read_vec(addr, layout.bytes).map_err(read)?;
-        modules.push(layout.parse(&states, addr, &bytes).ok_or_else(|| wrong("struct module ends early"))?);
-        next = layout.next.get(&bytes).ok_or_else(|| wrong("struct module ends early"))?;
-    }
+    let mut modules = Vec::new();
+    let (link, bytes) = (&layout.next, layout.bytes);
+    let list = List { head, link, bytes, most: MAX_MODULES, them: "modules", step: STEP };
+    list::walk(kernel, &list, |addr, bytes| {
+        let early = || KernelError::Inconsistent { step: STEP, addr, reason: "it ends early".to_owned() };
+        modules.push(layout.parse(&states, addr, bytes).ok_or_else(early)?);
+        Ok(())
+    })?;
     Ok(modules)
 }

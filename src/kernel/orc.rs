@@ -22,11 +22,8 @@ use std::{
 };
 
 use self::{format::Format, table::Table};
-use super::{Kernel, KernelError, module};
-use crate::{
-    addr::VirtAddr,
-    types::{Field, TypeSource},
-};
+use super::{Kernel, KernelError, module, structure::Structure};
+use crate::{addr::VirtAddr, types::TypeSource};
 
 /// Rules remembered; an address is looked up once, and no kernel sleeps in so many places.
 const MAX_REMEMBERED: usize = 1 << 20;
@@ -123,12 +120,13 @@ impl<'k> Orc<'k> {
 
 /// `module.arch` of every module (`struct mod_arch_specific`).
 fn module_tables(kernel: &Kernel, types: &dyn TypeSource) -> Result<Vec<ModuleTable>, KernelError> {
-    let count: Field<u32> = Field::resolve(types, "module", "arch.num_orcs")?;
-    let ips: Field<VirtAddr> = Field::resolve(types, "module", "arch.orc_unwind_ip")?;
-    let entries: Field<VirtAddr> = Field::resolve(types, "module", "arch.orc_unwind")?;
+    let mut module = Structure::new(types, "module");
+    let count = module.field::<u32>(&["arch.num_orcs"])?;
+    let ips = module.field::<VirtAddr>(&["arch.orc_unwind_ip"])?;
+    let entries = module.field::<VirtAddr>(&["arch.orc_unwind"])?;
     // The first of `mem[]` is the text; before ac3b43283923 (6.4) it is at the start of `core_layout`.
-    let base: Field<VirtAddr> = first_of(types, &["mem.base", "core_layout.base"])?;
-    let size: Field<u64> = first_of(types, &["mem.size", "core_layout.text_size"])?;
+    let base = module.field::<VirtAddr>(&["mem.base", "core_layout.base"])?;
+    let size = module.field::<u64>(&["mem.size", "core_layout.text_size"])?;
     let len = types.struct_size("module")?.min(module::MAX_STRUCT) as usize;
     let modules = module::list(kernel)?;
     let addrs: Vec<VirtAddr> = modules.iter().map(|module| module.addr).collect();
@@ -138,18 +136,4 @@ fn module_tables(kernel: &Kernel, types: &dyn TypeSource) -> Result<Vec<ModuleTa
         Some(ModuleTable { code: base.get(bytes)?, size: size.get(bytes)?, table })
     };
     Ok(kernel.memory.read_vecs(&addrs, len).iter().flatten().filter_map(|bytes| table(bytes)).collect())
-}
-
-fn first_of<T: crate::types::field::Scalar>(
-    types: &dyn TypeSource,
-    paths: &[&str],
-) -> Result<Field<T>, KernelError> {
-    let mut last = None;
-    for path in paths {
-        match Field::resolve(types, "module", path) {
-            Ok(field) => return Ok(field),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.map_or_else(|| KernelError::NeedsVmlinux { what: "modules", needs: "types" }, Into::into))
 }

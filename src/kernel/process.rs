@@ -4,9 +4,8 @@
 use super::{
     Kernel, KernelError, open_file,
     path::{self, Place},
-    pid,
-    structure::Structure,
-    task::{self, Details, Scope, Task, Tasks},
+    structure::{Structure, present},
+    task::{self, Details, Scope, Task, TaskList, Tasks},
 };
 use crate::{
     addr::VirtAddr,
@@ -14,7 +13,7 @@ use crate::{
 };
 
 /// A process or thread.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, serde::Serialize)]
 pub struct Process {
     /// What its own structure says.
     #[serde(flatten)]
@@ -42,6 +41,9 @@ pub struct Process {
     pub root: Option<String>,
     /// The file it executes; none of a kernel thread.
     pub exe: Option<String>,
+    /// Set when the list of tasks is not complete: threads and children may be missing, and the times of threads.
+    #[serde(skip)]
+    pub torn: Option<KernelError>,
 }
 
 /// Everything known of `task` and the process it is of. What cannot be read is unknown (`None`).
@@ -51,7 +53,7 @@ pub struct Process {
 pub fn read(kernel: &Kernel, task: &Task) -> Result<Process, KernelError> {
     let types = kernel.types("a process")?;
     let details = task::details(kernel, std::slice::from_ref(task))?.pop().unwrap_or_default();
-    let all = everybody(kernel)?;
+    let TaskList { tasks: all, torn } = Tasks::resolve(kernel)?.list(kernel, Scope::Threads)?;
     let leads = |one: &&Task| one.tgid.is_none_or(|tgid| tgid == one.pid);
     let tgid = task.tgid.unwrap_or(task.pid);
     let mut threads: Vec<&Task> = all.iter().filter(|one| one.tgid == Some(tgid)).collect();
@@ -80,19 +82,8 @@ pub fn read(kernel: &Kernel, task: &Task) -> Result<Process, KernelError> {
         cwd,
         root,
         exe,
+        torn,
     })
-}
-
-/// Every thread: by number, which costs a handful of round trips, else by the list.
-fn everybody(kernel: &Kernel) -> Result<Vec<Task>, KernelError> {
-    let reader = Tasks::resolve(kernel)?;
-    match pid::tasks(kernel) {
-        Ok(found) if found.torn.is_none() => {
-            let addrs: Vec<VirtAddr> = found.tasks.iter().map(|task| task.addr).collect();
-            Ok(reader.at(kernel, &addrs).into_iter().flatten().collect())
-        }
-        _ => Ok(reader.list(kernel, Scope::Threads)?.tasks),
-    }
 }
 
 /// Times spent: on CPUs, in user mode, in the kernel.
@@ -159,12 +150,12 @@ impl Layout {
             mm: task.field(&["mm"])?,
             signal: task.field(&["signal"])?,
             bytes: task.bytes()?,
-            times: of_thread.ok().zip(of_ended.ok()),
+            times: present(of_thread)?.zip(present(of_ended)?),
             cred_bytes: cred.bytes()?,
             ids,
             directories: pwd.zip(root).map(|(pwd, root)| [pwd, root]),
-            fs_bytes: fs.bytes().unwrap_or(0),
-            exe: types.field("mm_struct", "exe_file").ok().map(|field| field.offset),
+            fs_bytes: present(fs.bytes())?.unwrap_or(0),
+            exe: present(types.field("mm_struct", "exe_file"))?.map(|field| field.offset),
         })
     }
 

@@ -5,11 +5,11 @@
 //! pointers and the registers a callee preserves are known; what the caller may lose is lost, and unknown here. The
 //! place of each is taken from the target's own types. Two batches, whatever the number of tasks.
 
-use super::{Kernel, KernelError};
+use super::{Kernel, KernelError, structure::present};
 use crate::{
     addr::{VirtAddr, little_endian},
     paging::VirtError,
-    types::{Field, FieldInfo, TypeError, TypeSource, field::Scalar},
+    types::{Field, FieldInfo, Tag, TypeError, TypeSource, field::Scalar},
 };
 
 /// `THREAD_SIZE` of a kernel whose types do not say it (`arch/x86/include/asm/page_64_types.h`, without KASAN).
@@ -125,8 +125,8 @@ impl SavedRegisters {
         let types = kernel.types("registers of sleeping tasks")?;
         let sp = Field::resolve(types, "task_struct", "thread.sp")?;
         let stack = Field::resolve(types, "task_struct", "stack")?;
-        let on_cpu = types.field("task_struct", "on_cpu").ok().filter(|info| info.size <= 8);
-        Ok(Self { sp, stack, on_cpu, stack_len: stack_len(types), frame: SwitchFrame::resolve(types)? })
+        let on_cpu = present(types.field("task_struct", "on_cpu"))?.filter(|info| info.size <= 8);
+        Ok(Self { sp, stack, on_cpu, stack_len: stack_len(types)?, frame: SwitchFrame::resolve(types)? })
     }
 
     /// Bytes of a kernel stack (`THREAD_SIZE`).
@@ -251,9 +251,9 @@ fn check_return(kernel: &Kernel, sp: VirtAddr, registers: &Registers) -> Result<
 }
 
 /// `sizeof(union thread_union)`, where the types have it.
-fn stack_len(types: &dyn TypeSource) -> u64 {
-    let size = types.find(crate::types::Tag::Union, "thread_union").and_then(|id| types.size_of(id));
-    size.ok().filter(|size| size.is_power_of_two() && *size <= MAX_STACK).unwrap_or(USUAL_STACK)
+fn stack_len(types: &dyn TypeSource) -> Result<u64, TypeError> {
+    let size = present(types.find(Tag::Union, "thread_union").and_then(|id| types.size_of(id)))?;
+    Ok(size.filter(|size| size.is_power_of_two() && *size <= MAX_STACK).unwrap_or(USUAL_STACK))
 }
 
 fn read_error(source: VirtError) -> KernelError {

@@ -4,10 +4,7 @@
 //! Each step reads the wanted members of a `task_struct` in one go, its list pointer included; what the pid IDR leads to
 //! was read before, side by side ([`ahead`]). The thread lists of all processes are walked side by side too.
 
-use std::{
-    collections::{HashMap, HashSet},
-    ops::Range,
-};
+use std::{collections::HashMap, ops::Range};
 
 mod ahead;
 mod details;
@@ -18,7 +15,7 @@ mod state;
 pub use details::{Details, details};
 pub use state::{is_kernel_thread, state_letter};
 
-use super::{Kernel, KernelError};
+use super::{Kernel, KernelError, list::Visited};
 use crate::{
     addr::VirtAddr,
     paging::{VirtError, VirtOp},
@@ -117,7 +114,7 @@ impl Tasks {
         });
         let mut torn = walked.err();
         if let Some(lists) = lists {
-            let leaders = tasks.iter().map(|task| task.addr).collect();
+            let leaders = tasks.iter().map(|task| task.addr);
             let (threads, broken) = self.threads(kernel, &lists, leaders, cursors);
             tasks = group(tasks, threads);
             torn = torn.or(broken);
@@ -151,7 +148,8 @@ impl Tasks {
         mut meet: impl FnMut(VirtAddr, &[u8]),
     ) -> Result<(), KernelError> {
         let step = "walking the task list";
-        let mut seen = HashSet::from([self.init_task]);
+        let twice = "the list leads back into itself and not to init_task";
+        let mut visited = Visited::new(self.most, "tasks", twice).with([self.init_task]);
         let mut at = self.init_task;
         loop {
             meet(at, &bytes);
@@ -159,14 +157,7 @@ impl Tasks {
             if addr == self.init_task {
                 return Ok(());
             }
-            let broken =
-                |reason: &str| KernelError::Inconsistent { step, addr: at, reason: reason.to_owned() };
-            if !seen.insert(addr) {
-                return Err(broken("the list leads back into itself and not to init_task"));
-            }
-            if seen.len() > self.most {
-                return Err(broken("the list has more tasks than any machine"));
-            }
+            visited.enter(addr).map_err(|reason| KernelError::Inconsistent { step, addr: at, reason })?;
             if let Some(others) = ahead.with(addr) {
                 self.fetch(kernel, others);
             }
@@ -178,24 +169,20 @@ impl Tasks {
         }
     }
 
-    /// Every thread that `cursors` lead to and that was not `seen`, all lists one step further with each batch.
+    /// Every thread that `cursors` lead to and that is none of `leaders`, all lists one step further with each batch.
     fn threads(
         &self,
         kernel: &Kernel,
         lists: &ThreadLists,
-        mut seen: HashSet<VirtAddr>,
+        leaders: impl Iterator<Item = VirtAddr>,
         mut cursors: Vec<Cursor>,
     ) -> (Vec<Task>, Option<KernelError>) {
         let step = "walking a thread list";
+        let mut visited = Visited::new(self.most, "threads", "a thread is met twice").with(leaders);
         let (mut found, mut torn) = (Vec::new(), None);
         while !cursors.is_empty() {
             cursors.retain(|Cursor { addr, .. }| {
-                let reason = match seen.len() < self.most {
-                    true if seen.insert(*addr) => return true,
-                    true => "a thread is met twice",
-                    false => "there are more threads than on any machine",
-                };
-                let reason = reason.to_owned();
+                let Err(reason) = visited.enter(*addr) else { return true };
                 torn.get_or_insert(KernelError::Inconsistent { step, addr: *addr, reason });
                 false
             });

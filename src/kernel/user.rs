@@ -177,10 +177,17 @@ fn is_user(kernel: &Kernel, range: &UserRange) -> Result<(), KernelError> {
 /// points to while one executes in the kernel. `None` of a kernel thread, which borrows whatever was there before it, and
 /// of one whose table cannot be found. Two batches, whatever the number of tasks.
 pub fn roots(kernel: &Kernel, tasks: &[VirtAddr]) -> Vec<Option<PhysAddr>> {
-    let members = kernel.types("page tables of processes").ok().and_then(|types| {
-        Some((types.field("task_struct", "mm").ok()?.offset, types.field("mm_struct", "pgd").ok()?.offset))
-    });
-    let Some((mm, pgd)) = members else { return vec![None; tasks.len()] };
+    let members = || -> Result<(u64, u64), KernelError> {
+        let types = kernel.types("page tables of processes")?;
+        Ok((types.field("task_struct", "mm")?.offset, types.field("mm_struct", "pgd")?.offset))
+    };
+    let (mm, pgd) = match members() {
+        Ok(members) => members,
+        Err(error) => {
+            log::warn!("the page tables of processes are not known: {error}");
+            return vec![None; tasks.len()];
+        }
+    };
     let fetch =
         |places: &[VirtAddr]| kernel.memory.read_ptrs(places).into_iter().map(|word| word.ok()?.non_null());
     let places: Vec<VirtAddr> = tasks.iter().map(|task| task.wrapping_add(mm)).collect();

@@ -4,13 +4,15 @@
 //! level by level. What does not fit its place in the tree (order, overlap, the list that links them, the number the
 //! address space says) is reported: the process changed its mappings meanwhile, or somebody damaged them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::{
     Kernel, KernelError,
+    list::Visited,
     maple::Maple,
     mm::{Areas, Mm},
     structure::Structure,
+    tree,
 };
 use crate::{
     addr::VirtAddr,
@@ -224,27 +226,22 @@ fn of_tree(kernel: &Kernel, layout: &Layout, root: VirtAddr, first: VirtAddr) ->
     let mut list = AreaList { areas: Vec::new(), torn: None };
     let Some(links) = &layout.links else { return list };
     let area_of = |node: VirtAddr| Some(node.non_null()?.wrapping_sub(links.node));
-    let mut level: Vec<VirtAddr> = area_of(root).into_iter().collect();
-    let mut seen: HashSet<VirtAddr> = level.iter().copied().collect();
+    let Some(root) = area_of(root) else { return list };
     let mut next_of = HashMap::new();
-    while !level.is_empty() {
-        let mut below = Vec::new();
-        for (area, bytes) in layout.fetch(kernel, &level, &mut list.torn) {
-            for side in [&links.left, &links.right] {
-                let Some(child) = side.get(&bytes).and_then(area_of) else { continue };
-                if seen.len() < MAX_AREAS && seen.insert(child) {
-                    below.push(child);
-                } else {
-                    let reason = "a mapping is met twice, or there are too many".to_owned();
-                    let torn = KernelError::Inconsistent { step: STEP, addr: child, reason };
-                    list.torn.get_or_insert(torn);
-                }
-            }
-            next_of.insert(area.addr, links.next.get(&bytes).unwrap_or_default());
-            list.areas.push(area);
-        }
-        level = below;
-    }
+    let visited = Visited::new(MAX_AREAS, "mappings", "a mapping is met twice");
+    list.torn = tree::levels(
+        kernel,
+        (root, layout.bytes),
+        (STEP, visited),
+        |area| *area,
+        |addr, bytes, below| {
+            below
+                .extend([&links.left, &links.right].into_iter().filter_map(|side| area_of(side.get(bytes)?)));
+            next_of.insert(*addr, links.next.get(bytes).unwrap_or_default());
+            list.areas.extend(layout.parse(*addr, bytes));
+            Ok(())
+        },
+    );
     list.areas.sort_unstable_by_key(|area| area.start);
     let mut expected = first;
     for area in &list.areas {

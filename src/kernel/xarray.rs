@@ -5,9 +5,7 @@
 //! below the one before it, and nodes and entries are bounded.
 //! Source: `include/linux/xarray.h` (`xa_is_node`, `xa_is_internal`), since 3159f943aafd (4.20).
 
-use std::collections::HashSet;
-
-use super::{Kernel, KernelError, batch, structure::Structure};
+use super::{Kernel, KernelError, list::Visited, structure::Structure, tree};
 use crate::{
     addr::VirtAddr,
     types::{Field, TypeError, TypeSource},
@@ -91,12 +89,11 @@ impl XArray {
             found.entries.extend(pointer(head).map(|pointer| Entry { index: 0, pointer }));
             return found;
         };
-        let mut seen = HashSet::from([root]);
         let root = Node { addr: root, index: 0, shift: None };
-        let visit = |node: &Node, bytes: &[u8], below: &mut Vec<Node>| {
-            self.visit(*node, bytes, &mut seen, below, &mut found)
-        };
-        found.torn = batch::levels(kernel, (root, self.bytes), STEP, |node| node.addr, visit);
+        let visit =
+            |node: &Node, bytes: &[u8], below: &mut Vec<Node>| self.visit(*node, bytes, below, &mut found);
+        let visited = Visited::new(MAX_NODES, "nodes", "a node is met twice");
+        found.torn = tree::levels(kernel, (root, self.bytes), (STEP, visited), |node| node.addr, visit);
         found.entries.sort_unstable_by_key(|entry| entry.index);
         found
     }
@@ -105,7 +102,6 @@ impl XArray {
         &self,
         at: Node,
         bytes: &[u8],
-        seen: &mut HashSet<VirtAddr>,
         next: &mut Vec<Node>,
         found: &mut Entries,
     ) -> Result<(), KernelError> {
@@ -122,9 +118,6 @@ impl XArray {
             let index = at.index | slot << shift;
             match (node(word), u32::from(shift).checked_sub(bits)) {
                 (Some(addr), Some(below)) => {
-                    if seen.len() >= MAX_NODES || !seen.insert(addr) {
-                        return Err(torn(format!("the node {addr} is met twice, or one of too many")));
-                    }
                     next.push(Node { addr, index, shift: u8::try_from(below).ok() });
                 }
                 (Some(addr), None) => return Err(torn(format!("a node of entries holds the node {addr}"))),
@@ -141,11 +134,13 @@ impl XArray {
     }
 }
 
-fn node(entry: u64) -> Option<VirtAddr> {
+/// The node that an entry is (`xa_is_node`).
+pub(super) fn node(entry: u64) -> Option<VirtAddr> {
     (entry & 0b11 == INTERNAL && entry > LAST_RESERVED).then(|| VirtAddr::new(entry - INTERNAL))
 }
 
-fn pointer(entry: u64) -> Option<VirtAddr> {
+/// The pointer that an entry is.
+pub(super) fn pointer(entry: u64) -> Option<VirtAddr> {
     (entry != 0 && entry & 0b11 == 0).then(|| VirtAddr::new(entry))
 }
 

@@ -349,7 +349,7 @@ fn gdb_lists_tasks_and_log_over_the_link() {
         "lx-version",
         "printf \"cpu 1 really runs %s\\n\", $lx_per_cpu(runqueues, 1).curr->comm",
         "printf \"thread 1 is %s\\n\", $lx_task().comm",
-        "python gdb.selected_inferior().threads()[0].switch()",
+        "python max(gdb.selected_inferior().threads(), key=lambda thread: thread.num).switch()",
         "printf \"the last thread is pid %d of \", $lx_task().pid",
         "python print(gdb.selected_thread().ptid[1])",
         "printf \"contained %d\\n\", $container_of(&init_task.tasks, \"struct task_struct\", \"tasks\") == &init_task",

@@ -11,5 +11,5 @@ pub(in crate::cli) fn run(args: &OneProcess, quiet: bool) -> anyhow::Result<Outc
     let kernel = &session.kernel;
     let found = process::read(kernel, &task)?;
     args.listing.print(&session, [&found], |text| render::process(text, &found))?;
-    Ok(Outcome::Done)
+    Ok(args.listing.finished(found.torn))
 }

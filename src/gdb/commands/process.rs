@@ -53,7 +53,8 @@ pub(super) fn process(
 ) -> Result<(), MonitorError> {
     let [pid] = args else { return Err(MonitorError::Arguments) };
     let found = process::read(&session.kernel, &task(session, pid)?)?;
-    Ok(render::process(out, &found)?)
+    render::process(out, &found)?;
+    ended(found.torn)
 }
 
 pub(super) fn cmdline(

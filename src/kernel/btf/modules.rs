@@ -2,12 +2,15 @@
 //!
 //! A module's BTF goes on where the kernel's ends. Source: `kernel/bpf/btf.c`, since 36e68442d1af (5.11).
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use super::{CHUNK, read_at};
 use crate::{
     addr::VirtAddr,
-    kernel::{Kernel, KernelError},
+    kernel::{
+        Kernel, KernelError,
+        list::{self, List},
+    },
     types::{
         Field, FieldInfo, TypeError, TypeSource,
         btf::{Btf, HEADER_LEN},
@@ -72,17 +75,13 @@ pub fn modules(kernel: &Kernel, base: &Arc<Btf>) -> Result<Vec<ModuleBtf>, Kerne
         Err(error) => return Err(error.into()),
     };
     let failed = |source| KernelError::Read { step: STEP, source };
-    let (mut found, mut seen, mut total) = (Vec::new(), HashSet::new(), 0_u64);
-    let mut next = kernel.memory.read_ptr(head).map_err(failed)?;
-    while next != head {
-        let addr = next.wrapping_sub(layout.next.offset());
+    let (mut found, mut total) = (Vec::new(), 0_u64);
+    let (link, bytes) = (&layout.next, layout.entry_bytes);
+    let list = List { head, link, bytes, most: MAX_MODULES, them: "modules", step: STEP };
+    list::walk(kernel, &list, |addr, entry| {
         let wrong = |reason: &str| KernelError::Inconsistent { step: STEP, addr, reason: reason.to_owned() };
-        if !seen.insert(next) || seen.len() > MAX_MODULES {
-            return Err(wrong("the list leads back into itself"));
-        }
         let early = || wrong("a struct ends early");
-        let entry = kernel.memory.read_vec(addr, layout.entry_bytes).map_err(failed)?;
-        let btf = layout.btf.get(&entry).ok_or_else(early)?;
+        let btf = layout.btf.get(entry).ok_or_else(early)?;
         let btf = kernel.memory.read_vec(btf, layout.bytes).map_err(failed)?;
         let (data, size) = layout.data.get(&btf).zip(layout.size.get(&btf)).ok_or_else(early)?;
         let name = member_bytes(&btf, &layout.name).ok_or_else(early)?;
@@ -94,7 +93,7 @@ pub fn modules(kernel: &Kernel, base: &Arc<Btf>) -> Result<Vec<ModuleBtf>, Kerne
         let bytes = read_at(&*kernel.memory, data, size as usize).map_err(failed)?;
         let types = Btf::parse_split(&format!("the BTF of module {name}"), bytes, Arc::clone(base));
         found.push(ModuleBtf { module: name, types });
-        next = layout.next.get(&entry).ok_or_else(early)?;
-    }
+        Ok(())
+    })?;
     Ok(found)
 }

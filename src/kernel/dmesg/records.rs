@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::{Log, MAX_TEXT, Record, read_all};
 use crate::{
     addr::{VirtAddr, little_endian},
-    kernel::{Kernel, KernelError},
+    kernel::{Kernel, KernelError, structure::Structure},
     types::{Field, TypeError, TypeSource},
 };
 
@@ -42,14 +42,15 @@ impl Layout {
     /// # Errors
     /// [`TypeError`] naming the one that is missing.
     pub fn resolve(types: &dyn TypeSource) -> Result<Self, TypeError> {
+        let mut log = Structure::new(types, "printk_log");
         Ok(Self {
             header: types.struct_size("printk_log")?,
-            ts_nsec: Field::resolve(types, "printk_log", "ts_nsec")?,
-            len: Field::resolve(types, "printk_log", "len")?,
-            text_len: Field::resolve(types, "printk_log", "text_len")?,
-            facility: Field::resolve(types, "printk_log", "facility")?,
-            level: Field::resolve(types, "printk_log", "level")?,
-            caller_id: Field::resolve(types, "printk_log", "caller_id").ok(),
+            ts_nsec: log.field(&["ts_nsec"])?,
+            len: log.field(&["len"])?,
+            text_len: log.field(&["text_len"])?,
+            facility: log.field(&["facility"])?,
+            level: log.field(&["level"])?,
+            caller_id: log.optional(&["caller_id"])?,
         })
     }
 }

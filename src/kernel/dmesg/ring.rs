@@ -9,7 +9,7 @@
 use super::{Log, MAX_RECORDS, MAX_TEXT, Record, read_all, ring_stretches};
 use crate::{
     addr::VirtAddr,
-    kernel::{Kernel, KernelError},
+    kernel::{Kernel, KernelError, structure::Structure},
     types::{Field, TypeError, TypeSource},
 };
 
@@ -50,18 +50,19 @@ impl Layout {
     /// # Errors
     /// [`TypeError`] naming the one that is missing.
     pub fn resolve(types: &dyn TypeSource) -> Result<Self, TypeError> {
+        let [mut desc, mut info] = ["prb_desc", "printk_info"].map(|name| Structure::new(types, name));
         Ok(Self {
             desc_size: types.struct_size("prb_desc")?,
-            state_var: Field::resolve(types, "prb_desc", "state_var")?,
-            begin: Field::resolve(types, "prb_desc", "text_blk_lpos.begin")?,
-            next: Field::resolve(types, "prb_desc", "text_blk_lpos.next")?,
+            state_var: desc.field(&["state_var"])?,
+            begin: desc.field(&["text_blk_lpos.begin"])?,
+            next: desc.field(&["text_blk_lpos.next"])?,
             info_size: types.struct_size("printk_info")?,
-            seq: Field::resolve(types, "printk_info", "seq")?,
-            ts_nsec: Field::resolve(types, "printk_info", "ts_nsec")?,
-            text_len: Field::resolve(types, "printk_info", "text_len")?,
-            facility: Field::resolve(types, "printk_info", "facility")?,
-            level: Field::resolve(types, "printk_info", "level")?,
-            caller_id: Field::resolve(types, "printk_info", "caller_id").ok(),
+            seq: info.field(&["seq"])?,
+            ts_nsec: info.field(&["ts_nsec"])?,
+            text_len: info.field(&["text_len"])?,
+            facility: info.field(&["facility"])?,
+            level: info.field(&["level"])?,
+            caller_id: info.optional(&["caller_id"])?,
         })
     }
 }

@@ -2,8 +2,14 @@
 
 use crate::{
     addr::VirtAddr,
-    kernel::{Kernel, percpu::Cpu, registers::Registers, task::Task},
-    types::{Field, FieldInfo, TypeSource, field::member_bytes},
+    kernel::{
+        Kernel,
+        percpu::Cpu,
+        registers::Registers,
+        structure::{Structure, present},
+        task::Task,
+    },
+    types::{Field, FieldInfo, TypeError, field::member_bytes},
 };
 
 /// `NT_PRSTATUS` (`include/uapi/linux/elf.h`).
@@ -11,7 +17,7 @@ const PRSTATUS: u32 = 1;
 /// `struct elf_note` and the name `CORE`, padded.
 const HEADER: usize = 20;
 /// No `struct elf_prstatus` is longer.
-const MAX_STATUS: u64 = 4096;
+const MAX_STATUS: usize = 4096;
 
 /// Where the notes are, and how one is laid out.
 pub(super) struct CrashNotes {
@@ -24,15 +30,20 @@ pub(super) struct CrashNotes {
 
 impl CrashNotes {
     /// `None` for a kernel without kdump, or whose types do not know of it.
-    pub(super) fn resolve(kernel: &Kernel) -> Option<Self> {
-        let pointer = kernel.symbols.as_ref()?.find("crash_notes")?;
-        let types: &dyn TypeSource = kernel.types.as_deref()?;
-        let len = types.struct_size("elf_prstatus").ok().filter(|len| *len <= MAX_STATUS)?;
-        // Moved into `common` by f2485a2dc9f0 (5.11).
-        let pid = ["common.pr_pid", "pr_pid"]
-            .iter()
-            .find_map(|name| Field::resolve(types, "elf_prstatus", name).ok())?;
-        Some(Self { pointer, len: len as usize, pid, registers: types.field("elf_prstatus", "pr_reg").ok()? })
+    pub(super) fn resolve(kernel: &Kernel) -> Result<Option<Self>, TypeError> {
+        let pointer = kernel.symbols.as_ref().and_then(|symbols| symbols.find("crash_notes"));
+        let Some((pointer, types)) = pointer.zip(kernel.types.as_deref()) else { return Ok(None) };
+        let mut status = Structure::new(types, "elf_prstatus");
+        let mut resolve = || {
+            Ok(Self {
+                pointer,
+                len: usize::try_from(types.struct_size("elf_prstatus")?).unwrap_or(usize::MAX),
+                // Moved into `common` by f2485a2dc9f0 (5.11).
+                pid: status.field(&["common.pr_pid", "pr_pid"])?,
+                registers: status.member(&["pr_reg"])?,
+            })
+        };
+        Ok(present(resolve())?.filter(|notes| notes.len <= MAX_STATUS))
     }
 
     /// What was saved of `cpu` while it ran `task`; `None` when nothing was, or of another task.
@@ -114,7 +125,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::kernel::testing::{Flat, Structs, kernel};
+    use crate::{
+        kernel::testing::{Flat, Structs, kernel},
+        types::TypeSource,
+    };
 
     const BASE: u64 = 0xffff_8880_0000_0000;
     const NOTES: u64 = 0x100;

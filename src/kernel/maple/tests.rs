@@ -30,7 +30,7 @@ const fn at(n: u64, kind: u64) -> u64 {
 }
 
 const fn root(kind: u64) -> u64 {
-    BASE + (kind << TYPE_SHIFT) + INTERNAL
+    BASE + (kind << TYPE_SHIFT) + 0b10
 }
 
 /// Ranges found, and what is wrong; nodes of 16 slots, but the one with number `aranges` has ten.
@@ -88,7 +88,7 @@ fn what_is_damaged_costs_its_branch() {
     let own = [(RANGE, (&[0xff][..], &[at(1, LEAF), at(0, RANGE)][..])), good];
     check_torn(&own, root(RANGE), kept, "met twice");
     let nothing = [(RANGE, (&[0xff][..], &[at(1, LEAF), 0][..])), good];
-    check_torn(&nothing, root(RANGE), kept, "is none");
+    check_torn(&nothing, root(RANGE), kept, "is NULL");
     let away = [(RANGE, (&[0xff][..], &[at(1, LEAF), at(9, LEAF)][..])), good];
     check_torn(&away, root(RANGE), kept, "cannot read");
     let strange = [(RANGE, (&[0xff][..], &[at(1, LEAF), at(2, 7)][..])), good, good];

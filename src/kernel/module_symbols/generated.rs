@@ -3,16 +3,16 @@
 //! Not covered, as `/proc/kallsyms` makes them up from state of its own: slots of kprobes and freed `__init` functions
 //! that ftrace remembers.
 
-use std::collections::HashSet;
-
 use super::LoadedSymbol;
 use crate::{
     addr::VirtAddr,
-    kernel::{Kernel, KernelError, structure::present},
+    kernel::{
+        Kernel, KernelError,
+        list::{self, List},
+        structure::{Structure, present},
+    },
     types::{Field, field::member_bytes},
 };
-
-const STEP: &str = "walking the list of generated code";
 
 /// A host with this many BPF programs has other problems.
 const MAX_ENTRIES: usize = 1 << 16;
@@ -29,6 +29,8 @@ enum Extent {
 /// A list of structures, and where they say what.
 struct Source {
     head: &'static str,
+    /// What walking it is called in messages.
+    step: &'static str,
     structure: &'static str,
     link: &'static str,
     addr: &'static str,
@@ -43,6 +45,7 @@ struct Source {
 const SOURCES: [Source; 2] = [
     Source {
         head: "ftrace_ops_trampoline_list",
+        step: "walking ftrace_ops_trampoline_list",
         structure: "ftrace_ops",
         link: "list.next",
         addr: "trampoline",
@@ -52,6 +55,7 @@ const SOURCES: [Source; 2] = [
     },
     Source {
         head: "bpf_kallsyms",
+        step: "walking bpf_kallsyms",
         structure: "bpf_ksym",
         link: "lnode.next",
         addr: "start",
@@ -70,46 +74,40 @@ pub fn generated(kernel: &Kernel) -> Result<Vec<LoadedSymbol>, KernelError> {
     let symbols = kernel.symbols("listing the symbols of generated code")?;
     let mut found = Vec::new();
     for source in &SOURCES {
-        let known = types.struct_size(source.structure).is_ok()
-            && types.field(source.structure, source.link).is_ok()
-            && types.field(source.structure, source.addr).is_ok();
-        if let Some(head) = symbols.find(source.head).filter(|_| known) {
-            source.walk(kernel, head, &mut found)?;
+        let Some(head) = symbols.find(source.head) else { continue };
+        let mut structure = Structure::new(types, source.structure);
+        let (link, start) = (structure.optional(&[source.link])?, structure.optional(&[source.addr])?);
+        if let Some(places) = link.zip(start) {
+            source.walk(kernel, head, places, &mut found)?;
         }
     }
     Ok(found)
 }
 
 impl Source {
-    fn walk(&self, kernel: &Kernel, head: VirtAddr, to: &mut Vec<LoadedSymbol>) -> Result<(), KernelError> {
+    fn walk(
+        &self,
+        kernel: &Kernel,
+        head: VirtAddr,
+        (link, start): (Field<VirtAddr>, Field<VirtAddr>),
+        to: &mut Vec<LoadedSymbol>,
+    ) -> Result<(), KernelError> {
         let types = kernel.types("listing the symbols of generated code")?;
-        let len = types.struct_size(self.structure)?.min(MAX_STRUCT) as usize;
-        let link: Field<VirtAddr> = Field::resolve(types, self.structure, self.link)?;
-        let start: Field<VirtAddr> = Field::resolve(types, self.structure, self.addr)?;
+        let bytes = types.struct_size(self.structure)?.min(MAX_STRUCT) as usize;
         let (Extent::Size(extent) | Extent::End(extent)) = self.extent;
         let extent: Option<Field<u64>> = present(Field::resolve(types, self.structure, extent))?;
         let name = self.name.ok().map(|member| types.field(self.structure, member)).transpose()?;
-        let failed = |source| KernelError::Read { step: STEP, source };
-        let mut next = kernel.memory.read_ptr(head).map_err(failed)?;
-        let mut seen = HashSet::new();
-        while next != head {
-            let addr = next.wrapping_sub(link.offset());
-            let wrong = |reason: &str| {
-                let reason = format!("{}: {reason}", self.head);
-                KernelError::Inconsistent { step: STEP, addr, reason }
-            };
-            if !seen.insert(next) || seen.len() > MAX_ENTRIES {
-                return Err(wrong("the list leads back into itself"));
-            }
-            let bytes = kernel.memory.read_vec(addr, len).map_err(failed)?;
-            let early = || wrong("the structure ends early");
+        let step = self.step;
+        let list = List { head, link: &link, bytes, most: MAX_ENTRIES, them: "entries", step };
+        list::walk(kernel, &list, |addr, bytes| {
+            let early = || KernelError::Inconsistent { step, addr, reason: "it ends early".to_owned() };
             let text = match (&name, self.name) {
-                (Some(info), _) => member_bytes(&bytes, info).ok_or_else(early)?,
+                (Some(info), _) => member_bytes(bytes, info).ok_or_else(early)?,
                 (None, name) => name.unwrap_or_else(|name| name).as_bytes(),
             };
             let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
-            let addr = start.get(&bytes).ok_or_else(early)?;
-            let extent = extent.as_ref().and_then(|extent| extent.get(&bytes));
+            let addr = start.get(bytes).ok_or_else(early)?;
+            let extent = extent.as_ref().and_then(|extent| extent.get(bytes));
             to.push(LoadedSymbol {
                 name: String::from_utf8_lossy(text).into_owned(),
                 addr,
@@ -120,8 +118,7 @@ impl Source {
                 letter: 't',
                 module: self.module.to_owned(),
             });
-            next = link.get(&bytes).ok_or_else(early)?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }

@@ -1,8 +1,8 @@
 //! The members that lead to a module's symbols.
 
-use super::super::module::MAX_STRUCT;
 use crate::{
     addr::VirtAddr,
+    kernel::{module::MAX_STRUCT, structure::Structure},
     types::{Field, TypeError, TypeSource},
 };
 
@@ -47,24 +47,21 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn resolve(types: &dyn TypeSource) -> Result<Self, TypeError> {
         let len = |name| Ok::<_, TypeError>(types.struct_size(name)?.min(MAX_STRUCT) as usize);
-        let export = match Field::resolve(types, "kernel_symbol", "value_offset") {
-            Ok(value) => {
-                Export::Relative { value, name: Field::resolve(types, "kernel_symbol", "name_offset")? }
-            }
-            Err(_) => Export::Absolute {
-                value: Field::resolve(types, "kernel_symbol", "value")?,
-                name: Field::resolve(types, "kernel_symbol", "name")?,
-            },
+        let [mut module, mut kallsyms, mut symbol] =
+            ["module", "mod_kallsyms", "kernel_symbol"].map(|name| Structure::new(types, name));
+        let export = match symbol.optional(&["value_offset"])? {
+            Some(value) => Export::Relative { value, name: symbol.field(&["name_offset"])? },
+            None => Export::Absolute { value: symbol.field(&["value"])?, name: symbol.field(&["name"])? },
         };
         Ok(Self {
             module_len: len("module")?,
             kallsyms_len: len("mod_kallsyms")?,
-            kallsyms: Field::resolve(types, "module", "kallsyms")?,
-            exports: (Field::resolve(types, "module", "syms")?, Field::resolve(types, "module", "num_syms")?),
-            symtab: Field::resolve(types, "mod_kallsyms", "symtab")?,
-            count: Field::resolve(types, "mod_kallsyms", "num_symtab")?,
-            strtab: Field::resolve(types, "mod_kallsyms", "strtab")?,
-            typetab: Field::resolve(types, "mod_kallsyms", "typetab").ok(),
+            kallsyms: module.field(&["kallsyms"])?,
+            exports: (module.field(&["syms"])?, module.field(&["num_syms"])?),
+            symtab: kallsyms.field(&["symtab"])?,
+            count: kallsyms.field(&["num_symtab"])?,
+            strtab: kallsyms.field(&["strtab"])?,
+            typetab: kallsyms.optional(&["typetab"])?,
             export,
             export_len: len("kernel_symbol")?.max(1),
         })

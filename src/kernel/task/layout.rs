@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::{
     addr::VirtAddr,
-    kernel::structure::present,
+    kernel::structure::Structure,
     types::{Field, FieldInfo, TypeError, TypeSource, field::Scalar},
 };
 
@@ -58,6 +58,14 @@ pub(super) struct Cursor {
 }
 
 impl ThreadLists {
+    fn resolve(task: &mut Structure<'_>, types: &dyn TypeSource) -> Result<Self, TypeError> {
+        Ok(Self {
+            signal: task.field(&["signal"])?,
+            next: task.field(&["thread_node.next"])?,
+            head: types.field("signal_struct", "thread_head")?.offset,
+        })
+    }
+
     /// The head of the list that a task, whose members are in `bytes`, is on.
     pub(super) fn head(&self, bytes: &[u8]) -> Option<VirtAddr> {
         Some(self.signal.get(bytes)?.wrapping_add(self.head))
@@ -74,32 +82,32 @@ impl Layout {
     /// # Errors
     /// [`TypeError`] naming the member without which there is nothing to show of a task.
     pub(super) fn resolve(types: &dyn TypeSource) -> Result<Self, TypeError> {
-        let comm = types.field("task_struct", "comm")?;
         let size = types.struct_size("task_struct")?;
+        let mut task = Structure::new(types, "task_struct");
+        let comm = task.member(&["comm"])?;
         if size > MAX_TASK || comm.size > MAX_COMM {
             let reason = format!("no task_struct has {size} bytes, {} of them its name", comm.size);
             return Err(TypeError::Unavailable { reason });
         }
-        let mut members = Members { types, places: vec![(comm.offset, comm.size)] };
         let mut layout = Self {
             bytes: 0,
             spans: Vec::new(),
             walked: Vec::new(),
-            pid: members.find(&["pid"])?,
+            pid: task.field(&["pid"])?,
             // Named `__state` since 2f064a59a11f (5.14).
-            state: members.find(&["__state", "state"])?,
-            parent: members.find(&["real_parent"])?,
+            state: task.field(&["__state", "state"])?,
+            parent: task.field(&["real_parent"])?,
             comm,
-            exit_state: present(members.find(&["exit_state"]))?,
-            tgid: present(members.find(&["tgid"]))?,
+            exit_state: task.optional(&["exit_state"])?,
+            tgid: task.optional(&["tgid"])?,
             // Moved into `thread_info` by bcf9033e5449 (5.16).
-            cpu: present(members.find(&["thread_info.cpu", "cpu"]))?,
-            flags: present(members.find(&["flags"]))?,
-            mm: present(members.find(&["mm"]))?,
-            next: members.find(&["tasks.next"]),
-            thread_lists: members.thread_lists(),
+            cpu: task.optional(&["thread_info.cpu", "cpu"])?,
+            flags: task.optional(&["flags"])?,
+            mm: task.optional(&["mm"])?,
+            next: task.field(&["tasks.next"]),
+            thread_lists: ThreadLists::resolve(&mut task, types),
         };
-        layout.spans = spans(members.places, size);
+        layout.spans = spans(task.places().to_vec(), size);
         layout.walked = spans(layout.walked_places(), size);
         layout.bytes = layout.spans.last().map_or(0, |span| span.end);
         Ok(layout)
@@ -132,35 +140,4 @@ fn spans(mut places: Vec<(u64, u64)>, size: u64) -> Vec<Range<usize>> {
         }
     }
     spans
-}
-
-/// Resolves members and remembers where they are.
-struct Members<'t> {
-    types: &'t dyn TypeSource,
-    /// Offset and size.
-    places: Vec<(u64, u64)>,
-}
-
-impl Members<'_> {
-    /// The first of `names` that `task_struct` has.
-    fn find<T: Scalar>(&mut self, names: &[&str]) -> Result<Field<T>, TypeError> {
-        for name in names {
-            match present(Field::resolve(self.types, "task_struct", name))? {
-                Some(field) => {
-                    self.places.push((field.offset(), T::SIZE));
-                    return Ok(field);
-                }
-                None => continue,
-            }
-        }
-        Err(TypeError::NoMember { container: "task_struct".to_owned(), member: names.join("` or `") })
-    }
-
-    fn thread_lists(&mut self) -> Result<ThreadLists, TypeError> {
-        Ok(ThreadLists {
-            signal: self.find(&["signal"])?,
-            next: self.find(&["thread_node.next"])?,
-            head: self.types.field("signal_struct", "thread_head")?.offset,
-        })
-    }
 }
