@@ -299,10 +299,10 @@ impl Names<'_> {
         match end {
             End::Outermost => {}
             End::Broken(reason) => made.incomplete = Some(reason),
-            End::User { registers, .. } => {
+            End::User { registers, event, .. } => {
                 let entry = made.frames.last().and_then(|call| call.function.as_deref());
-                made.user =
-                    Some(UserMode { left_by: entered_by(entry.unwrap_or_default()), registers: *registers });
+                let left_by = entered_by(entry.unwrap_or_default(), event);
+                made.user = Some(UserMode { left_by, registers: *registers });
             }
         }
         made
@@ -353,15 +353,15 @@ fn sources(
     found.filter(|(_, frames)| !frames.is_empty()).collect()
 }
 
-/// How the entry code called `name` is entered (`arch/x86/entry/entry_64.S`, `arch/x86/include/asm/idtentry.h`).
-fn entered_by(name: &str) -> &'static str {
+/// How the entry code called `name` is entered (`arch/x86/entry/entry_64.S`, `arch/x86/include/asm/idtentry.h`), or was
+/// by the `event` that FRED names (`fred_entry_from_user`).
+fn entered_by(name: &str, event: Option<(u8, u8)>) -> &'static str {
     const KINDS: &[(&str, &str)] = &[
         ("entry_SYSCALL", "syscall"),
         ("entry_SYSENTER", "syscall"),
         ("entry_INT80", "syscall"),
         ("asm_int80", "syscall"),
         ("ret_from_fork", "syscall"),
-        ("asm_fred", "entry"),
         ("asm_exc_nmi", "NMI"),
         ("asm_exc_", "exception"),
         ("error_entry", "exception"),
@@ -374,5 +374,50 @@ fn entered_by(name: &str) -> &'static str {
         ("ret_from_intr", "interrupt"),
         ("apic_timer_interrupt", "interrupt"),
     ];
+    if name.starts_with("asm_fred") {
+        return match event {
+            Some((0, _)) => "interrupt",
+            Some((2, _)) => "NMI",
+            // `int 0x80`, `syscall` and `sysenter`; other `int` are as wrong as what faults.
+            Some((4, 0x80) | (7, 1 | 2)) => "syscall",
+            Some((3..=7, _)) => "exception",
+            _ => "entry",
+        };
+    }
     KINDS.iter().find(|(prefix, _)| name.starts_with(prefix)).map_or("entry", |(_, kind)| kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{testing::Structs, unwind::FrameRegs};
+
+    #[test]
+    fn one_entry_of_fred_is_entered_by_all_there_is() {
+        let names = [
+            "r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di",
+            "orig_ax", "ip", "cs", "flags", "sp",
+        ];
+        let mut members: Vec<(&str, u64, u64)> =
+            names.into_iter().zip((0..).step_by(8)).map(|(name, at)| (name, at, 8)).collect();
+        members.extend([("ss", 160, 2), ("ssx", 160, 8)]);
+        let regs = FrameRegs::resolve(&Structs::new().add("pt_regs", 168, &members)).unwrap();
+        let entered = |ssx: u64| {
+            let bytes = [vec![0; 160], ssx.to_le_bytes().to_vec()].concat();
+            entered_by("asm_fred_entrypoint_user", regs.event(&bytes))
+        };
+        for ((event, vector), name) in [
+            ((0, 0xec), "interrupt"),
+            ((2, 2), "NMI"),
+            ((3, 14), "exception"),
+            ((4, 0x80), "syscall"),
+            ((4, 3), "exception"),
+            ((7, 1), "syscall"),
+            ((1, 0), "entry"),
+        ] {
+            assert_eq!(entered(1 << 57 | event << 48 | vector << 32 | 0x2b), name);
+        }
+        assert_eq!(entered_by("asm_fred_entrypoint_user", None), "entry");
+        assert_eq!(entered_by("asm_exc_page_fault", Some((7, 1))), "exception");
+    }
 }

@@ -88,13 +88,15 @@ pub struct Report {
     pub unreadable: u64,
     /// Whether the search was stopped before its end.
     pub interrupted: bool,
+    /// What was left out because memory has more text than any host, a sentence each.
+    pub limits: Vec<String>,
 }
 
 impl Report {
     /// Whether the configuration is known to have everything.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.whole && self.conflicts.iter().all(|conflict| conflict.written)
+        self.whole && self.limits.is_empty() && self.conflicts.iter().all(|conflict| conflict.written)
     }
 }
 
@@ -112,9 +114,10 @@ const READ_FIRST: &str = "it has to be read on the host first, as by `cat /boot/
 /// There is nothing of the running kernel's configuration.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no configuration of the running kernel in {} MiB of RAM{}: {}",
+    "no configuration of the running kernel in {} MiB of RAM{}{}: {}",
     report.bytes >> 20,
     others(&report.others),
+    report.limits.iter().map(|limit| format!(" ({limit})")).collect::<String>(),
     if report.interrupted { "the search was interrupted" } else { READ_FIRST }
 )]
 pub struct NoConfig {
@@ -194,10 +197,11 @@ pub fn search(
     let owners: Vec<_> =
         scan.pieces.iter().map(|piece| answers.by_ref().take(piece.pages.len()).collect()).collect();
     let order = Order::new(names, &scan.pieces);
-    let chains = chain::chains(&scan.pieces, &owners, &order);
-    let mut assembly = assemble::assemble(&scan.pieces, &chains, identity, &order);
+    let mut limits: Vec<String> = scan.limit().into_iter().collect();
+    let chains = chain::chains(&scan.pieces, &owners, &order, &mut limits);
+    let mut assembly = assemble::assemble(&scan.pieces, &chains, identity, &order, &mut limits);
     let lines = std::mem::take(&mut assembly.lines);
-    let report = report(assembly, &scan);
+    let report = Report { limits, ..report(assembly, &scan) };
     if report.options == 0 {
         return Err(NoConfig { report: Box::new(report) });
     }
@@ -230,5 +234,6 @@ fn report(assembly: Assembly, scan: &Scan) -> Report {
         bytes: scan.bytes,
         unreadable: scan.unreadable,
         interrupted: scan.interrupted,
+        limits: Vec::new(),
     }
 }

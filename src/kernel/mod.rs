@@ -76,9 +76,11 @@ pub struct KernelMap {
     pub sme_mask: u64,
     /// The kernel image, `_text` to the last page the tables map.
     pub image: PhysRange,
-    /// The pages of its text: executable and, but for patching by the kernel itself, constant.
+    /// The pages of its text: executable and, but for patching by the kernel itself, constant. `None` where the page
+    /// tables do not tell it from the rest of the image.
     pub text_pages: Option<PhysRange>,
-    /// The pages of its read-only data, from the first multiple of 2 MiB that all of them are behind: constant.
+    /// The pages of its read-only data, from the first multiple of 2 MiB that all of them are behind: constant. `None`
+    /// likewise.
     pub rodata: Option<PhysRange>,
     /// `linux_banner`, as read through the tables.
     pub banner: Option<String>,

@@ -9,7 +9,7 @@
 mod generated;
 mod layout;
 
-pub use generated::generated;
+pub use generated::{Trampoline, generated, trampolines};
 
 use std::cell::Cell;
 

@@ -22,7 +22,12 @@ use std::{
 };
 
 use self::{format::Format, table::Table};
-use super::{Kernel, KernelError, module, structure::Structure};
+use super::{
+    Kernel, KernelError,
+    module::{self, Module},
+    module_symbols::{self, Trampoline},
+    structure::Structure,
+};
 use crate::{addr::VirtAddr, types::TypeSource};
 
 /// Rules remembered; an address is looked up once, and no kernel sleeps in so many places.
@@ -36,14 +41,21 @@ pub struct Orc<'k> {
     /// What `image` is about: the kernel's text, and that of its start.
     code: Vec<Range<VirtAddr>>,
     modules: Vec<ModuleTable>,
+    copies: Vec<Copied>,
     rules: Mutex<HashMap<VirtAddr, Rule>>,
 }
 
-/// A module's code and its table.
+/// A module's code, that of its start among it, and its one table.
 struct ModuleTable {
-    code: VirtAddr,
-    size: u64,
+    code: Vec<Range<VirtAddr>>,
     table: Table,
+}
+
+/// Generated code that is a copy of the kernel's own, and has no table: trampolines of ftrace.
+struct Copied {
+    code: Range<VirtAddr>,
+    /// What `code` begins like.
+    original: VirtAddr,
 }
 
 impl<'k> Orc<'k> {
@@ -75,7 +87,11 @@ impl<'k> Orc<'k> {
             log::warn!("no ORC tables of modules: {error}");
             Vec::new()
         });
-        Ok(Some(Self { kernel, format, image, code, modules, rules: Mutex::default() }))
+        let copies = copies(kernel).unwrap_or_else(|error| {
+            log::warn!("no trampolines of ftrace: {error}");
+            Vec::new()
+        });
+        Ok(Some(Self { kernel, format, image, code, modules, copies, rules: Mutex::default() }))
     }
 
     /// The rules for the code at `addrs`, in their order: [`Rule::Unknown`] where no table says anything, or what it
@@ -89,12 +105,13 @@ impl<'k> Orc<'k> {
         if known.len().saturating_add(missing.len()) > MAX_REMEMBERED {
             known.clear();
         }
-        let wanted: Vec<(&Table, VirtAddr)> =
-            missing.iter().filter_map(|addr| Some((self.table_of(*addr)?, *addr))).collect();
-        let found = table::find(&*self.kernel.memory, self.format.entry_len(), wanted.iter().copied());
+        let wanted: Vec<(VirtAddr, (&Table, VirtAddr))> =
+            missing.iter().filter_map(|addr| Some((*addr, self.place_of(*addr)?))).collect();
+        let places = wanted.iter().map(|(_, place)| *place);
+        let found = table::find(&*self.kernel.memory, self.format.entry_len(), places);
         // No table is about address 0, but a call through a null pointer was just made there (`null_orc_entry`).
         known.insert(VirtAddr::NULL, format::ENTERED);
-        for ((_, addr), entry) in wanted.iter().zip(found) {
+        for ((addr, _), entry) in wanted.iter().zip(found) {
             let rule = match entry {
                 Ok(Some(bytes)) => self.format.rule(&bytes),
                 Ok(None) => Rule::Unknown,
@@ -108,14 +125,34 @@ impl<'k> Orc<'k> {
         addrs.iter().map(|addr| known.get(addr).copied().unwrap_or(Rule::Unknown)).collect()
     }
 
+    /// The table that is about the code at `addr`, and the address to look for: that of the original, if it is a copy
+    /// (`orc_ftrace_find`).
+    fn place_of(&self, addr: VirtAddr) -> Option<(&Table, VirtAddr)> {
+        if let Some(table) = self.table_of(addr) {
+            return Some((table, addr));
+        }
+        let copy = self.copies.iter().find(|copy| copy.code.contains(&addr))?;
+        let original = copy.original.wrapping_add(addr.wrapping_offset_from(copy.code.start));
+        Some((self.table_of(original)?, original))
+    }
+
     /// The code a table is about: the kernel's own text, or a module's.
     fn table_of(&self, addr: VirtAddr) -> Option<&Table> {
         if self.code.iter().any(|code| code.contains(&addr)) {
             return Some(&self.image);
         }
-        let holds = |module: &&ModuleTable| addr.wrapping_offset_from(module.code) < module.size;
+        let holds = |module: &&ModuleTable| module.code.iter().any(|code| code.contains(&addr));
         self.modules.iter().find(holds).map(|module| &module.table)
     }
+}
+
+fn copies(kernel: &Kernel) -> Result<Vec<Copied>, KernelError> {
+    let symbols = kernel.symbols("unwinding stacks")?;
+    let copy = |trampoline: Trampoline| {
+        let entry = if trampoline.saves_registers { "ftrace_regs_caller" } else { "ftrace_caller" };
+        Some(Copied { code: trampoline.code, original: symbols.find(entry)? })
+    };
+    Ok(module_symbols::trampolines(kernel)?.into_iter().filter_map(copy).collect())
 }
 
 /// `module.arch` of every module (`struct mod_arch_specific`).
@@ -124,16 +161,16 @@ fn module_tables(kernel: &Kernel, types: &dyn TypeSource) -> Result<Vec<ModuleTa
     let count = module.field::<u32>(&["arch.num_orcs"])?;
     let ips = module.field::<VirtAddr>(&["arch.orc_unwind_ip"])?;
     let entries = module.field::<VirtAddr>(&["arch.orc_unwind"])?;
-    // The first of `mem[]` is the text; before ac3b43283923 (6.4) it is at the start of `core_layout`.
-    let base = module.field::<VirtAddr>(&["mem.base", "core_layout.base"])?;
-    let size = module.field::<u64>(&["mem.size", "core_layout.text_size"])?;
     let len = types.struct_size("module")?.min(module::MAX_STRUCT) as usize;
     let modules = module::list(kernel)?;
     let addrs: Vec<VirtAddr> = modules.iter().map(|module| module.addr).collect();
-    let table = |bytes: &[u8]| {
+    let table = |module: &Module, bytes: &[u8]| {
         let count = u64::from(count.get(bytes)?).min(table::MAX_ENTRIES);
         let table = Table { ips: ips.get(bytes)?, entries: entries.get(bytes)?, count, blocks: None };
-        Some(ModuleTable { code: base.get(bytes)?, size: size.get(bytes)?, table })
+        let text = module.parts.iter().filter(|part| part.is_text());
+        let code = text.map(|part| part.start..part.start.wrapping_add(part.size)).collect();
+        Some(ModuleTable { code, table })
     };
-    Ok(kernel.memory.read_vecs(&addrs, len).iter().flatten().filter_map(|bytes| table(bytes)).collect())
+    let read = modules.iter().zip(kernel.memory.read_vecs(&addrs, len));
+    Ok(read.filter_map(|(module, bytes)| table(module, &bytes.ok()?)).collect())
 }

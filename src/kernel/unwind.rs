@@ -26,8 +26,8 @@ use super::{
 };
 use crate::addr::VirtAddr;
 
-/// Frames of one stack; no kernel calls so deep in 16 KiB.
-pub const MAX_FRAMES: usize = 256;
+/// Frames of one stack: those of 16 bytes that fit into 16 KiB, which a recursion may have filled.
+pub const MAX_FRAMES: usize = 1024;
 
 /// How a frame was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -77,6 +77,8 @@ pub enum End {
         at: VirtAddr,
         /// The registers.
         registers: Box<Registers>,
+        /// As [`FrameRegs::event`].
+        event: Option<(u8, u8)>,
     },
     /// The outermost frame of a kernel thread or of an idle task.
     Outermost,
@@ -137,7 +139,7 @@ impl<'k> Unwinder<'k> {
         }
     }
 
-    /// Walks from each of `starts`, side by side. The caller bounds their number: a walk takes up to 100 KiB.
+    /// Walks from each of `starts`, side by side. The caller bounds their number: a walk takes up to 400 KiB.
     #[must_use]
     pub fn walk(&self, starts: Vec<Start>) -> Vec<Trace> {
         let machine = Machine { kernel: self.kernel, regs: &self.frame_regs };
@@ -169,7 +171,8 @@ impl Walk {
     fn begin(start: Start) -> Self {
         let Start { registers, exact, found_by, stacks } = start;
         let mut walk = Self { frames: Vec::new(), entered: Vec::new(), end: None, stacks };
-        match (registers.rip, registers.rsp.and_then(|rsp| walk.stacks.position(VirtAddr::new(rsp)))) {
+        let on = |rsp| walk.stacks.position(rsp).or_else(|| walk.stacks.overflowed(rsp).filter(|_| exact));
+        match (registers.rip, registers.rsp.and_then(|rsp| on(VirtAddr::new(rsp)))) {
             (Some(rip), Some(at)) => {
                 walk.entered.push(at);
                 let (address, stack) = (VirtAddr::new(rip), walk.stacks.kind(at));
@@ -205,7 +208,8 @@ impl Walk {
         let broken = |reason: &str| Some(End::Broken(format!("{reason} (its stack pointer is {new:#x})")));
         // The place behind a stack's last byte still is of this stack: what was called from there used all of it.
         let current = self.entered.last().copied();
-        match self.stacks.position_or_end(VirtAddr::new(new), current) {
+        let at = self.stacks.position_or_end(VirtAddr::new(new), current);
+        match at.or_else(|| self.stacks.overflowed(VirtAddr::new(new)).filter(|_| caller.exact)) {
             None => self.end = broken("the caller is on no stack that was read"),
             Some(at) if Some(at) == current && new <= old => self.end = broken("the stack does not go up"),
             Some(at) if Some(at) != current && self.entered.contains(&at) => {

@@ -105,6 +105,7 @@ impl Description {
             bases: None,
             ram: ram(&[(0, 0x9_fc00), (0x10_0000, 0x7ffd_a000), (1 << 32, 6 << 30)]),
             real_mode: Some(PhysAddr::new(0x9_8000)),
+            protected: true,
             vmcoreinfo: true,
             describes_itself: false,
             percpu: PerCpu::ZeroBased,

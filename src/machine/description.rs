@@ -33,6 +33,8 @@ pub struct Description {
     pub ram: Vec<PhysRange>,
     /// Where the real-mode blob lies below 1 MiB; `None` on a machine that has none.
     pub real_mode: Option<PhysAddr>,
+    /// Whether `mark_rodata_ro()` was called: it is when the last initcall has returned.
+    pub protected: bool,
     /// Whether VMCOREINFO is there.
     pub vmcoreinfo: bool,
     /// Whether it carries its own symbols (kallsyms) and types (BTF).

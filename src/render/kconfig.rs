@@ -20,6 +20,9 @@ pub fn kconfig_head(out: &mut dyn Write, release: &str, report: &Report) -> fmt:
     writeln!(out, "# from memory: {}", printable(&report.detail))?;
     writeln!(out, "# {}", completeness(report))?;
     writeln!(out, "# {}", sequence(report.sequence))?;
+    for limit in &report.limits {
+        writeln!(out, "# INCOMPLETE: {limit}")?;
+    }
     for conflict in report.conflicts.iter().filter(|conflict| !conflict.written).take(MAX_LISTED) {
         writeln!(out, "# Left out, memory has different values: {}", values(conflict))?;
     }
@@ -35,6 +38,8 @@ fn completeness(report: &Report) -> String {
         format!("All {options} options, from the first line of the file to its last")
     } else if report.interrupted {
         format!("INCOMPLETE: {options} options; the search was interrupted")
+    } else if !report.limits.is_empty() {
+        format!("INCOMPLETE: {options} options; not all text in memory was looked at")
     } else {
         format!("INCOMPLETE: {options} options; others are missing")
     }

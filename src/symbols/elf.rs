@@ -14,7 +14,7 @@ use object::{
     read::elf::Sym,
 };
 
-use super::{Listed, Symbol, SymbolKind, SymbolTable};
+use super::{Listed, Symbol, SymbolKind, SymbolTable, before_promotion};
 use crate::{
     addr::LinkAddr,
     vmlinux::{Symbols, Vmlinux, VmlinuxError},
@@ -122,10 +122,10 @@ impl ElfSymbols {
     }
 }
 
-/// Equal for equal names; the sort order of [`ElfSymbols::by_name`].
+/// Equal for equal names, promoted ones included; the sort order of [`ElfSymbols::by_name`].
 fn hash(name: &[u8]) -> u32 {
     let mut hasher = DefaultHasher::new();
-    hasher.write(name);
+    hasher.write(before_promotion(name).unwrap_or(name));
     hasher.finish() as u32
 }
 
@@ -138,17 +138,22 @@ impl SymbolTable for ElfSymbols {
         let hash = hash(name.as_bytes());
         let start = self.by_name.partition_point(|(other, _)| *other < hash);
         let same = self.by_name.get(start..)?.iter().take_while(|(other, _)| *other == hash);
-        let mut first = None;
+        let (mut first, mut promoted) = (None, Vec::new());
         for (_, at) in same {
             let entry = self.entries.get(usize::try_from(*at).ok()?)?;
-            if self.name(entry) == Some(name.as_bytes()) {
+            let own = self.name(entry);
+            if own.and_then(before_promotion) == Some(name.as_bytes()) {
+                promoted.push(entry);
+            }
+            if own == Some(name.as_bytes()) {
                 if entry.global {
                     return self.symbol(entry);
                 }
                 first = first.or(Some(entry));
             }
         }
-        self.symbol(first?)
+        let only = if let [only] = promoted[..] { Some(only) } else { None };
+        self.symbol(first.or(only)?)
     }
 
     fn containing(&self, addr: LinkAddr) -> Option<Symbol> {

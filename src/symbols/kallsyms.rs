@@ -18,7 +18,7 @@ pub(crate) mod writer;
 pub use names::Names;
 pub use tokens::Tokens;
 
-use super::{Listed, Symbol, SymbolKind, SymbolTable};
+use super::{Listed, Symbol, SymbolKind, SymbolTable, before_promotion};
 use crate::addr::{LinkAddr, VirtAddr};
 
 /// No kernel has more symbols: some 100,000 to 300,000 are usual.
@@ -171,8 +171,24 @@ impl Kallsyms {
         Some(KernelSymbol { name, addr, letter: char::from(letter), size: u64::from(*self.sizes.get(at)?) })
     }
 
-    /// The first global symbol of that name, else the first.
+    /// The first global symbol of that name, else the first, else the only promoted one.
     fn position(&self, name: &str) -> Option<u32> {
+        self.named(name).or_else(|| self.promoted(name))
+    }
+
+    fn promoted(&self, name: &str) -> Option<u32> {
+        let own = |at: &u32| self.names.get(*at as usize).map(|(_, own)| own);
+        let beginning = format!("{name}.llvm.");
+        let start = self.by_name.partition_point(|at| own(at).is_some_and(|own| *own < *beginning));
+        let rest = self.by_name.get(start..).unwrap_or_default().iter();
+        let begun = rest.take_while(|at| own(at).is_some_and(|own| own.starts_with(&beginning)));
+        let mut same = begun
+            .filter(|at| own(at).and_then(|own| before_promotion(own.as_bytes())) == Some(name.as_bytes()));
+        let only = same.next()?;
+        same.next().is_none().then_some(*only)
+    }
+
+    fn named(&self, name: &str) -> Option<u32> {
         let own = |at: &u32| self.names.get(*at as usize);
         let start = self.by_name.partition_point(|at| own(at).is_some_and(|(_, own)| own < name));
         let same = || {

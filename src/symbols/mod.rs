@@ -67,7 +67,8 @@ pub trait SymbolTable: Send + Sync {
         true
     }
 
-    /// The symbol of that name (the first global one, else the first).
+    /// The symbol of that name (the first global one, else the first), or the only one that ThinLTO made of a static one
+    /// of that name (`NAME.llvm.HASH`).
     fn lookup(&self, name: &str) -> Option<Symbol>;
 
     /// The symbol whose range holds `addr`, or the nearest one below it in the same section.
@@ -79,6 +80,14 @@ pub trait SymbolTable: Send + Sync {
 
     /// Visits every symbol once, in any order.
     fn for_each(&self, visit: &mut dyn FnMut(Listed<'_>));
+}
+
+/// The name that a static symbol had before ThinLTO made it a global one (`kernel/kallsyms.c`, `cleanup_symbol_name`).
+fn before_promotion(name: &[u8]) -> Option<&[u8]> {
+    const MARK: &[u8] = b".llvm.";
+    let at = memchr::memmem::find(name, MARK)?;
+    let hash = name.get(at + MARK.len()..)?;
+    (!hash.is_empty() && hash.iter().all(u8::is_ascii_hexdigit)).then(|| name.get(..at)).flatten()
 }
 
 /// A symbol table moved by the KASLR slide: the only place where a slide is added.

@@ -11,6 +11,8 @@ use nettlp_gdb::{
 };
 use serde_json::Value;
 
+use crate::{corpus::targets::machine::small, recording::images};
+
 /// Where evidence has another name than the value it is for.
 const OTHER_NAMES: [(&str, &str); 2] = [("build_id", "build id"), ("text_phys", "phys_base")];
 
@@ -38,13 +40,13 @@ fn files(machine: &Machine, directory: &Path) -> (String, String) {
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::cargo_bin("nettlp-gdb").unwrap();
-    let output = command.arg("info").args(arguments).env_remove("RUST_LOG").output().unwrap();
+    let output = command.args(arguments).env_remove("RUST_LOG").output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 fn info(arguments: &[&str]) -> Value {
-    let (code, said, complaint) = run(&[arguments, &["--json"]].concat());
+    let (code, said, complaint) = run(&[&["info"], arguments, &["--json"]].concat());
     assert_eq!(code, Some(0), "{complaint}");
     serde_json::from_str(&said).unwrap()
 }
@@ -82,6 +84,25 @@ fn every_value_has_its_evidence_with_and_without_a_vmlinux() {
     assert_eq!(evidence(&with_vmlinux, "slide")[0]["confidence"], "proved");
 }
 
+/// A host that hangs in an initcall: nothing tells its text from its data, and no vmlinux is given.
+#[test]
+fn a_kernel_that_still_boots_is_read_like_any_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut answers = Vec::new();
+    for (protected, real_mode) in [(true, true), (false, true), (false, false)] {
+        let mut description = Description { describes_itself: true, protected, ..small() };
+        description.real_mode.take_if(|_| !real_mode);
+        let arguments = images(&Machine::build(&description).unwrap(), &directory);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let unprotected = evidence(&info(&arguments), "rodata").len();
+        assert_eq!(unprotected, usize::from(!protected));
+        answers.push(["ps", "dmesg", "bt"].map(|command| run(&[&[command], &arguments[..]].concat())));
+    }
+    let (protected, unprotected) = answers.split_first().unwrap();
+    assert!(protected.iter().all(|(_, said, _)| said.lines().count() > 3), "{protected:?}");
+    assert!(unprotected.iter().all(|answer| answer == protected), "{answers:?}");
+}
+
 #[test]
 fn a_distribution_is_named_with_its_mark() {
     let directory = tempfile::tempdir().unwrap();
@@ -89,7 +110,7 @@ fn a_distribution_is_named_with_its_mark() {
     let found = info(&["--image", &image]);
     assert_eq!(found["distribution"], "Fedora 39");
     assert_eq!(evidence(&found, "distribution")[0]["detail"], "\".fc39\" in its release");
-    let (_, text, _) = run(&["--image", &image]);
+    let (_, text, _) = run(&["info", "--image", &image]);
     assert!(text.contains("\ndistribution Fedora 39\n"), "{text}");
 }
 
@@ -100,7 +121,7 @@ fn what_was_tried_is_told_when_nothing_is_found() {
     machine.memory().write(PhysAddr::new(0x1000), &[0; 0x9_e000]).unwrap();
     machine.memory().write(machine.truth().root, &[0; 4096]).unwrap();
     let (image, _) = files(&machine, directory.path());
-    let (code, said, complaint) = run(&["--image", &image]);
+    let (code, said, complaint) = run(&["info", "--image", &image]);
     assert_eq!((code, said.as_str()), (Some(1), ""));
     for part in [
         "real-mode trampoline: nothing",

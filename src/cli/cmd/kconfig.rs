@@ -89,6 +89,9 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         render::kconfig(&mut figures, &recovered.report)?;
         out::notice(figures.trim_end());
     }
+    for limit in &recovered.report.limits {
+        out::notice(&format!("nettlp-gdb: the configuration is incomplete: {limit}"));
+    }
     if args.stats {
         out::notice(&session.stats());
     }

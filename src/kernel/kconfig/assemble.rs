@@ -157,16 +157,24 @@ impl<'c> Text<'c> {
     }
 }
 
-/// Puts the configuration of the kernel that `identity` describes together.
+/// Puts the configuration of the kernel that `identity` describes together. What a bound left out is said in `limits`.
 pub(super) fn assemble(
     pieces: &[Piece],
     chains: &[Chain],
     identity: Identity<'_>,
     order: &Order,
+    limits: &mut Vec<String>,
 ) -> Assembly {
     let mut texts: Vec<Text<'_>> = chains.iter().map(|chain| Text::of(chain, pieces)).collect();
     texts.sort_by_key(|text| std::cmp::Reverse((text.is_whole(), text.version.is_some(), text.values.len())));
-    texts.truncate(MAX_TEXTS);
+    if texts.len() > MAX_TEXTS {
+        limits.push(format!(
+            "of {} pieces of text the {} with the fewest options were left out",
+            texts.len(),
+            texts.len() - MAX_TEXTS
+        ));
+        texts.truncate(MAX_TEXTS);
+    }
     let fit = |text: &Text<'_>| text.version.as_deref().map(|version| identity.fit(version));
     let best = texts.iter().filter_map(fit).max().filter(|best| *best > Fit::Other);
     let (titled, untitled): (Vec<_>, Vec<_>) = texts.iter().partition(|text| text.version.is_some());

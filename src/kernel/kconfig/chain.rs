@@ -66,14 +66,20 @@ impl Chain {
     }
 }
 
-/// All chains; each piece is in one at least. `owners` has one list for each piece, one entry for each of its pages.
-pub(super) fn chains(pieces: &[Piece], owners: &[Vec<Option<Owner>>], order: &Order) -> Vec<Chain> {
+/// All chains; each piece is in one at least. `owners` has one list for each piece, one entry for each of its pages. What
+/// a bound left undone is said in `limits`.
+pub(super) fn chains(
+    pieces: &[Piece],
+    owners: &[Vec<Option<Owner>>],
+    order: &Order,
+    limits: &mut Vec<String>,
+) -> Vec<Chain> {
     let mut chains = by_owner(pieces, owners);
     let placed: HashSet<usize> = chains.iter().flat_map(|chain| chain.pieces.iter().copied()).collect();
     chains.extend(
         (0..pieces.len()).filter(|piece| !placed.contains(piece)).map(|piece| Chain::of(piece, None)),
     );
-    let mut chains = by_order(pieces, chains, order);
+    let mut chains = by_order(pieces, chains, order, limits);
     for chain in &mut chains {
         let join = |line| Join { line, proof: Proof::Forced };
         chain.start = chain.first(pieces).and_then(|piece| forced::start(&piece.run, order)).map(join);
@@ -154,8 +160,8 @@ struct Candidate {
 }
 
 /// Links chains whose edges the order of options proves, where each is the other's only best choice.
-fn by_order(pieces: &[Piece], mut chains: Vec<Chain>, order: &Order) -> Vec<Chain> {
-    let candidates = candidates(pieces, &chains, order);
+fn by_order(pieces: &[Piece], mut chains: Vec<Chain>, order: &Order, limits: &mut Vec<String>) -> Vec<Chain> {
+    let candidates = candidates(pieces, &chains, order, limits);
     let best = |of: &dyn Fn(&Candidate) -> usize, end: usize| -> Vec<&Candidate> {
         let ours: Vec<&Candidate> = candidates.iter().filter(|candidate| of(candidate) == end).collect();
         let near = ours.iter().map(|candidate| candidate.near).min();
@@ -191,7 +197,13 @@ fn by_order(pieces: &[Piece], mut chains: Vec<Chain>, order: &Order) -> Vec<Chai
     follow(&chains, &next)
 }
 
-fn candidates(pieces: &[Piece], chains: &[Chain], order: &Order) -> Vec<Candidate> {
+fn candidates(pieces: &[Piece], chains: &[Chain], order: &Order, limits: &mut Vec<String>) -> Vec<Candidate> {
+    if let Some(left) = chains.len().checked_sub(MAX_ENDS).filter(|left| *left > 0) {
+        limits.push(format!(
+            "of {} pieces of text the last {left} were not joined by the order of options",
+            chains.len()
+        ));
+    }
     let edge = |piece: Option<&Piece>, open: fn(&Piece) -> bool| piece.is_some_and(open);
     let numbers = || chains.iter().enumerate().take(MAX_ENDS);
     let befores = numbers().filter(|(_, chain)| edge(chain.last(pieces), |piece| piece.run.ends_page));
@@ -208,7 +220,9 @@ fn candidates(pieces: &[Piece], chains: &[Chain], order: &Order) -> Vec<Candidat
             let Some(line) = join(end, start) else { continue };
             if let Some(near) = nearness(order, end, start, &line) {
                 if candidates.len() == MAX_CANDIDATES {
-                    log::warn!("more than {MAX_CANDIDATES} ways to join halves of lines: none is taken");
+                    limits.push(format!(
+                        "there are more than {MAX_CANDIDATES} ways to join halves of lines: none was taken"
+                    ));
                     return Vec::new();
                 }
                 candidates.push(Candidate { before, after: *after, near, line });

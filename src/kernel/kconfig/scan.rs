@@ -79,6 +79,12 @@ pub fn scan(
 }
 
 impl Scan {
+    /// What to say of runs that were not kept, if there are any.
+    pub(super) fn limit(&self) -> Option<String> {
+        let dropped = self.dropped;
+        (dropped > 0).then(|| format!("{dropped} pages of text after the first {MAX_PIECES} were left out"))
+    }
+
     fn batch(&mut self, phys: &dyn PhysMem, start: PhysAddr, buffer: &mut [u8]) {
         let mut ops = operations(start, buffer, OP);
         phys.read_batch(&mut ops);

@@ -288,4 +288,24 @@ fn halves_that_all_fit_each_other_are_not_joined() {
     assert!(found.report.pages > PAGES, "{}", found.report.pages);
     assert_eq!((found.report.stitched_by_order, found.report.stitched_by_page_cache), (0, 0));
     assert!(!found.text.contains("aaa"), "{}", found.text.len());
+    assert_eq!(
+        found.report.limits,
+        ["there are more than 16384 ways to join halves of lines: none was taken"]
+    );
+    assert!(!found.report.is_complete());
+}
+
+/// A whole file among more pieces of text than are compared: one of those left out might have contradicted it.
+#[test]
+fn what_is_not_looked_at_is_said() {
+    let mut host = Host::new();
+    host.file(&config("6.1.50", 100, 0), None, |_| true);
+    for n in 0..1100 {
+        let lines: String = (0..8).map(|line| format!("CONFIG_P{n}_{line}=y\n")).collect();
+        host.page(format!("\u{1}\n{lines}\u{1}\n").as_bytes());
+    }
+    let report = host.search(&[]).report;
+    let [limit] = report.limits.as_slice() else { panic!("{:?}", report.limits) };
+    assert!(limit.ends_with("with the fewest options were left out"), "{limit}");
+    assert!(!report.is_complete());
 }

@@ -69,7 +69,7 @@ pub(super) fn find(mem: &dyn PhysMem, proof: &Proof<'_>, evidence: &mut Vec<Evid
         evidence.push(Evidence {
             what: "page_offset_base",
             method: "page tables",
-            detail: format!("{base}, the first mapping of the kernel half, which maps the image too"),
+            detail: format!("{base}, where one of the first two mappings of the kernel half begins, which maps the image too"),
             confidence: Confidence::Proved,
         });
         Some(base)

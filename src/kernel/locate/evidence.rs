@@ -99,6 +99,14 @@ fn place(sighting: &Sighting, proof: &Proof<'_>, evidence: &mut Vec<Evidence>) {
     let seen = format!("{} through the {levels}-level tables at {}", image.text, sighting.root);
     add(evidence, "text", sighting.method, seen, Confidence::Proved);
 
+    if let Some(rodata) = image.rodata().filter(|_| !image.is_protected()) {
+        let detail = format!(
+            "{}: nothing protects it from writing, as in a kernel that still boots, or with rodata=off",
+            rodata.virt
+        );
+        add(evidence, "rodata", "linux_banner at 2 MiB", detail, Confidence::Found);
+    }
+
     let phys_base = image.phys_base();
     let variable = proof.names.addr("phys_base").and_then(|addr| proof.space.read_u64(addr).ok());
     let others = [("its variable", variable), ("VMCOREINFO", noted("phys_base"))];

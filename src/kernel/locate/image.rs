@@ -2,14 +2,18 @@
 //!
 //! `_text` is the first address mapped from 0xffffffff80000000 on: `cleanup_highmap()` unmaps what lies outside
 //! the image, and `mark_rodata_ro()` leaves executable text, read-only data, then writable data, which is how
-//! they are told apart without symbols. Source: `arch/x86/mm/init_64.c`, `include/asm-generic/vmlinux.lds.h`
-//! (`NOTES`).
+//! they are told apart without symbols. Before it, until every initcall has returned, and for ever with `rodata=off`,
+//! all is writable and executable; where the text ends is then told by the banner behind it.
+//! Source: `init/main.c` (`kernel_init`), `arch/x86/mm/init_64.c`, `arch/x86/kernel/vmlinux.lds.S`
+//! (`X86_ALIGN_RODATA_BEGIN`), `include/asm-generic/vmlinux.lds.h` (`NOTES`).
 
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr},
     mem::PhysMem,
     paging::runs::{Run, Tables, runs},
 };
+
+use super::banner::{BANNER_START, holds_banner};
 
 /// `__START_KERNEL_map`, the link address that stands for physical `phys_base`.
 pub(super) const START_KERNEL_MAP: VirtAddr = VirtAddr::new(0xffff_ffff_8000_0000);
@@ -33,6 +37,8 @@ pub(super) struct Image {
     pub(super) text_phys: PhysAddr,
     /// The runs that lie as far from their physical addresses as `_text` does, ascending.
     pub(super) runs: Vec<Run>,
+    /// Where read-only data begins that is not protected ([`Image::find_unprotected`]).
+    unprotected: Option<VirtAddr>,
 }
 
 /// Why page tables map no kernel image.
@@ -60,7 +66,27 @@ impl Image {
         }
         let distance = |run: &Run| run.virt.raw().wrapping_sub(run.phys.raw());
         found.retain(|run| distance(run) == distance(&text));
-        Ok(Self { text: text.virt, text_phys: text.phys, runs: found })
+        Ok(Self { text: text.virt, text_phys: text.phys, runs: found, unprotected: None })
+    }
+
+    /// Where the text is writable, looks for the beginning of read-only data: a multiple of 2 MiB behind `_text`, and the
+    /// banner or its weak copy. From there to the image's end all may then be read-only data, or writable.
+    pub(super) fn find_unprotected(&mut self, mem: &dyn PhysMem) {
+        if self.is_protected() {
+            return;
+        }
+        let Some(range) = self.phys_range() else { return };
+        let distances = (TEXT_ALIGN..range.len()).step_by(TEXT_ALIGN as usize);
+        let places: Vec<PhysAddr> = distances.map(|distance| self.text_phys.wrapping_add(distance)).collect();
+        let begins = |bytes: Result<[u8; BANNER_START], _>| bytes.is_ok_and(|bytes| holds_banner(&bytes));
+        let place = mem.read_each(&places).into_iter().position(begins).and_then(|index| places.get(index));
+        self.unprotected =
+            place.map(|place| self.text.wrapping_add(place.raw().wrapping_sub(self.text_phys.raw())));
+    }
+
+    /// Whether `mark_rodata_ro()` was here.
+    pub(super) fn is_protected(&self) -> bool {
+        self.runs.first().is_some_and(|text| !text.writable)
     }
 
     /// The physical memory of the image: `_text` to the last page mapped.
@@ -77,32 +103,43 @@ impl Image {
 
     /// Whether `addr` is in the text that starts the image.
     pub(super) fn is_text(&self, addr: VirtAddr) -> bool {
-        self.runs.first().is_some_and(|run| run.virt <= addr && addr <= run.last())
+        let before_rodata = self.unprotected.is_none_or(|rodata| addr < rodata);
+        before_rodata && self.runs.first().is_some_and(|run| run.virt <= addr && addr <= run.last())
     }
 
-    /// The read-only data after the text, from the 2 MiB boundary it is linked at; `None` before `mark_rodata_ro()` or
-    /// with `rodata=off`.
+    fn read_only(&self) -> impl Iterator<Item = &Run> {
+        self.runs.iter().skip(1).filter(|run| !run.writable && !run.executable)
+    }
+
+    /// The read-only data after the text, from the 2 MiB boundary it is linked at, and where it is not protected, what
+    /// may be some.
     ///
     /// The gap before it was given to the page allocator. Who makes such a page read-only in the direct map (BPF
     /// and ftrace do) makes it so here too, so a run may begin early, or be no part of the image's data at all.
     pub(super) fn rodata(&self) -> Option<Run> {
-        let read_only = || self.runs.iter().skip(1).filter(|run| !run.writable && !run.executable);
-        let from_boundary = |run: &Run| {
-            let start = run.virt.raw().checked_next_multiple_of(TEXT_ALIGN)?;
-            let skipped = start - run.virt.raw();
-            let rest = run.len.checked_sub(skipped).filter(|len| *len > 0)?;
-            Some(Run { virt: VirtAddr::new(start), phys: run.phys.wrapping_add(skipped), len: rest, ..*run })
-        };
-        read_only().find_map(from_boundary).or_else(|| read_only().next().copied())
+        if let Some(start) = self.unprotected {
+            return self.runs.iter().find_map(|run| from(run, start));
+        }
+        let from_boundary =
+            |run: &Run| from(run, VirtAddr::new(run.virt.raw().checked_next_multiple_of(TEXT_ALIGN)?));
+        self.read_only().find_map(from_boundary).or_else(|| self.read_only().next().copied())
+    }
+
+    /// What is writable, and no text.
+    fn data(&self) -> impl Iterator<Item = Run> {
+        self.runs.iter().filter_map(|run| match self.unprotected {
+            Some(rodata) => from(run, rodata),
+            None => (run.writable && !run.executable).then_some(*run),
+        })
     }
 
     /// Physical addresses of the pages of the writable data, which begins with the next 2 MiB after the read-only
     /// data; the gap between was given to the page allocator.
     pub(super) fn data_pages(&self) -> impl Iterator<Item = PhysAddr> {
-        let start = self.rodata().and_then(|run| run.last().raw().checked_next_multiple_of(TEXT_ALIGN));
-        let runs = self.runs.iter().filter(|run| run.writable && !run.executable);
-        let pages = runs.flat_map(|run| {
-            (0..run.len / PAGE_SIZE).map(|page| {
+        let behind_rodata = || self.rodata()?.last().raw().checked_next_multiple_of(TEXT_ALIGN);
+        let start = self.unprotected.map(VirtAddr::raw).or_else(behind_rodata);
+        let pages = self.data().flat_map(|run| {
+            (0..run.len / PAGE_SIZE).map(move |page| {
                 (run.virt.wrapping_add(page * PAGE_SIZE), run.phys.wrapping_add(page * PAGE_SIZE))
             })
         });
@@ -111,14 +148,21 @@ impl Image {
 
     /// The physical memory of what is writable.
     pub(super) fn data_ranges(&self) -> impl Iterator<Item = PhysRange> {
-        let runs = self.runs.iter().filter(|run| run.writable && !run.executable);
-        runs.filter_map(|run| PhysRange::with_len(run.phys, run.len))
+        self.data().filter_map(|run| run.pages())
     }
 
     /// What the kernel calls `phys_base`.
     pub(super) fn phys_base(&self) -> u64 {
         self.text_phys.raw().wrapping_sub(self.text.wrapping_offset_from(START_KERNEL_MAP))
     }
+}
+
+/// The part of `run` from `start` on.
+fn from(run: &Run, start: VirtAddr) -> Option<Run> {
+    let skipped = start.raw().saturating_sub(run.virt.raw());
+    let len = run.len.checked_sub(skipped).filter(|len| *len > 0)?;
+    let (virt, phys) = (run.virt.wrapping_add(skipped), run.phys.wrapping_add(skipped));
+    Some(Run { virt, phys, len, ..*run })
 }
 
 const NT_GNU_BUILD_ID: u32 = 3;
@@ -191,7 +235,7 @@ mod tests {
         let image = |gap: &[Run]| {
             let rodata = run(text + 0x80_0000, 0x20_0000, false, false);
             let runs = [&[run(text, 0x70_0000, false, true)], gap, &[rodata]].concat();
-            Image { text: VirtAddr::new(text), text_phys: PhysAddr::new(0x100_0000), runs }
+            Image { text: VirtAddr::new(text), text_phys: PhysAddr::new(0x100_0000), runs, unprotected: None }
         };
         let expected = VirtAddr::new(text + 0x80_0000);
         let page = |at: u64, writable| run(text + at, PAGE_SIZE, writable, false);

@@ -52,7 +52,10 @@ pub(super) fn root_of_rodata(
     rodata: PhysAddr,
     ram: &[PhysRange],
 ) -> Option<(PhysAddr, Levels)> {
-    let begins_there = |image: &Image| image.rodata().is_some_and(|run| run.phys == rodata);
+    let begins_there = |image: &Image| match image.is_protected() {
+        true => image.rodata().is_some_and(|run| run.phys == rodata),
+        false => image.phys_range().is_some_and(|range| range.contains(rodata, PAGE_SIZE)),
+    };
     root_near(target, ram, rodata, |root| depth(target, root, begins_there))
 }
 

@@ -296,6 +296,7 @@ fn finish(
 
     let release = proof.identity.release().map(str::to_owned);
     let Proof { image, identity, root, slide, .. } = proof;
+    let protected = |run: Option<Run>| run.filter(|_| image.is_protected())?.pages();
     Ok(KernelMap {
         text: image.text,
         text_phys: image.text_phys,
@@ -308,8 +309,8 @@ fn finish(
         vmemmap_base: bases.vmemmap,
         sme_mask: sighting.encryption_mask,
         image: image.phys_range().ok_or(LocateError::NotFound { attempts: Vec::new() })?,
-        text_pages: image.runs.first().and_then(Run::pages),
-        rodata: image.rodata().as_ref().and_then(Run::pages),
+        text_pages: protected(image.runs.first().copied()),
+        rodata: protected(image.rodata()),
         banner: identity.banner.map(|banner| banner.text),
         release,
         build_id: identity.build_id.map(|found| found.id),

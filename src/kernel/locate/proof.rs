@@ -24,6 +24,8 @@ use super::{
 
 /// Pages of the image's data among which `init_top_pgt` is looked for: it is near the start, from `head_64.S`.
 const MAX_ROOT_PAGES: usize = 256;
+/// Where read-only data is not told from it: 64 MiB, more than any image has.
+const MAX_UNPROTECTED_PAGES: usize = 16 << 10;
 
 /// Where names are found once the kernel is.
 pub(super) enum Names<'a> {
@@ -97,13 +99,14 @@ pub(super) fn prove<'a>(target: &Target<'a>, sighting: &Sighting) -> Result<Proo
 
 fn prove_depth<'a>(target: &Target<'a>, sighting: &Sighting, levels: Levels) -> Result<Proof<'a>, String> {
     let tables = Tables { root: sighting.root, levels, encryption_mask: sighting.encryption_mask };
-    let image = Image::survey(&*target.tables, tables).map_err(|error| error.to_string())?;
+    let mut image = Image::survey(&*target.tables, tables).map_err(|error| error.to_string())?;
     if let Some(entry) = sighting.entry.filter(|entry| !image.is_text(*entry)) {
         return Err(format!("the processors' entry point {entry} is not in the text at {}", image.text));
     }
     if let Some(text_phys) = sighting.text_phys.filter(|phys| *phys != image.text_phys) {
         return Err(format!("_text is mapped to {}, but stands at {text_phys}", image.text_phys));
     }
+    image.find_unprotected(&*target.tables);
     let image = Arc::new(image);
     let mem = Arc::clone(&target.tables);
     let space: Arc<dyn VirtMem> =
@@ -120,7 +123,11 @@ fn prove_depth<'a>(target: &Target<'a>, sighting: &Sighting, levels: Levels) -> 
     };
     let (names, identity, by_vmlinux) = identify(sighting, seen, (&space, &image));
     if identity.release().is_none() {
-        return Err("no linux_banner can be read".to_owned());
+        let reason = match image.is_protected() {
+            true => "",
+            false => ", and no right in the page tables says where its read-only data is",
+        };
+        return Err(format!("no linux_banner can be read{reason}"));
     }
     let slide = match &identity.vmcoreinfo {
         Some(noted) => noted.slide.clone(),
@@ -194,7 +201,8 @@ fn live_root(
 fn original(target: &Target<'_>, image: &Image, copy: &[u8; PAGE_SIZE as usize]) -> Option<PhysAddr> {
     const HALF: usize = PAGE_SIZE as usize / 2;
     let last: [u8; 8] = *copy.last_chunk()?;
-    let pages: Vec<PhysAddr> = image.data_pages().take(MAX_ROOT_PAGES).collect();
+    let most = if image.is_protected() { MAX_ROOT_PAGES } else { MAX_UNPROTECTED_PAGES };
+    let pages: Vec<PhysAddr> = image.data_pages().take(most).collect();
     let ends: Vec<PhysAddr> = pages.iter().map(|page| page.wrapping_add(PAGE_SIZE - 8)).collect();
     let words = target.led.read_each::<8>(&ends);
     let equal = |page: &PhysAddr| {

@@ -21,6 +21,7 @@ const LINK_TEXT: u64 = 0xffff_ffff_8100_0000;
 const MIB2: u64 = 2 << 20;
 const TABLE: u64 = 0x63;
 const RO_TEXT: u64 = 0xe1;
+const RW_TEXT: u64 = 0xe3;
 const RO_DATA: u64 = 0xe1 | 1 << 63;
 const RW_DATA: u64 = 0xe3 | 1 << 63;
 const GIB_PAGE: u64 = 0xe3 | 1 << 63;
@@ -46,13 +47,15 @@ struct Layout {
     heap: u64,
     trampoline: u64,
     release: &'static str,
+    /// Whether `mark_rodata_ro()` was called.
+    protected: bool,
 }
 
 impl Layout {
     const fn usual() -> Self {
         let (slide, text_phys) = (0x3100_0000, 0xb40_0000);
         let (heap, trampoline) = (0x3000_0000, 0x9_c000);
-        Self { levels: Levels::Five, slide, text_phys, heap, trampoline, release: RELEASE }
+        Self { levels: Levels::Five, slide, text_phys, heap, trampoline, release: RELEASE, protected: true }
     }
 
     fn text(&self) -> u64 {
@@ -127,7 +130,8 @@ impl Builder {
         let Layout { levels, text_phys, heap, trampoline, .. } = *layout;
         let (text, root) = (layout.text(), text_phys + ROOT);
         self.next_table = heap + 0x1000;
-        for (index, rights) in (0..).zip([RO_TEXT, RO_DATA, RW_DATA]) {
+        let rights = if layout.protected { [RO_TEXT, RO_DATA, RW_DATA] } else { [RW_TEXT; 3] };
+        for (index, rights) in (0..).zip(rights) {
             let (virt, phys) = (text + index * MIB2, text_phys + index * MIB2);
             self.map(root, levels, virt, 2, phys | rights);
         }
@@ -292,6 +296,43 @@ fn any_place_slide_and_depth_with_and_without_vmlinux() {
             }
         }
     }
+}
+
+#[test]
+fn a_kernel_that_has_not_protected_its_read_only_data_yet() {
+    let symbols = Symbols::new();
+    for layout in layouts().map(|layout| Layout { protected: false, ..layout }) {
+        for (hints, wiped) in
+            [(Hints::default(), false), (with_vmlinux(&symbols), false), (Hints::default(), true)]
+        {
+            let mut builder = Builder::new();
+            builder.kernel(&layout);
+            // A page of the image that was freed, and made read-only by its new owner.
+            let freed = layout.text() + 3 * MIB2;
+            builder.map(
+                layout.text_phys + ROOT,
+                layout.levels,
+                freed,
+                1,
+                (layout.text_phys + 3 * MIB2) | RO_DATA,
+            );
+            if wiped {
+                builder.wipe(&layout);
+            }
+            let run = Run::new(builder.mem, wiped.then_some(ALL), &hints);
+            run.check(&layout);
+            let map = run.found.as_ref().unwrap();
+            assert_eq!((map.text_pages, map.rodata), (None, None), "nothing in the image is constant");
+            let said = map.evidence.iter().find(|entry| entry.what == "rodata").unwrap();
+            assert!(said.detail.starts_with(&format!("{:#x}: ", layout.text() + MIB2)), "{}", said.detail);
+        }
+    }
+    let layout = Layout { protected: false, ..Layout::usual() };
+    let mut builder = Builder::new();
+    builder.kernel(&layout);
+    builder.put(layout.text_phys + BANNER, &[0; 64]);
+    let error = Run::new(builder.mem, None, &Hints::default()).error();
+    assert!(error.contains("no linux_banner can be read, and no right in the page tables says"), "{error}");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Not covered, as `/proc/kallsyms` makes them up from state of its own: slots of kprobes and freed `__init` functions
 //! that ftrace remembers.
 
+use std::ops::Range;
+
 use super::LoadedSymbol;
 use crate::{
     addr::VirtAddr,
@@ -40,59 +42,81 @@ struct Source {
     module: &'static str,
 }
 
-/// In the order of `/proc/kallsyms`. Members: `struct ftrace_ops` since fc0ea795f53c (5.8), `struct bpf_ksym` since
-/// ca4424c920f5 (5.7).
-const SOURCES: [Source; 2] = [
-    Source {
-        head: "ftrace_ops_trampoline_list",
-        step: "walking ftrace_ops_trampoline_list",
-        structure: "ftrace_ops",
-        link: "list.next",
-        addr: "trampoline",
-        extent: Extent::Size("trampoline_size"),
-        name: Err("ftrace_trampoline"),
-        module: "__builtin__ftrace",
-    },
-    Source {
-        head: "bpf_kallsyms",
-        step: "walking bpf_kallsyms",
-        structure: "bpf_ksym",
-        link: "lnode.next",
-        addr: "start",
-        extent: Extent::End("end"),
-        name: Ok("name"),
-        module: "bpf",
-    },
-];
+/// Since fc0ea795f53c (5.8).
+const FTRACE: Source = Source {
+    head: "ftrace_ops_trampoline_list",
+    step: "walking ftrace_ops_trampoline_list",
+    structure: "ftrace_ops",
+    link: "list.next",
+    addr: "trampoline",
+    extent: Extent::Size("trampoline_size"),
+    name: Err("ftrace_trampoline"),
+    module: "__builtin__ftrace",
+};
+/// Since ca4424c920f5 (5.7).
+const BPF: Source = Source {
+    head: "bpf_kallsyms",
+    step: "walking bpf_kallsyms",
+    structure: "bpf_ksym",
+    link: "lnode.next",
+    addr: "start",
+    extent: Extent::End("end"),
+    name: Ok("name"),
+    module: "bpf",
+};
+
+/// `FTRACE_OPS_FL_SAVE_REGS` (`include/linux/ftrace.h`), of kernels that have the list.
+const SAVES_REGISTERS: u64 = 1 << 2;
 
 /// The symbols of generated code, as `/proc/kallsyms` lists them; a kernel without one of the lists has none there.
 ///
 /// # Errors
 /// [`KernelError`] when types are missing or a list is damaged.
 pub fn generated(kernel: &Kernel) -> Result<Vec<LoadedSymbol>, KernelError> {
-    let types = kernel.types("listing the symbols of generated code")?;
-    let symbols = kernel.symbols("listing the symbols of generated code")?;
     let mut found = Vec::new();
-    for source in &SOURCES {
-        let Some(head) = symbols.find(source.head) else { continue };
-        let mut structure = Structure::new(types, source.structure);
-        let (link, start) = (structure.optional(&[source.link])?, structure.optional(&[source.addr])?);
-        if let Some(places) = link.zip(start) {
-            source.walk(kernel, head, places, &mut found)?;
-        }
+    // In the order of `/proc/kallsyms`.
+    for source in [FTRACE, BPF] {
+        source.walk(kernel, |symbol, _| found.push(symbol))?;
     }
     Ok(found)
 }
 
+/// A trampoline of ftrace: a copy of the beginning of one of its two entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trampoline {
+    /// Where it is.
+    pub code: Range<VirtAddr>,
+    /// Whether it is a copy of `ftrace_regs_caller`, and not of `ftrace_caller` (`create_trampoline`).
+    pub saves_registers: bool,
+}
+
+/// The trampolines of ftrace; none of a kernel without a list of them.
+///
+/// # Errors
+/// [`KernelError`] when types are missing or the list is damaged.
+pub fn trampolines(kernel: &Kernel) -> Result<Vec<Trampoline>, KernelError> {
+    let types = kernel.types("listing the trampolines of ftrace")?;
+    let flags: Option<Field<u64>> = present(Field::resolve(types, FTRACE.structure, "flags"))?;
+    let mut found = Vec::new();
+    FTRACE.walk(kernel, |symbol, bytes| {
+        if let Some(flags) = flags.as_ref().and_then(|flags| flags.get(bytes)) {
+            let code = symbol.addr..symbol.addr.wrapping_add(symbol.size);
+            found.push(Trampoline { code, saves_registers: flags & SAVES_REGISTERS != 0 });
+        }
+    })?;
+    Ok(found)
+}
+
 impl Source {
-    fn walk(
-        &self,
-        kernel: &Kernel,
-        head: VirtAddr,
-        (link, start): (Field<VirtAddr>, Field<VirtAddr>),
-        to: &mut Vec<LoadedSymbol>,
-    ) -> Result<(), KernelError> {
+    /// Gives `visit` the symbol and the bytes of each structure of the list, if the kernel has it.
+    fn walk(&self, kernel: &Kernel, mut visit: impl FnMut(LoadedSymbol, &[u8])) -> Result<(), KernelError> {
         let types = kernel.types("listing the symbols of generated code")?;
+        let symbols = kernel.symbols("listing the symbols of generated code")?;
+        let Some(head) = symbols.find(self.head) else { return Ok(()) };
+        let mut structure = Structure::new(types, self.structure);
+        let link = structure.optional::<VirtAddr>(&[self.link])?;
+        let start = structure.optional::<VirtAddr>(&[self.addr])?;
+        let Some((link, start)) = link.zip(start) else { return Ok(()) };
         let bytes = types.struct_size(self.structure)?.min(MAX_STRUCT) as usize;
         let (Extent::Size(extent) | Extent::End(extent)) = self.extent;
         let extent: Option<Field<u64>> = present(Field::resolve(types, self.structure, extent))?;
@@ -108,7 +132,7 @@ impl Source {
             let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
             let addr = start.get(bytes).ok_or_else(early)?;
             let extent = extent.as_ref().and_then(|extent| extent.get(bytes));
-            to.push(LoadedSymbol {
+            let symbol = LoadedSymbol {
                 name: String::from_utf8_lossy(text).into_owned(),
                 addr,
                 size: match self.extent {
@@ -117,7 +141,8 @@ impl Source {
                 },
                 letter: 't',
                 module: self.module.to_owned(),
-            });
+            };
+            visit(symbol, bytes);
             Ok(())
         })
     }

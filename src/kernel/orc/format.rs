@@ -116,7 +116,7 @@ pub(super) struct Layout {
     kind: Field<u64>,
     /// Since ffb1b4a41016 (6.3).
     signal: Option<Field<u64>>,
-    /// Until fb799447ae29 (6.4), which made a type of it and renumbered the others.
+    /// Since d31a580266ee (4.18), until fb799447ae29 (6.4) made a type of it and renumbered the others.
     end: Option<Field<u64>>,
 }
 
@@ -168,15 +168,17 @@ impl Layout {
             Some((value, at.and_then(|at| numbers.get(at))))
         };
         let ((sp_reg, base), kind) = (number(&self.sp_reg)?, self.kind.get(entry)?);
-        let kind = match (&self.end, kind) {
-            (Some(end), _) if sp_reg == 0 => {
-                return Some(if end.get(entry)? != 0 { Rule::End } else { Rule::Undefined });
+        let renumbered = self.end.is_none() && self.signal.is_some();
+        let kind = match (renumbered, kind) {
+            (false, _) if sp_reg == 0 => {
+                let end = self.end.as_ref().map_or(Some(0), |end| end.get(entry))?;
+                return Some(if end != 0 { Rule::End } else { Rule::Undefined });
             }
-            (None, 0) => return Some(Rule::Undefined),
-            (None, 1) => return Some(Rule::End),
-            (Some(_), 0) | (None, 2) => FrameKind::Call,
-            (Some(_), 1) | (None, 3) => FrameKind::Registers,
-            (Some(_), 2) | (None, 4) => FrameKind::InterruptFrame,
+            (true, 0) => return Some(Rule::Undefined),
+            (true, 1) => return Some(Rule::End),
+            (false, 0) | (true, 2) => FrameKind::Call,
+            (false, 1) | (true, 3) => FrameKind::Registers,
+            (false, 2) | (true, 4) => FrameKind::InterruptFrame,
             _ => return None,
         };
         let Some(Number::Base(base)) = base.copied() else { return None };

@@ -42,6 +42,14 @@ const MODULE_IPS: u64 = MODULE + FUNCTION;
 const MODULE_ENTRIES: u64 = MODULE_IPS + 0x10;
 const MODULE_STRUCT: u64 = MODULE_ENTRIES + 0x10;
 const MODULES: u64 = MODULE_STRUCT + 0x80;
+/// Of a `module_memory` or `module_layout`.
+const MEMORY_LEN: u64 = 16;
+/// A trampoline of ftrace, a copy of [`TRACED`], and the list of it alone.
+pub(crate) const TRAMPOLINE: u64 = 0x5000;
+const FTRACE_OPS: u64 = TRAMPOLINE + FUNCTION;
+const FTRACE_LIST: u64 = FTRACE_OPS + 0x80;
+/// The function that stands for `ftrace_regs_caller`.
+const TRACED: &str = "vfs_read";
 /// Bytes of its function's frame, its return address not among them.
 const MODULE_FRAME: u64 = 24;
 pub(crate) const STACKS: u64 = 0x8000;
@@ -52,6 +60,8 @@ const PT_REGS: u64 = 168;
 /// Which numbers an entry is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
+    /// Neither: to 4.17.
+    First,
     /// `end`, no `signal`: to 6.2.
     End,
     /// `end` and `signal`: 6.3.
@@ -82,6 +92,7 @@ impl Format {
             Entry::End => (0, 0, u16::from(new), 0, 1),
         };
         let flags = match self {
+            Self::First => kind,
             Self::End => kind | end << 2,
             Self::Signal => kind | signal << 2 | end << 3,
             Self::Types | Self::Renumbered => kind | signal << 3,
@@ -99,6 +110,7 @@ impl Format {
             ("bp_reg", 36, 4, false),
         ];
         members.extend(match self {
+            Self::First => vec![("type", 40, 2, false)],
             Self::End => vec![("type", 40, 2, false), ("end", 42, 1, false)],
             Self::Signal => vec![("type", 40, 2, false), ("signal", 42, 1, false), ("end", 43, 1, false)],
             Self::Types | Self::Renumbered => vec![("type", 40, 3, false), ("signal", 43, 1, false)],
@@ -119,20 +131,29 @@ impl Format {
             ("arch.orc_unwind_ip", 40, 8),
             ("arch.orc_unwind", 48, 8),
         ];
-        module.extend(match self {
-            Self::End | Self::Signal => {
-                vec![("core_layout.base", 0, 8), ("core_layout.size", 8, 4), ("core_layout.text_size", 12, 4)]
-            }
-            Self::Types | Self::Renumbered => vec![("mem.base", 0, 8), ("mem.size", 8, 4)],
-        });
-        let structs = match self {
-            Self::End | Self::Signal => Structs::new(),
-            Self::Types | Self::Renumbered => {
-                Structs::new().add("module_memory", 12, &[("base", 0, 8), ("size", 8, 4)])
-            }
+        let area = |names: [&'static str; 3], at: u64| {
+            [(names[0], at, 8), (names[1], at + 8, 4), (names[2], at + 12, 4)]
+        };
+        let memory = [("base", 0, 8), ("size", 8, 4)];
+        let structs = if matches!(self, Self::Types | Self::Renumbered) {
+            module.push(("mem", 56, 2 * MEMORY_LEN));
+            Structs::new()
+                .add("module_memory", MEMORY_LEN, &memory)
+                .enumeration("mod_mem_type", &[("MOD_TEXT", 0), ("MOD_INIT_TEXT", 1)])
+        } else {
+            let core = ["core_layout.base", "core_layout.size", "core_layout.text_size"];
+            let init = ["init_layout.base", "init_layout.size", "init_layout.text_size"];
+            module.extend(area(core, 56));
+            module.extend(area(init, 56 + MEMORY_LEN));
+            Structs::new()
         };
         structs
-            .add("module", 56, &module)
+            .add("module", 56 + 2 * MEMORY_LEN, &module)
+            .add(
+                "ftrace_ops",
+                40,
+                &[("list.next", 0, 8), ("flags", 8, 8), ("trampoline", 16, 8), ("trampoline_size", 24, 8)],
+            )
             .add_bits("orc_entry", 6, &members)
             .add("inactive_task_frame", 56, &frame)
             .add("pt_regs", PT_REGS, &regs)
@@ -219,11 +240,12 @@ impl OrcKernel {
         }
         made.put(VARIABLES, &u32::MAX.to_le_bytes());
         made.word(TEXT + MODULES, TEXT + MODULES);
+        made.word(TEXT + FTRACE_LIST, TEXT + FTRACE_LIST);
         made
     }
 
-    /// Loads a module: one function, and a table of its own.
-    pub(crate) fn load_module(&mut self) {
+    /// Loads a module: one function, of its start if it is `starting`, and a table of its own.
+    pub(crate) fn load_module(&mut self, starting: bool) {
         self.put(MODULE + RETURN - 5, &[0xe8]);
         let entries = [(0, Entry::Call(8)), (0x10, Entry::Call(8 + MODULE_FRAME as i16))];
         for (at, (offset, entry)) in (0..).zip(entries) {
@@ -232,14 +254,24 @@ impl OrcKernel {
             self.put(place, &distance.to_le_bytes());
             self.put(MODULE_ENTRIES + 6 * at, &self.format.pack(entry));
         }
-        self.word(TEXT + MODULE_STRUCT, TEXT + MODULE);
-        self.put(MODULE_STRUCT + 8, &(FUNCTION as u32).to_le_bytes());
-        self.put(MODULE_STRUCT + 12, &(FUNCTION as u32).to_le_bytes());
+        let memory = MODULE_STRUCT + 56 + if starting { MEMORY_LEN } else { 0 };
+        self.word(TEXT + memory, TEXT + MODULE);
+        self.put(memory + 8, &(FUNCTION as u32).to_le_bytes());
+        self.put(memory + 12, &(FUNCTION as u32).to_le_bytes());
         self.word(TEXT + MODULE_STRUCT + 16, TEXT + MODULES);
         self.put(MODULE_STRUCT + 36, &(entries.len() as u32).to_le_bytes());
         self.word(TEXT + MODULE_STRUCT + 40, TEXT + MODULE_IPS);
         self.word(TEXT + MODULE_STRUCT + 48, TEXT + MODULE_ENTRIES);
         self.word(TEXT + MODULES, TEXT + MODULE_STRUCT + 16);
+    }
+
+    /// Makes a trampoline of ftrace.
+    pub(crate) fn trace(&mut self) {
+        let save_regs = 1 << 2;
+        for (at, word) in [(0, TEXT + FTRACE_LIST), (8, save_regs), (16, TEXT + TRAMPOLINE), (24, FUNCTION)] {
+            self.word(TEXT + FTRACE_OPS + at, word);
+        }
+        self.word(TEXT + FTRACE_LIST, TEXT + FTRACE_OPS);
     }
 
     pub(crate) fn put(&mut self, at: u64, bytes: &[u8]) {
@@ -258,10 +290,23 @@ impl OrcKernel {
 
     /// As [`OrcKernel::sleeper`], the last function of `path` having called the module's, and that one `last`.
     pub(crate) fn sleeper_in_module(&mut self, outside: Outside, path: &[&str], last: &str) -> VirtAddr {
+        self.sleeper_through((MODULE, MODULE_FRAME), outside, path, last)
+    }
+
+    /// The same with a trampoline of ftrace.
+    pub(crate) fn sleeper_traced(&mut self, outside: Outside, path: &[&str], last: &str) -> VirtAddr {
+        self.sleeper_through((TRAMPOLINE, frame_len(TRACED)), outside, path, last)
+    }
+
+    fn sleeper_through(
+        &mut self,
+        (code, code_frame): (u64, u64),
+        outside: Outside,
+        path: &[&str],
+        last: &str,
+    ) -> VirtAddr {
         let mut sp = self.stack(0, outside, path);
-        for (place, frame) in
-            [(function(path.last().unwrap()), MODULE_FRAME), (TEXT + MODULE, frame_len(last))]
-        {
+        for (place, frame) in [(function(path.last().unwrap()), code_frame), (TEXT + code, frame_len(last))] {
             sp -= 8;
             self.word(sp, place + RETURN);
             sp -= frame;
@@ -317,6 +362,8 @@ impl OrcKernel {
             ("__start_orc_unwind", TEXT + ENTRIES),
             ("__stop_orc_unwind", TEXT + ENTRIES + 6 * count),
             ("modules", TEXT + MODULES),
+            ("ftrace_ops_trampoline_list", TEXT + FTRACE_LIST),
+            ("ftrace_regs_caller", function(TRACED)),
             ("panic_cpu", TEXT + VARIABLES),
             ("hardirq_stack_ptr", TEXT + VARIABLES + 8),
         ];

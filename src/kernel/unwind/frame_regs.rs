@@ -2,7 +2,7 @@
 
 use crate::{
     addr::VirtAddr,
-    kernel::registers::Registers,
+    kernel::{registers::Registers, structure::present},
     types::{Field, TypeError, TypeSource},
 };
 
@@ -13,6 +13,8 @@ const MAX_BYTES: u64 = 1024;
 pub struct FrameRegs {
     len: usize,
     members: [Field<u64>; 21],
+    /// All of the word whose lowest bits are `ss`, since FRED describes the event in it (6.9).
+    ssx: Option<Field<u64>>,
 }
 
 const NAMES: [&str; 21] = [
@@ -32,7 +34,8 @@ impl FrameRegs {
         }
         let len = types.struct_size("pt_regs")?.min(MAX_BYTES) as usize;
         let few = |_| TypeError::NoMember { container: "pt_regs".to_owned(), member: NAMES.join("` or `") };
-        Ok(Self { len, members: members.try_into().map_err(few)? })
+        let ssx = present(Field::resolve(types, "pt_regs", "ssx"))?;
+        Ok(Self { len, members: members.try_into().map_err(few)?, ssx })
     }
 
     /// Bytes of a `pt_regs`.
@@ -103,6 +106,14 @@ impl FrameRegs {
             cs: Some(cs.get(bytes)?),
             ss: Some(ss.get(bytes)?),
         })
+    }
+
+    /// What FRED's entry code was entered by, in the bytes of the `pt_regs` it left (`struct fred_ss`): an `EVENT_TYPE_`
+    /// of `arch/x86/include/asm/trapnr.h`, and the vector.
+    #[must_use]
+    pub fn event(&self, bytes: &[u8]) -> Option<(u8, u8)> {
+        let ssx = self.ssx.as_ref()?.get(bytes)?;
+        Some(((ssx >> 48 & 0xf) as u8, (ssx >> 32) as u8))
     }
 
     /// Where a whole `pt_regs` begins whose interrupt frame is at `addr`.

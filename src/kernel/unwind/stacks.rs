@@ -1,6 +1,6 @@
 //! Stacks as they were when they were read.
 
-use crate::addr::VirtAddr;
+use crate::addr::{PAGE_SIZE, VirtAddr};
 
 /// What a stack is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -87,6 +87,13 @@ impl Stacks {
     pub(super) fn position_or_end(&self, addr: VirtAddr, current: Option<usize>) -> Option<usize> {
         let at_end = |at: &usize| self.0.get(*at).is_some_and(|stack| stack.end() == addr);
         current.filter(at_end).or_else(|| self.position(addr))
+    }
+
+    /// The task's stack, when `addr` is in the guard page below it: what is interrupted there was about to use more than
+    /// there is, and all that it was called from is above.
+    pub(super) fn overflowed(&self, addr: VirtAddr) -> Option<usize> {
+        let below = |stack: &Stack| stack.start.wrapping_offset_from(addr) <= PAGE_SIZE;
+        self.0.iter().position(|stack| stack.kind == StackKind::Task && below(stack))
     }
 
     pub(super) fn kind(&self, at: usize) -> StackKind {

@@ -98,11 +98,12 @@ impl Machine<'_> {
     /// The first of `places` that holds a `pt_regs` an entry may have written.
     fn registers(&self, places: &[VirtAddr], frame: &Frame, stacks: &Stacks) -> Step {
         let at = |place: &VirtAddr| {
-            let registers = self.regs.all(stacks.get(*place, self.regs.len())?)?;
-            is_plausible(&registers).then_some((*place, registers))
+            let bytes = stacks.get(*place, self.regs.len())?;
+            let registers = self.regs.all(bytes)?;
+            is_plausible(&registers).then_some((*place, registers, self.regs.event(bytes)))
         };
         match places.iter().find_map(at) {
-            Some((place, registers)) => interrupted(place, registers),
+            Some((place, registers, event)) => interrupted(place, registers, event),
             None if places.iter().any(|place| self.is_blank(*place, stacks)) => Step::End(End::Outermost),
             None => broken(format!(
                 "the code at {} was entered with registers saved at {}, where there are none",
@@ -132,7 +133,7 @@ impl Machine<'_> {
         if !is_plausible(&registers) {
             return broken(format!("there is no interrupt frame at {place}"));
         }
-        interrupted(self.regs.start_of(place), registers)
+        interrupted(self.regs.start_of(place), registers, self.regs.event(&bytes))
     }
 
     /// Without a rule: the frame pointer leads to the caller's, and the return address is above it.
@@ -168,9 +169,9 @@ impl Machine<'_> {
     }
 }
 
-fn interrupted(at: VirtAddr, registers: Registers) -> Step {
+fn interrupted(at: VirtAddr, registers: Registers, event: Option<(u8, u8)>) -> Step {
     if is_user(&registers) {
-        return Step::End(End::User { at, registers: Box::new(registers) });
+        return Step::End(End::User { at, registers: Box::new(registers), event });
     }
     Step::Caller(Box::new(caller(registers, true, FoundBy::PtRegs)))
 }

@@ -6,7 +6,8 @@ use super::*;
 use crate::kernel::{
     registers::SavedRegisters,
     testing::orc_kernel::{
-        FORMATS, FUNCTIONS, MODULE, OrcKernel, Outside, RETURN, STACK_LEN, STACKS, TASKS, TEXT, function,
+        FORMATS, FUNCTIONS, Format, MODULE, OrcKernel, Outside, RETURN, STACK_LEN, STACKS, TASKS, TEXT,
+        TRAMPOLINE, function,
     },
 };
 
@@ -44,7 +45,9 @@ fn every_format_leads_to_user_mode() {
         let task = made.sleeper(0, Outside::User, READER);
         let trace = walk(&made.kernel(), task);
         assert_eq!(names(&trace), reversed(READER), "{format:?}: {:?}", trace.end);
-        let End::User { at, registers } = &trace.end else { panic!("{format:?}: {:?}", trace.end) };
+        let End::User { at, registers, event: None } = &trace.end else {
+            panic!("{format:?}: {:?}", trace.end)
+        };
         assert_eq!(at.raw(), TEXT + STACKS + STACK_LEN - 168);
         assert_eq!((registers.rip, registers.rax), (Some(0x40_1000), Some(7)));
         let found: Vec<FoundBy> = trace.frames.iter().map(|frame| frame.found_by).collect();
@@ -72,15 +75,88 @@ fn a_module_has_a_table_of_its_own() {
         let trace = walk(&made.kernel(), task);
         assert!(matches!(trace.end, End::Broken(_)), "{format:?}: not loaded yet, {:?}", trace.end);
 
-        made.load_module();
-        let trace = walk(&made.kernel(), task);
-        assert!(matches!(trace.end, End::User { .. }), "{format:?}: {:?}", trace.end);
-        let places: Vec<u64> = trace.frames.iter().map(|frame| frame.address.raw() - RETURN).collect();
-        let mut expected = vec![function(last), TEXT + MODULE];
-        expected.extend(path.iter().rev().map(|name| function(name)));
-        assert_eq!(places, expected, "{format:?}");
-        assert!(trace.frames[1..].iter().all(|frame| frame.found_by == FoundBy::Orc), "{format:?}");
+        for starting in [false, true] {
+            let mut made = made.clone();
+            made.load_module(starting);
+            leads_out_through(TEXT + MODULE, &walk(&made.kernel(), task));
+        }
     }
+}
+
+/// A walk from [`READER`]'s last function through `code` to the others, each by a rule.
+#[track_caller]
+fn leads_out_through(code: u64, trace: &Trace) {
+    let (last, path) = READER.split_last().unwrap();
+    assert!(matches!(trace.end, End::User { .. }), "{:?}", trace.end);
+    let places: Vec<u64> = trace.frames.iter().map(|frame| frame.address.raw() - RETURN).collect();
+    let mut expected = vec![function(last), code];
+    expected.extend(path.iter().rev().map(|name| function(name)));
+    assert_eq!(places, expected);
+    assert!(trace.frames[1..].iter().all(|frame| frame.found_by == FoundBy::Orc));
+}
+
+#[test]
+fn a_trampoline_of_ftrace_is_left_like_the_code_it_is_a_copy_of() {
+    for format in FORMATS {
+        let mut made = OrcKernel::new(format);
+        let (last, path) = READER.split_last().unwrap();
+        let task = made.sleeper_traced(Outside::User, path, last);
+        let trace = walk(&made.kernel(), task);
+        assert!(matches!(trace.end, End::Broken(_)), "{format:?}: there is none yet, {:?}", trace.end);
+        made.trace();
+        leads_out_through(TEXT + TRAMPOLINE, &walk(&made.kernel(), task));
+    }
+}
+
+#[test]
+fn before_ends_were_marked_a_stack_leads_out_too() {
+    let mut made = OrcKernel::new(Format::First);
+    let (reader, thread) = (made.sleeper(0, Outside::User, READER), made.sleeper(1, Outside::Thread, THREAD));
+    let trace = walk(&made.kernel(), reader);
+    assert!(matches!(trace.end, End::User { .. }), "{:?}", trace.end);
+    let trace = walk(&made.kernel(), thread);
+    assert_eq!(names(&trace), reversed(THREAD));
+    let no_rule = |reason: &str| reason.starts_with("the ORC table has no rule");
+    assert!(matches!(&trace.end, End::Broken(reason) if no_rule(reason)), "{:?}", trace.end);
+}
+
+/// A recursion that used all of its stack, and was interrupted as it wanted more.
+#[test]
+fn a_stack_that_overflowed_is_walked_from_the_guard_page_on() {
+    let mut made = OrcKernel::new(FORMATS[2]);
+    let mut path = READER[..4].to_vec();
+    let room = made.stack(0, Outside::User, &path) - (TEXT + STACKS);
+    // The frame of `schedule` takes 32 bytes, its return address among them.
+    path.resize(path.len() + (room / 32) as usize - 1, "schedule");
+    let task = TEXT + STACKS;
+    assert_eq!(made.stack(0, Outside::User, &path), task + 32);
+    let exception = TEXT + STACKS + STACK_LEN;
+    let kernel = {
+        let regs = exception + STACK_LEN - 168;
+        for (offset, value) in [(128, function("vfs_read") + 0x20), (136, 0x10), (152, task - 8), (160, 0x18)]
+        {
+            made.word(regs + offset, value);
+        }
+        // The frame that was being made, of 40 bytes, begins in the guard page and ends on the stack.
+        made.word(task + 24, function("schedule") + RETURN);
+        made.kernel()
+    };
+    let stack = |kind, start: u64| {
+        let bytes = kernel.memory.read_vec(VirtAddr::new(start), STACK_LEN as usize).unwrap();
+        Stack { kind, start: VirtAddr::new(start), bytes }
+    };
+    let stacks =
+        Arc::new(Stacks::new(vec![stack(StackKind::Task, task), stack(StackKind::Exception, exception)]));
+    let registers = Registers {
+        rip: Some(function("asm_sysvec_reboot") + RETURN),
+        rsp: Some(exception + STACK_LEN - 168 - 16),
+        ..Registers::default()
+    };
+    let start = Start { registers, exact: false, found_by: FoundBy::Registers, stacks };
+    let trace = Unwinder::new(&kernel).unwrap().walk(vec![start]).pop().unwrap();
+    assert!(matches!(trace.end, End::User { .. }), "{} frames, {:?}", trace.frames.len(), trace.end);
+    assert_eq!(trace.frames.len(), 2 + path.len());
+    assert!(trace.frames[1].exact && trace.frames[1].stack == StackKind::Task);
 }
 
 #[test]

@@ -60,9 +60,12 @@ impl Boot<'_> {
         let start_of = |kind| self.image.section(kind).map_or(0, |section| section.offset);
         let (rodata, data) = (start_of(Kind::RoData), start_of(Kind::Data));
         let end = self.image.len.next_multiple_of(LARGE_PAGE);
-        for (from, to, flags) in
-            [(0, rodata, read_only), (rodata, data, read_only | NO_EXECUTE), (data, end, DATA)]
-        {
+        let parts = if self.description.protected {
+            vec![(0, rodata, read_only), (rodata, data, read_only | NO_EXECUTE), (data, end, DATA)]
+        } else {
+            vec![(0, end, DATA & !NO_EXECUTE)]
+        };
+        for (from, to, flags) in parts {
             let addr = self.run_time(TEXT.wrapping_add(from));
             let phys = self.description.text_phys.wrapping_add(from);
             self.tables.map(&mut self.heap, addr, phys, to - from, 2, flags)?;

@@ -63,6 +63,24 @@ fn by_name() {
 }
 
 #[test]
+fn a_static_symbol_that_thin_lto_made_global_keeps_its_name() {
+    let elf = TestElf::default()
+        .loaded(".data", DATA, 0x1000)
+        .symbol("tk_core.llvm.4711", DATA, 8, 1, OBJECT)
+        .symbol("prb.llvm.1", DATA + 8, 8, 1, OBJECT)
+        .symbol("prb", DATA + 0x10, 8, 1, LOCAL_OBJECT)
+        .symbol("lock.llvm.1", DATA + 0x18, 8, 1, OBJECT)
+        .symbol("lock.llvm.2", DATA + 0x20, 8, 1, OBJECT)
+        .symbol("name.llvm.other", DATA + 0x28, 8, 1, OBJECT);
+    let symbols = ElfSymbols::new(Vmlinux::from_bytes("vmlinux", elf.bytes()).unwrap()).unwrap();
+    let at = |name| place(&symbols, name).map(|(addr, ..)| addr - DATA);
+    assert_eq!((at("tk_core"), at("tk_core.llvm.4711")), (Some(0), Some(0)));
+    assert_eq!(at("prb"), Some(0x10), "its own name counts");
+    assert_eq!((at("lock"), at("lock.llvm.2")), (None, Some(0x20)), "two have it");
+    assert_eq!((at("name"), at("tk_cor")), (None, None));
+}
+
+#[test]
 fn by_address() {
     let symbols = kernel(0);
     for (addr, name) in [

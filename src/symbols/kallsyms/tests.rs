@@ -52,6 +52,25 @@ fn of_equal_names_the_global_one() {
 }
 
 #[test]
+fn a_static_symbol_that_thin_lto_made_global_keeps_its_name() {
+    let row = |addr, name: &str| (addr, 'D', name.to_owned());
+    let rows = [
+        row(0x1000, "tk_core.llvm.4711"),
+        row(0x2000, "prb.llvm.1"),
+        row(0x3000, "prb"),
+        row(0x4000, "lock.llvm.1"),
+        row(0x5000, "lock.llvm.2"),
+        row(0x6000, "name.llvm.other"),
+    ];
+    let table = writer::table(&rows, 0);
+    let at = |name| table.find(name).map(|symbol| symbol.addr.raw());
+    assert_eq!((at("tk_core"), at("tk_core.llvm.4711")), (Some(0x1000), Some(0x1000)));
+    assert_eq!(at("prb"), Some(0x3000), "its own name counts");
+    assert_eq!((at("lock"), at("lock.llvm.2")), (None, Some(0x5000)), "two have it");
+    assert_eq!((at("name"), at("tk_cor")), (None, None));
+}
+
+#[test]
 fn a_symbol_ends_where_the_next_address_begins() {
     let table = table(true);
     let size = |name| table.find(name).unwrap().size;
