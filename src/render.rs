@@ -18,7 +18,7 @@ use std::fmt;
 
 use crate::{
     addr::{Hex, VirtAddr},
-    kernel::{dmesg::Record, info::Info, module::Module},
+    kernel::{dmesg::Message, info::Info, module::Module},
     paging::Translation,
 };
 
@@ -66,11 +66,8 @@ pub fn info(out: &mut dyn fmt::Write, info: &Info) -> fmt::Result {
     }
     for cpu in &info.cpus {
         let online = if cpu.online { "online" } else { "offline" };
-        writeln!(
-            out,
-            "CPU {:<9}{online}, per-CPU offset {}, runs task {}",
-            cpu.cpu, cpu.per_cpu_offset, cpu.current
-        )?;
+        let runs = cpu.current.map_or("was never started".to_owned(), |task| format!("runs task {task}"));
+        writeln!(out, "CPU {:<9}{online}, per-CPU offset {}, {runs}", cpu.cpu, cpu.per_cpu_offset)?;
     }
     writeln!(out, "how it was found")?;
     for evidence in &info.evidence {
@@ -90,9 +87,18 @@ pub fn info(out: &mut dyn fmt::Write, info: &Info) -> fmt::Result {
 ///
 /// # Errors
 /// The writer's own.
-pub fn dmesg(out: &mut dyn fmt::Write, records: &[Record]) -> fmt::Result {
-    for line in records.iter().flat_map(Record::lines) {
-        writeln!(out, "{}", printable(&line))?;
+pub fn dmesg<'l>(out: &mut dyn fmt::Write, messages: impl Iterator<Item = Message<'l>>) -> fmt::Result {
+    for message in messages {
+        match message {
+            Message::Logged(record) => {
+                for line in record.lines() {
+                    writeln!(out, "{}", printable(&line))?;
+                }
+            }
+            Message::Unlogged(line) => {
+                writeln!(out, "[CPU {}, not in the log yet] {}", line.cpu, printable(&line.text))?;
+            }
+        }
     }
     Ok(())
 }

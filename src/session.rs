@@ -209,7 +209,7 @@ fn given(known: &profile::Kernel) -> Given {
 #[derive(Debug, Clone)]
 pub struct OnStacks {
     /// The tasks that the CPUs ran: while these are the same, so are the stacks.
-    pub tasks: Vec<VirtAddr>,
+    pub tasks: Vec<Option<VirtAddr>>,
     /// Of each CPU, and whether it stood exactly there.
     pub registers: Vec<Option<(Registers, bool)>>,
 }

@@ -145,13 +145,12 @@ fn bt(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), 
 
 fn dmesg(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -> Result<(), MonitorError> {
     let log = dmesg::read(&session.kernel)?;
-    let records = &log.records;
+    let all = log.records.len() + log.unlogged.len();
     let wanted = match args {
         [count] => count.parse().map_err(|_| MonitorError::Arguments)?,
-        _ => records.len(),
+        _ => all,
     };
-    let skipped = records.len().saturating_sub(wanted);
-    render::dmesg(out, records.get(skipped..).unwrap_or_default())?;
+    render::dmesg(out, log.messages().skip(all.saturating_sub(wanted)))?;
     log.loss().map_or(Ok(()), |loss| Err(MonitorError::Failed(loss)))
 }
 

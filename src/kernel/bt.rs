@@ -23,6 +23,9 @@ use crate::{
     symbols::lines::{SourceFrame, SourceLines},
 };
 
+/// Where a new task begins; in assembly since 3aec4ecb3d1f (6.5), where the second is a function that it calls.
+const FORK: [&str; 2] = ["ret_from_fork_asm", "ret_from_fork"];
+
 /// Tasks whose stacks are held at once: bounds memory, and with 12 us a read still hides the latency.
 const AT_ONCE: usize = 128;
 
@@ -128,6 +131,7 @@ pub fn read(
         saved,
         cpus,
         halted: Halted::find(kernel)?,
+        fork: kernel.symbols.as_ref().and_then(|symbols| FORK.iter().find_map(|name| symbols.find(name))),
         code: Code::new(kernel),
         lines,
     };
@@ -142,6 +146,8 @@ struct Reader<'k> {
     saved: SavedRegisters,
     cpus: Vec<Cpu>,
     halted: Halted<'k>,
+    /// Where a task that never ran begins.
+    fork: Option<VirtAddr>,
     code: Code<'k>,
     lines: Option<&'k dyn SourceLines>,
 }
@@ -155,12 +161,12 @@ impl Reader<'_> {
         let stacks = sleeping_stacks(kernel, &outcomes, saved.stack_len());
         let (mut starts, mut begun) = (Vec::new(), Vec::new());
         for ((task, outcome), stack) in tasks.iter().zip(outcomes).zip(stacks) {
-            let cpu = self.cpus.iter().find(|cpu| cpu.current == task.addr);
+            let cpu = self.cpus.iter().find(|cpu| cpu.current == Some(task.addr));
             let begin = match (outcome, stack, cpu) {
                 (_, _, Some(cpu)) => halted.start(unwinder, cpu, task, saved.stack_len()),
-                (Ok(Some(asleep)), Some(Ok(stack)), None) => Ok(asleep_start(&asleep, stack)),
+                (Ok(Some(asleep)), Some(Ok(stack)), None) => Ok(self.asleep_start(&asleep, stack)),
                 (Ok(Some(_)), Some(Err(error)), None) | (Err(error), _, None) => Err(error.to_string()),
-                (Ok(_), _, None) => Err("it is on a CPU, and no CPU says that it runs it".to_owned()),
+                (Ok(_), _, None) => Err(self.on_no_cpu(task)),
             };
             let (recovered, failed) = match begin {
                 Ok((start, recovered)) => {
@@ -182,6 +188,23 @@ impl Reader<'_> {
         };
         begun.into_iter().map(finish).collect()
     }
+
+    /// What to say of a task on a CPU that no CPU runs.
+    fn on_no_cpu(&self, task: &Task) -> String {
+        let unstarted = |cpu: &&Cpu| Some(cpu.number) == task.cpu && cpu.current.is_none();
+        match self.cpus.iter().find(unstarted) {
+            Some(cpu) => format!("it is to run on CPU {}, which was never started", cpu.number),
+            None => "it is on a CPU, and no CPU says that it runs it".to_owned(),
+        }
+    }
+
+    /// A task that ran left the scheduler by a call; one that never ran has not begun to execute what it returns to
+    /// (`arch/x86/kernel/unwind_orc.c`, `__unwind_start`).
+    fn asleep_start(&self, asleep: &Asleep, stack: Stack) -> Begin {
+        let exact = asleep.registers.rip.is_some_and(|rip| self.fork == Some(VirtAddr::new(rip)));
+        let stacks = Arc::new(Stacks::new(vec![stack]));
+        (Start { registers: asleep.registers, exact, found_by: FoundBy::Registers, stacks }, None)
+    }
 }
 
 /// A task whose walk has begun, or cannot.
@@ -194,16 +217,6 @@ struct Begun<'t> {
 
 /// Where a walk starts, and how that was found if it was not simply saved.
 pub(super) type Begin = (Start, Option<String>);
-
-fn asleep_start(asleep: &Asleep, stack: Stack) -> Begin {
-    let start = Start {
-        registers: asleep.registers,
-        exact: false,
-        found_by: FoundBy::Registers,
-        stacks: Arc::new(Stacks::new(vec![stack])),
-    };
-    (start, None)
-}
 
 /// From the stack pointer to the end of the stack, of every task that sleeps.
 fn sleeping_stacks(
@@ -235,8 +248,10 @@ fn chosen(
 ) -> Result<(Vec<Task>, Option<KernelError>), KernelError> {
     let reader = Tasks::resolve(kernel)?;
     let on_cpus: Vec<VirtAddr> = match which {
-        Which::Cpu(number) => cpus.iter().filter(|cpu| cpu.number == number).map(|cpu| cpu.current).collect(),
-        _ => cpus.iter().map(|cpu| cpu.current).collect(),
+        Which::Cpu(number) => {
+            cpus.iter().filter(|cpu| cpu.number == number).filter_map(|cpu| cpu.current).collect()
+        }
+        _ => cpus.iter().filter_map(|cpu| cpu.current).collect(),
     };
     let running = reader.at(kernel, &on_cpus).into_iter().collect::<Result<Vec<Task>, _>>()?;
     if matches!(which, Which::Cpu(_) | Which::Cpus) {

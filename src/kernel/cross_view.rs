@@ -150,7 +150,7 @@ fn look(kernel: &Kernel, reader: &Tasks, view: View) -> Result<Look, KernelError
             (tasks.into_iter().collect(), torn)
         }
         View::RunQueue => runnable(kernel)?,
-        View::Cpu => (percpu::cpus(kernel)?.into_iter().map(|cpu| cpu.current).collect(), None),
+        View::Cpu => (percpu::cpus(kernel)?.into_iter().filter_map(|cpu| cpu.current).collect(), None),
     })
 }
 

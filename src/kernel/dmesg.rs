@@ -5,6 +5,9 @@
 
 pub mod records;
 pub mod ring;
+mod unlogged;
+
+pub use unlogged::Unlogged;
 
 use super::{Kernel, KernelError};
 use crate::{addr::VirtAddr, paging::VirtMem};
@@ -50,9 +53,26 @@ pub struct Log {
     /// How many more there are, at least: damaged, or replaced by newer ones while they were read. One that was being
     /// written is not among them.
     pub lost: u64,
+    /// Lines that were printed later and have not come to the log.
+    pub unlogged: Vec<Unlogged>,
+}
+
+/// A message of the log, or a line that is not there yet.
+#[derive(Debug, serde::Serialize)]
+#[serde(untagged)]
+pub enum Message<'l> {
+    /// In the log.
+    Logged(&'l Record),
+    /// Not yet.
+    Unlogged(&'l Unlogged),
 }
 
 impl Log {
+    /// All there is, oldest first.
+    pub fn messages(&self) -> impl Iterator<Item = Message<'_>> {
+        self.records.iter().map(Message::Logged).chain(self.unlogged.iter().map(Message::Unlogged))
+    }
+
     /// What to say of the messages that are lost, if any are.
     #[must_use]
     pub fn loss(&self) -> Option<String> {
@@ -71,7 +91,12 @@ impl Log {
 /// [`KernelError`] when a symbol, type or read is missing or the buffer contradicts itself.
 pub fn read(kernel: &Kernel) -> Result<Log, KernelError> {
     let has = |name| kernel.variable("the kernel log", name).is_ok();
-    if !has("prb") && has("log_first_idx") { records::read(kernel) } else { ring::read(kernel) }
+    let log = if !has("prb") && has("log_first_idx") { records::read(kernel)? } else { ring::read(kernel)? };
+    let unlogged = unlogged::read(kernel).unwrap_or_else(|error| {
+        log::warn!("what was printed and is not in the log yet is not shown: {error}");
+        Vec::new()
+    });
+    Ok(Log { unlogged, ..log })
 }
 
 /// Reads several stretches in one batch.

@@ -105,9 +105,14 @@ impl<'k> Halted<'k> {
     ) -> Result<Begin, String> {
         let number = cpu.number;
         let Some(panicked) = self.panicked else {
-            return Err(format!(
-                "CPU {number} is running it: its registers are in the CPU, and its stack changes while it is read"
-            ));
+            return Err(match cpu.online {
+                true => format!(
+                    "CPU {number} is running it: its registers are in the CPU, and its stack changes while it is read"
+                ),
+                false => {
+                    format!("CPU {number}, which is offline, stopped in it: its registers were not saved")
+                }
+            });
         };
         let stacks = Arc::new(stacks::of(self.kernel, cpu, task, stack_len));
         if let Some(registers) = self.notes.as_ref().and_then(|notes| notes.read(self.kernel, cpu, task)) {

@@ -62,8 +62,8 @@ pub struct CpuInfo {
     pub online: bool,
     /// `__per_cpu_offset` of it.
     pub per_cpu_offset: Hex,
-    /// The task it runs.
-    pub current: Hex,
+    /// The task it runs; `None` when it was never started.
+    pub current: Option<Hex>,
 }
 
 impl Info {
@@ -76,7 +76,7 @@ impl Info {
             cpu: cpu.number,
             online: cpu.online,
             per_cpu_offset: Hex(cpu.offset),
-            current: Hex(cpu.current.raw()),
+            current: optional(cpu.current),
         };
         let distribution = map.banner.as_deref().and_then(distribution);
         let init_task = kernel.init_task("info").ok();

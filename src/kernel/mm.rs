@@ -5,10 +5,14 @@
 //! half of a pair and maps user space too; the processor's own user half lies 4 KiB above and is not needed: the two differ
 //! in the NX bit of their entries alone, which translation knows.
 
-use super::{Kernel, KernelError, structure::Structure};
+use super::{
+    Kernel, KernelError,
+    structure::{Structure, present},
+    task::is_kernel_thread,
+};
 use crate::{
     addr::{VirtAddr, little_endian},
-    types::{Field, TypeError, TypeSource},
+    types::{Field, FieldInfo, TypeError, TypeSource},
 };
 
 const STEP: &str = "reading mm_struct";
@@ -50,26 +54,30 @@ pub enum Areas {
     },
 }
 
-/// The address space of the task at `task`; `pid` is its number, for messages.
+/// The address space of the task at `task`; `pid` is its number, for messages. What a kernel thread has is not its own:
+/// some (vhost's workers until 6.3) borrow a process' for life, and `/proc` shows nothing of it (`get_task_mm`).
 ///
 /// # Errors
 /// [`KernelError::NoTask`] when another task is there meanwhile; [`KernelError::NoUserSpace`] of a kernel thread and of a
 /// process that has ended; [`KernelError`] naming the read that failed or the member that is missing.
 pub fn of(kernel: &Kernel, task: VirtAddr, pid: i32) -> Result<Mm, KernelError> {
     let types = kernel.types("an address space")?;
-    let members = [types.field("task_struct", "mm")?, types.field("task_struct", "pid")?];
-    let places = members.map(|member| (task.wrapping_add(member.offset), member.size.min(8) as usize));
-    let mut words = [0; 2];
+    let mut members = vec![types.field("task_struct", "mm")?, types.field("task_struct", "pid")?];
+    members.extend(present(types.field("task_struct", "flags"))?);
+    let place = |member: &FieldInfo| (task.wrapping_add(member.offset), member.size.min(8) as usize);
+    let places: Vec<(VirtAddr, usize)> = members.iter().map(place).collect();
+    let mut words = [0; 3];
     for (word, bytes) in words.iter_mut().zip(kernel.memory.read_ranges(&places)) {
         let bytes = bytes.map_err(|source| KernelError::Read { step: "reading task_struct.mm", source })?;
         *word = little_endian(&bytes);
     }
-    let [mm, number] = words;
+    let [mm, number, flags] = words;
     // The structure of a task that has exited becomes another's.
     if number as i32 != pid {
         return Err(KernelError::NoTask { pid });
     }
-    at(kernel, VirtAddr::new(mm).non_null().ok_or(KernelError::NoUserSpace { pid })?)
+    let own = VirtAddr::new(mm).non_null().filter(|_| !is_kernel_thread(flags as u32));
+    at(kernel, own.ok_or(KernelError::NoUserSpace { pid })?)
 }
 
 /// The address space whose `mm_struct` is at `addr`.

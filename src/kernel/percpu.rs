@@ -16,8 +16,8 @@ pub struct Cpu {
     pub number: u32,
     /// `__per_cpu_offset[number]`: what is added to a per-CPU symbol's address.
     pub offset: u64,
-    /// The `task_struct` it runs.
-    pub current: VirtAddr,
+    /// The `task_struct` it runs; `None` of a CPU that was never started.
+    pub current: Option<VirtAddr>,
     /// Whether it is in `__cpu_online_mask`; a panic takes the others out.
     pub online: bool,
 }
@@ -51,9 +51,31 @@ pub fn cpus(kernel: &Kernel) -> Result<Vec<Cpu>, KernelError> {
         read_ptrs(kernel, "reading current_task", offsets.iter().map(|offset| hot.wrapping_add(*offset)))?;
     let online: Vec<u32> = ones(&online).collect();
     let cpus = numbers.into_iter().zip(offsets).zip(currents);
-    Ok(cpus
-        .map(|((number, offset), current)| Cpu { number, offset, current, online: online.contains(&number) })
-        .collect())
+    let cpu = |((number, offset), current)| Cpu {
+        number,
+        offset,
+        current: Some(current),
+        online: online.contains(&number),
+    };
+    let mut cpus: Vec<Cpu> = cpus.map(cpu).collect();
+    forget_templates(kernel, &mut cpus);
+    Ok(cpus)
+}
+
+/// What every per-CPU area begins with is no task that runs: `current_task` is `init_task` (`arch/x86/kernel/cpu/common.c`)
+/// until `common_cpu_up()` starts the CPU with an idle task of its own.
+fn forget_templates(kernel: &Kernel, cpus: &mut [Cpu]) {
+    let Ok(init_task) = kernel.init_task("the running tasks") else { return };
+    let is_template = |cpu: &Cpu| !cpu.online && cpu.current == Some(init_task);
+    if !cpus.iter().any(is_template) {
+        return;
+    }
+    let Ok(idle) = idle_tasks(kernel, cpus) else { return };
+    for (cpu, idle) in cpus.iter_mut().zip(idle) {
+        if is_template(cpu) && idle != init_task {
+            cpu.current = None;
+        }
+    }
 }
 
 /// The idle task of each of `cpus`, whatever that runs now: `rq.idle` (`kernel/sched/sched.h`).

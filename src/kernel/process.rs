@@ -114,6 +114,7 @@ struct Layout {
     bytes: usize,
     cred: Field<VirtAddr>,
     fs: Option<Field<VirtAddr>>,
+    flags: Option<Field<u32>>,
     mm: Field<VirtAddr>,
     signal: Field<VirtAddr>,
     /// Of a thread that runs, and of those that have ended.
@@ -145,6 +146,7 @@ impl Layout {
         Ok(Self {
             cred: task.field(&["real_cred", "cred"])?,
             fs: task.optional(&["fs"])?,
+            flags: task.optional(&["flags"])?,
             mm: task.field(&["mm"])?,
             signal: task.field(&["signal"])?,
             bytes: task.bytes()?,
@@ -193,7 +195,9 @@ impl Layout {
                 *place = found.map(|(mount, dentry)| Place { mount, dentry });
             }
         }
-        if let (Some(mm), Some(exe)) = (pointer(&self.mm), self.exe)
+        let flags = self.flags.as_ref().and_then(|flags| flags.get(task));
+        let own = pointer(&self.mm).filter(|_| !flags.is_some_and(task::is_kernel_thread));
+        if let (Some(mm), Some(exe)) = (own, self.exe)
             && let Ok(file) = kernel.memory.read_ptr(mm.wrapping_add(exe))
             && let Some(Ok(file)) = open_file::read(kernel, [file])?.remove(&file)
         {

@@ -13,7 +13,7 @@ mod presence;
 mod state;
 
 pub use details::{Details, details};
-pub use state::state_letter;
+pub use state::{is_kernel_thread, state_letter};
 
 use super::{Kernel, KernelError, list::Visited};
 use crate::{
@@ -49,7 +49,8 @@ pub struct Task {
     pub cpu: Option<u32>,
     /// `real_parent`.
     pub parent: VirtAddr,
-    /// Has no address space of its own (`mm` is NULL); `None` when the layout does not say.
+    /// Runs in the kernel alone (`PF_KTHREAD`; without `flags` in the layout: has no `mm`, as a zombie has none); `None`
+    /// when the layout does not say.
     pub kernel_thread: Option<bool>,
 }
 
@@ -265,7 +266,11 @@ impl Tasks {
             state: state_letter(layout.state.get(bytes)?, exit_state),
             cpu: layout.cpu.as_ref().and_then(|cpu| cpu.get(bytes)),
             parent: layout.parent.get(bytes)?,
-            kernel_thread: layout.mm.as_ref().and_then(|mm| Some(mm.get(bytes)?.is_null())),
+            kernel_thread: match (&layout.flags, &layout.mm) {
+                (Some(flags), _) => Some(is_kernel_thread(flags.get(bytes)?)),
+                (None, Some(mm)) => Some(mm.get(bytes)?.is_null()),
+                (None, None) => None,
+            },
         })
     }
 

@@ -28,7 +28,7 @@ pub fn backtraces(out: &mut dyn fmt::Write, tasks: &[Backtrace]) -> fmt::Result 
 pub fn no_such_task(which: Which) -> String {
     match which {
         Which::Pid(pid) => format!("there is no thread {pid}: `ps`, with threads, lists them all"),
-        Which::Cpu(cpu) => format!("there is no CPU {cpu}: `nettlp-gdb info` lists them"),
+        Which::Cpu(cpu) => format!("there is no CPU {cpu} that runs: `nettlp-gdb info` lists them"),
         Which::All | Which::Cpus => "no task was found".to_owned(),
     }
 }

@@ -3,13 +3,18 @@
 use std::collections::HashMap;
 
 use nettlp_gdb::{
+    addr::VirtAddr,
     emulator::SplitMix64,
+    gdb::{Host, ThreadFilter},
     kernel::{
         bt::{self, Backtrace, Which},
+        info::Info,
         unwind::FoundBy,
     },
     machine::{Description, Machine},
     mem::{PhysMem, PhysWrite},
+    render,
+    session::Session,
 };
 
 use crate::recording::attach;
@@ -37,6 +42,58 @@ fn every_sleeping_task_is_where_it_sleeps() {
         assert!(first.is_none_or(|found_by| found_by == FoundBy::Registers), "{first:?}");
         assert!(shown.frames.iter().skip(1).all(|call| call.found_by == FoundBy::FramePointer));
     }
+}
+
+/// Writes over the target's memory, and has the session forget it.
+fn poke(session: &Session, machine: &Machine, addr: VirtAddr, value: u64) {
+    let phys = session.kernel.memory.translate(addr).unwrap().phys;
+    machine.memory().write(phys, &value.to_le_bytes()).unwrap();
+    session.refresh();
+}
+
+#[test]
+fn a_task_that_never_ran_is_at_the_start_of_ret_from_fork() {
+    let machine = Machine::demo().unwrap();
+    let session = attach(&machine);
+    let types = session.kernel.types.clone().unwrap();
+    let offset = |ty: &str, member: &str| types.field(ty, member).unwrap().offset;
+    let task = machine.truth().tasks.iter().find(|task| task.kernel_thread && task.sp.is_some()).unwrap();
+    let frame = |member| task.sp.unwrap().wrapping_add(offset("inactive_task_frame", member));
+    poke(&session, &machine, frame("ret_addr"), machine.symbol("ret_from_fork").unwrap().raw());
+    let end = task.stack.wrapping_add(16 << 10).wrapping_sub(types.struct_size("pt_regs").unwrap());
+    poke(&session, &machine, frame("bp"), end.raw() | 1);
+    let found = bt::read(&session.kernel, Which::Pid(task.pid as i32), None).unwrap();
+    let call = &found.tasks[0].frames[0];
+    assert_eq!(functions(&found.tasks[0]), ["ret_from_fork"], "{:?}", found.tasks[0].incomplete);
+    assert_eq!((call.offset, Some(call.address)), (Some(0), machine.symbol("ret_from_fork")));
+}
+
+/// `maxcpus=`, and whatever happens before the other CPUs are started: `current_task` is the template's.
+#[test]
+fn a_cpu_that_was_never_started_runs_nothing() {
+    let machine = Machine::demo().unwrap();
+    let session = attach(&machine);
+    let (truth, kernel) = (machine.truth(), &*session.kernel);
+    let current = kernel.symbols.as_ref().unwrap().find("current_task").unwrap();
+    let current = current.wrapping_add(truth.cpus[1].per_cpu_offset);
+    poke(&session, &machine, current, truth.tasks[0].addr.raw());
+    poke(&session, &machine, machine.symbol("__cpu_online_mask").unwrap(), 1);
+
+    let found = bt::read(kernel, Which::Pid(0), None).unwrap();
+    let shown: Vec<_> = found.tasks.iter().map(|task| (task.comm.as_str(), task.on_cpu)).collect();
+    assert_eq!(shown, [("swapper/0", true), ("swapper/1", false)]);
+    let why = found.tasks[1].incomplete.as_ref().unwrap();
+    assert_eq!(why, "it is to run on CPU 1, which was never started");
+    assert!(bt::read(kernel, Which::Cpu(1), None).unwrap().tasks.is_empty());
+
+    let mut info = String::new();
+    render::info(&mut info, &Info::of(kernel)).unwrap();
+    let line = info.lines().find(|line| line.starts_with("CPU 1")).unwrap();
+    assert!(line.contains("offline") && line.ends_with("was never started"), "{line}");
+
+    let threads = Host::threads(&session, &ThreadFilter::Cpus);
+    assert_eq!(threads[1].task, None);
+    assert_eq!(threads[1].detail, "its task is not known: it was never started");
 }
 
 #[test]

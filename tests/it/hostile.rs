@@ -8,7 +8,7 @@ use nettlp_gdb::{
         dmesg, module,
         task::{Scope, TaskList, Tasks},
     },
-    machine::Machine,
+    machine::{Description, Machine, Printk},
     mem::PhysWrite,
     session::Session,
 };
@@ -119,6 +119,32 @@ fn a_log_of_64_mebibytes_is_read() {
     victim.write(data, start - ((64 << 20) - len));
     victim.write(bits, 26);
     assert_eq!(dmesg::read(&victim.session.kernel).unwrap(), whole);
+}
+
+/// What an NMI printed on a CPU that never took the interrupt which moves it to the log.
+#[test]
+fn what_is_not_in_the_log_yet_is_shown_behind_it() {
+    let printk = Printk::Records { buffer_bits: 12 };
+    let machine = Machine::build(&Description { printk, ..Description::demo() }).unwrap();
+    let victim = Victim { session: attach(&machine), machine };
+    let offset = |member| victim.offset("printk_safe_seq_buf", member);
+    let cpu = victim.machine.truth().cpus[1].per_cpu_offset;
+    let symbols = victim.session.kernel.symbols.as_ref().unwrap();
+    let buffer = symbols.find("nmi_print_seq").unwrap().wrapping_add(cpu);
+    victim.write(buffer.wrapping_add(offset("buffer")), u64::from_le_bytes(*b"\x010LOCKUP"));
+    assert!(dmesg::read(&victim.session.kernel).unwrap().unlogged.is_empty());
+    victim.write(buffer.wrapping_add(offset("len")), 8);
+
+    let log = dmesg::read(&victim.session.kernel).unwrap();
+    let mut text = String::new();
+    nettlp_gdb::render::dmesg(&mut text, log.messages()).unwrap();
+    assert_eq!(text.lines().last(), Some("[CPU 1, not in the log yet] LOCKUP"));
+    assert_eq!(text.lines().count(), victim.machine.truth().log.len() + 1);
+    let json = serde_json::to_string(&log.messages().last().unwrap()).unwrap();
+    assert_eq!(json, r#"{"unlogged_on_cpu":1,"level":0,"text":"LOCKUP"}"#);
+    // More than the buffer holds is damage: what it holds is shown.
+    victim.write(buffer.wrapping_add(offset("len")), 0xffff_fff0);
+    assert!(dmesg::read(&victim.session.kernel).unwrap().unlogged[0].text.starts_with("LOCKUP\0"));
 }
 
 #[test]

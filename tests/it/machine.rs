@@ -66,7 +66,7 @@ fn check(machine: &Machine, session: &Session) {
     assert_eq!(log, expected);
 
     let cpus = percpu::cpus(kernel).unwrap();
-    let cpus: Vec<_> = cpus.iter().map(|cpu| (cpu.offset, cpu.current, cpu.online)).collect();
+    let cpus: Vec<_> = cpus.iter().map(|cpu| (cpu.offset, cpu.current.unwrap(), cpu.online)).collect();
     let expected: Vec<_> =
         truth.cpus.iter().map(|cpu| (cpu.per_cpu_offset, cpu.current, cpu.online)).collect();
     assert_eq!(cpus, expected);
@@ -349,7 +349,7 @@ fn gdb_lists_tasks_and_log_over_the_link() {
         "lx-version",
         "printf \"cpu 1 really runs %s\\n\", $lx_per_cpu(runqueues, 1).curr->comm",
         "printf \"thread 1 is %s\\n\", $lx_task().comm",
-        "python gdb.selected_inferior().threads()[0].switch()",
+        "python max(gdb.selected_inferior().threads(), key=lambda thread: thread.num).switch()",
         "printf \"the last thread is pid %d of \", $lx_task().pid",
         "python print(gdb.selected_thread().ptid[1])",
         "printf \"contained %d\\n\", $container_of(&init_task.tasks, \"struct task_struct\", \"tasks\") == &init_task",

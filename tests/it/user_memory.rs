@@ -125,6 +125,31 @@ fn every_process_is_what_the_machine_says() {
     }
 }
 
+/// vhost's workers do so for life, until 6.3; a process that has ended has none and is no kernel thread.
+#[test]
+fn the_address_space_that_a_kernel_thread_borrows_is_not_its_own() {
+    for machine in machines() {
+        let session = attach(&machine, UserMemory::All);
+        let (kernel, truth) = (&*session.kernel, machine.truth());
+        let thread = truth.tasks.iter().find(|task| task.kernel_thread && task.pid != 0).unwrap();
+        let [lender, ended] = [0, 1].map(|at| truth.task(truth.processes[at].pid).unwrap());
+        let mm = |addr: VirtAddr| addr.wrapping_add(offset(kernel, "task_struct", "mm"));
+        let lent = kernel.memory.read_u64(mm(lender.addr)).unwrap();
+        poke(&session, &machine, mm(thread.addr), lent);
+        poke(&session, &machine, mm(ended.addr), 0);
+
+        let found = process::read(kernel, &pid::find(kernel, thread.pid as i32).unwrap()).unwrap();
+        assert_eq!((found.task.kernel_thread, found.exe), (Some(true), None));
+        assert_eq!(found.details.cmdline, Some(Vec::new()));
+        let refused = mm_of(kernel, thread.pid).unwrap_err();
+        assert!(matches!(refused, KernelError::NoUserSpace { .. }), "{refused}");
+        let roots = user::roots(kernel, &[thread.addr, lender.addr]);
+        assert!(roots[0].is_some() && roots[0] == roots[1], "what CR3 holds: {roots:?}");
+        let ended = pid::find(kernel, ended.pid as i32).unwrap();
+        assert_eq!(ended.kernel_thread, Some(false));
+    }
+}
+
 #[test]
 fn a_page_that_is_not_there_says_why() {
     for machine in machines() {

@@ -112,7 +112,7 @@ pub(super) fn of_halted(
     cpus: &[Cpu],
     tasks: &[Result<Task, String>],
 ) -> Vec<Option<(Known, bool)>> {
-    let currents: Vec<VirtAddr> = cpus.iter().map(|cpu| cpu.current).collect();
+    let currents: Vec<Option<VirtAddr>> = cpus.iter().map(|cpu| cpu.current).collect();
     let mut known = session.on_stacks.lock().unwrap_or_else(PoisonError::into_inner);
     match &*known {
         Some(found) if found.tasks == currents => found.registers.clone(),

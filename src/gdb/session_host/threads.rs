@@ -50,14 +50,18 @@ fn of_cpus(session: &Session, cpus: &[Cpu]) -> Vec<Thread> {
             task: None,
         }];
     }
-    let currents: Vec<VirtAddr> = cpus.iter().map(|cpu| cpu.current).collect();
-    let tasks: Vec<Result<Task, String>> = match Tasks::resolve(kernel) {
+    let running: Vec<VirtAddr> = cpus.iter().filter_map(|cpu| cpu.current).collect();
+    let found: Vec<Result<Task, String>> = match Tasks::resolve(kernel) {
         Ok(tasks) => {
-            let found = tasks.at(kernel, &currents).into_iter();
+            let found = tasks.at(kernel, &running).into_iter();
             found.map(|task| task.map_err(|error| error.to_string())).collect()
         }
-        Err(error) => vec![Err(error.to_string()); cpus.len()],
+        Err(error) => vec![Err(error.to_string()); running.len()],
     };
+    let mut found = found.into_iter().zip(user::roots(kernel, &running));
+    let unstarted = || (Err("it was never started".to_owned()), None);
+    let (tasks, roots): (Vec<_>, Vec<_>) =
+        cpus.iter().map(|cpu| cpu.current.and_then(|_| found.next()).unwrap_or_else(unstarted)).unzip();
     let halted = Halted::find(kernel).inspect_err(|error| {
         log::debug!("whether a CPU panicked is not known: {error}");
     });
@@ -67,7 +71,6 @@ fn of_cpus(session: &Session, cpus: &[Cpu]) -> Vec<Thread> {
         _ => vec![None; cpus.len()],
     };
     let cr4 = registers::cr4(kernel, cpus);
-    let roots = user::roots(kernel, &currents);
     let mut threads = Vec::with_capacity(cpus.len());
     for ((((cpu, task), cr4), on_stack), root) in cpus.iter().zip(tasks).zip(cr4).zip(on_stacks).zip(roots) {
         let mut thread = of_cpu(kernel, cpu, task, cr4);
@@ -115,7 +118,7 @@ fn asleep(session: &Session, cpus: &[Cpu], filter: &ThreadFilter) -> Result<Vec<
     let kernel = &session.kernel;
     let tasks = Tasks::resolve(kernel)?;
     let list = list(session, &tasks)?;
-    let running: HashSet<VirtAddr> = cpus.iter().map(|cpu| cpu.current).collect();
+    let running: HashSet<VirtAddr> = cpus.iter().filter_map(|cpu| cpu.current).collect();
     let idle = idle(kernel, &tasks, cpus).unwrap_or_else(|error| {
         log::warn!("idle tasks of busy CPUs are not shown as threads: {error}");
         Vec::new()

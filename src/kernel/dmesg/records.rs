@@ -108,7 +108,7 @@ pub fn parse(layout: &Layout, buffer: &[u8], first: u64, next: u64, seqs: Range<
         true => 0,
         false => (seqs.end.saturating_sub(seqs.start)).saturating_sub(records.len() as u64).max(1),
     };
-    Log { records, lost }
+    Log { records, lost, ..Log::default() }
 }
 
 fn slice(buffer: &[u8], at: u64, len: u64) -> Option<&[u8]> {
@@ -192,7 +192,7 @@ mod tests {
         let log = parse(&buffer, 0, end);
         assert_eq!((texts(&log), log.lost), (vec![(0, "first")], 1), "more text than record");
         buffer[8] = 1;
-        let nothing = Log { records: Vec::new(), lost: 2 };
+        let nothing = Log { lost: 2, ..Log::default() };
         assert_eq!(parse(&buffer, 0, end), nothing);
         assert_eq!(parse(&[0; 64], 0, 8), nothing);
         assert_eq!(parse(&buffer, u64::MAX, 8), nothing);

@@ -176,7 +176,7 @@ mod tests {
             parent: VirtAddr::NULL,
             kernel_thread: None,
         };
-        let cpu = Cpu { number: 0, offset: OFFSET, current: task.addr, online: true };
+        let cpu = Cpu { number: 0, offset: OFFSET, current: Some(task.addr), online: true };
         let memory = Arc::new(Flat { start: VirtAddr::new(BASE), bytes });
         notes.read(&kernel(memory, Arc::new(own), VirtAddr::NULL), &cpu, &task)
     }

@@ -23,7 +23,7 @@ pub(crate) fn recover(kernel: &Kernel, unwinder: &Unwinder<'_>, number: u64) -> 
         parent: VirtAddr::NULL,
         kernel_thread: None,
     };
-    let cpu = Cpu { number: 0, offset: 0, current: task.addr, online: true };
+    let cpu = Cpu { number: 0, offset: 0, current: Some(task.addr), online: true };
     let halted = Halted { kernel, panicked: Some(0), notes: None };
     let (start, reason) = halted.start(unwinder, &cpu, &task, STACK_LEN)?;
     assert!(reason.unwrap().contains("found by scan"));

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::Task;
+use super::{Task, is_kernel_thread};
 use crate::{
     addr::VirtAddr,
     kernel::{
@@ -71,6 +71,7 @@ struct Layout<'t> {
     pid: Option<Field<i32>>,
     cred_of: Option<Field<VirtAddr>>,
     signal_of: Option<Field<VirtAddr>>,
+    flags: Option<Field<u32>>,
     mm_of: Option<Field<VirtAddr>>,
     start: Option<Field<u64>>,
     cred: Structure<'t>,
@@ -112,6 +113,7 @@ impl<'t> Layout<'t> {
             pid: task.optional(&["pid"])?,
             cred_of: task.optional(&["real_cred", "cred"])?,
             signal_of: task.optional(&["signal"])?,
+            flags: task.optional(&["flags"])?,
             mm_of: task.optional(&["mm"])?,
             // Renamed by cf25e24db61c (5.5).
             start: task.optional(&["start_boottime", "real_start_time"])?,
@@ -132,10 +134,11 @@ impl<'t> Layout<'t> {
         if value(&self.pid, bytes) != Some(task.pid) {
             return Pointers::default();
         }
+        let borrows = value(&self.flags, bytes).is_some_and(is_kernel_thread);
         Pointers {
             cred: value(&self.cred_of, bytes),
             signal: value(&self.signal_of, bytes),
-            mm: value(&self.mm_of, bytes),
+            mm: if borrows { Some(VirtAddr::NULL) } else { value(&self.mm_of, bytes) },
             start: value(&self.start, bytes),
         }
     }

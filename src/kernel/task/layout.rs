@@ -31,6 +31,7 @@ pub(super) struct Layout {
     pub(super) tgid: Option<Field<i32>>,
     /// Absent on a uniprocessor kernel too.
     pub(super) cpu: Option<Field<u32>>,
+    pub(super) flags: Option<Field<u32>>,
     pub(super) mm: Option<Field<VirtAddr>>,
     /// `tasks.next`, or what to say when the list of processes is asked for without it.
     pub(super) next: Result<Field<VirtAddr>, TypeError>,
@@ -101,6 +102,7 @@ impl Layout {
             tgid: task.optional(&["tgid"])?,
             // Moved into `thread_info` by bcf9033e5449 (5.16).
             cpu: task.optional(&["thread_info.cpu", "cpu"])?,
+            flags: task.optional(&["flags"])?,
             mm: task.optional(&["mm"])?,
             next: task.field(&["tasks.next"]),
             thread_lists: ThreadLists::resolve(&mut task, types),

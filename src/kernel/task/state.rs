@@ -1,4 +1,4 @@
-//! What a task does, as one letter.
+//! What a task does, as one letter, and for whom.
 
 /// The letter `/proc/PID/stat` gives (`fs/proc/array.c`, `task_state_array`; `include/linux/sched.h`,
 /// `__task_state_index`). `exit_state` tells a zombie from a task that is gone; when it is not known, a task that will
@@ -31,6 +31,13 @@ pub fn state_letter(state: u64, exit_state: Option<u32>) -> char {
         6 => 'Z',
         _ => 'P',
     }
+}
+
+/// Whether the `flags` of a task say that it runs in the kernel alone (`PF_KTHREAD`, `include/linux/sched.h`).
+#[must_use]
+pub fn is_kernel_thread(flags: u32) -> bool {
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    flags & PF_KTHREAD != 0
 }
 
 #[cfg(test)]

@@ -16,6 +16,18 @@ struct printk_log {
 	u8 level : 3;
 } __packed __aligned(4);
 
+#ifndef UBUNTU_4_15
+struct printk_safe_seq_buf {
+	atomic_t len;
+	atomic_t message_lost;
+	unsigned long work[3];
+	unsigned char buffer[480];
+};
+
+extern struct printk_safe_seq_buf nmi_print_seq __percpu;
+extern struct printk_safe_seq_buf safe_print_seq __percpu;
+#endif
+
 extern u64 log_first_seq __bss;
 extern u32 log_first_idx __bss;
 extern u64 log_next_seq __bss;
