@@ -155,7 +155,7 @@ fn a_place_is_named_as_in_c() {
     }
     assert_eq!(find("0xffffffff81000000-4k"), Ok(TEXT - 4096));
     assert!(find("startup_65+8").unwrap_err().contains("`startup_65` (did you mean `startup_64`?)"));
-    for wrong in ["startup_64+", "startup_64+x", "+8", "&", "startup_64->next"] {
+    for wrong in ["startup_64+", "startup_64+x", "startup_64->next"] {
         assert!(find(wrong).is_err(), "{wrong}");
     }
 }
