@@ -30,7 +30,7 @@ use crate::{
         cache::{Below, Cache, Constancy, Validity},
         fence::Fence,
         file::{ImageError, ImageFile, ImageSpec},
-        guard::Guard,
+        guard::{Guard, Limits},
         remote::Remote,
         stats::{Counts, Stats},
     },
@@ -251,12 +251,14 @@ impl Session {
     pub fn open(options: Options, progress: &dyn Fn(Progress)) -> Result<Self, SessionError> {
         let vmlinux = options.vmlinux.as_deref().map(Vmlinux::open).transpose()?;
         let Bottom { memory, link, request_bytes, ranges } = open_source(options.source)?;
+        let image = !ranges.is_empty();
         let counted = Stats::new(memory, request_bytes);
         let fenced = Fence::new(counted, options.ram.clone(), options.forbidden);
         let cache = Arc::new(Cache::new(fenced, options.validity));
         cache.read_ahead(false);
         let below: Arc<dyn PhysMem> = cache.clone();
-        let limits = [options.ram, ranges].into_iter().find(|ranges| !ranges.is_empty());
+        let limits = [Limits::Operator(options.ram.into()), Limits::Image(ranges.into())];
+        let limits = limits.into_iter().find(|limits| !limits.ranges().is_empty());
         let guard = Arc::new(Guard::new(below, limits.clone()));
 
         let symbols = vmlinux.as_ref().map(symbols_of).transpose()?.flatten();
@@ -269,6 +271,7 @@ impl Session {
             vmlinux_name: vmlinux.as_ref().map(|file| file.name()),
             given: given(&options.known),
             force: options.force,
+            image,
             progress: Some(progress),
         };
         let map = locate::locate(&guard, &hints).inspect_err(|_| {
@@ -297,11 +300,11 @@ impl Session {
         };
         let profile::Kernel { structs, symbols: listed, .. } = options.known;
         if !listed.is_empty() {
-            symbols = Box::new(symbols::listed::Listed::new(listed, symbols));
+            symbols = Box::new(symbols::profile::ProfileSymbols::new(listed, symbols));
         }
         let types = match structs.is_empty() {
             true => types,
-            false => Arc::new(types::listed::Listed::new(&structs, types)),
+            false => Arc::new(types::profile::ProfileTypes::new(&structs, types)),
         };
         let symbols = map.slide.map(|slide| Relocated::new(symbols, slide));
         let kernel = Kernel { map, memory, symbols, types: Some(types), policy: options.user_memory };

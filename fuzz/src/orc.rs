@@ -6,7 +6,7 @@ use nettlp_gdb::{
     addr::{LinkAddr, VirtAddr},
     kernel::{Kernel, UserMemory, orc::Orc},
     paging::{Translation, VirtError, VirtFault, VirtMem, VirtOp},
-    symbols::{Listed, Relocated, Symbol, SymbolKind, SymbolTable},
+    symbols::{Relocated, Symbol, SymbolKind, SymbolRef, SymbolTable},
     types::{Aggregate, Encoding, Member, Tag, Type, TypeError, TypeId, TypeSource},
 };
 
@@ -123,7 +123,7 @@ impl SymbolTable for Names {
         None
     }
 
-    fn for_each(&self, _: &mut dyn FnMut(Listed<'_>)) {}
+    fn for_each(&self, _: &mut dyn FnMut(SymbolRef<'_>)) {}
 }
 
 /// Format, number of entries, whether there are blocks; then the table of blocks, the addresses and the entries.

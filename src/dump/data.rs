@@ -7,13 +7,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
 use super::{DumpError, layout::Layout};
 use crate::addr::{PAGE_SIZE, PhysRange};
 
 /// An open dump file, as long as its layout says.
 #[derive(Debug)]
 pub(super) struct Data {
-    file: File,
+    /// Ours alone: two runs would take each other's journal away.
+    file: Flock<File>,
     path: PathBuf,
 }
 
@@ -23,24 +29,35 @@ impl Data {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         match overwrite {
-            true => options.create(true).truncate(true),
+            true => options.create(true),
             false => options.create_new(true),
         };
         let file = options.open(path).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => DumpError::Exists { path: path.to_owned() },
             _ => DumpError::file("make", path)(error),
         })?;
-        Self { file, path: path.to_owned() }.resized(layout)
+        let data = Self::locked(file, path)?;
+        data.file.set_len(0).map_err(DumpError::file("empty", path))?;
+        data.resized(layout)
     }
 
-    /// Opens a file that an earlier run made.
-    pub(super) fn open(path: &Path, layout: &Layout) -> Result<Self, DumpError> {
+    /// Opens a file that an earlier run made; it stays as it is.
+    pub(super) fn open(path: &Path) -> Result<Self, DumpError> {
         let file =
             OpenOptions::new().read(true).write(true).open(path).map_err(DumpError::file("open", path))?;
-        Self { file, path: path.to_owned() }.resized(layout)
+        Self::locked(file, path)
     }
 
-    fn resized(self, layout: &Layout) -> Result<Self, DumpError> {
+    fn locked(file: File, path: &Path) -> Result<Self, DumpError> {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Self { file, path: path.to_owned() }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(DumpError::Busy { path: path.to_owned() }),
+            Err((_, errno)) => Err(DumpError::file("lock", path)(errno.into())),
+        }
+    }
+
+    /// As long as `layout` says.
+    pub(super) fn resized(self, layout: &Layout) -> Result<Self, DumpError> {
         self.file.set_len(layout.file_len()).map_err(DumpError::file("set the size of", &self.path))?;
         Ok(self)
     }

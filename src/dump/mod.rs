@@ -66,6 +66,12 @@ pub enum DumpError {
         /// Which file.
         path: PathBuf,
     },
+    /// Another run writes it.
+    #[error("another dump writes {} now: wait for it, or choose another file", path.display())]
+    Busy {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The file is there without a journal.
     #[error(
         "nothing to resume: {} has no journal {}, so it is complete or not of an interrupted dump",
@@ -166,8 +172,9 @@ impl<'k> Dump<'k> {
         let identity = Identity::of(map, format);
         let (data, journal, damaged) = match existing {
             Existing::Resume if path.exists() => {
+                let data = Data::open(path)?;
                 let mut journal = Journal::load(path, &identity)?;
-                let data = Data::open(path, &layout)?;
+                let data = data.resized(&layout)?;
                 let damaged = journal.keep_if(|stored| data.sum(&layout, stored.range) == Some(stored.sum));
                 journal.rewrite(&identity)?;
                 (data, journal, damaged)

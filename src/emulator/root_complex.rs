@@ -63,7 +63,7 @@ impl RootComplex {
 
 fn status_of(error: &MemError) -> Status {
     match error.fault {
-        Fault::Hole | Fault::Refused(_) | Fault::Forbidden(_) => Status::Unsupported,
+        Fault::Hole | Fault::NotInImage(_) | Fault::Refused(_) | Fault::Forbidden(_) => Status::Unsupported,
         _ => Status::Abort,
     }
 }

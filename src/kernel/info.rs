@@ -142,7 +142,7 @@ mod tests {
     use super::*;
     use crate::{
         addr::LinkAddr,
-        symbols::{Listed, Symbol, SymbolKind, SymbolTable},
+        symbols::{Symbol, SymbolKind, SymbolRef, SymbolTable},
     };
 
     const INIT_TASK: LinkAddr = LinkAddr::new(0xffff_ffff_8241_3480);
@@ -168,7 +168,7 @@ mod tests {
             None
         }
 
-        fn for_each(&self, _: &mut dyn FnMut(Listed<'_>)) {}
+        fn for_each(&self, _: &mut dyn FnMut(SymbolRef<'_>)) {}
     }
 
     #[test]

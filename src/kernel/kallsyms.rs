@@ -19,7 +19,7 @@ use crate::{
         runs::{Tables, runs},
     },
     symbols::{
-        Listed, Symbol, SymbolTable,
+        Symbol, SymbolRef, SymbolTable,
         kallsyms::{FormatError, Kallsyms},
     },
 };
@@ -179,7 +179,7 @@ impl SymbolTable for Arc<TargetSymbols> {
         self.table().ok()?.zero_based_percpu()
     }
 
-    fn for_each(&self, visit: &mut dyn FnMut(Listed<'_>)) {
+    fn for_each(&self, visit: &mut dyn FnMut(SymbolRef<'_>)) {
         if let Ok(table) = self.table() {
             table.for_each(visit);
         }

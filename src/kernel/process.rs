@@ -58,8 +58,9 @@ pub fn read(kernel: &Kernel, task: &Task) -> Result<Process, KernelError> {
     let tgid = task.tgid.unwrap_or(task.pid);
     let mut threads: Vec<&Task> = all.iter().filter(|one| one.tgid == Some(tgid)).collect();
     threads.sort_unstable_by_key(|one| one.pid);
-    let mut children: Vec<i32> =
-        all.iter().filter(leads).filter(|one| one.ppid == Some(tgid)).map(|one| one.pid).collect();
+    // The first task is its own parent.
+    let is_child = |one: &&Task| one.ppid == Some(tgid) && one.pid != tgid;
+    let mut children: Vec<i32> = all.iter().filter(leads).filter(is_child).map(|one| one.pid).collect();
     children.sort_unstable();
 
     let layout = Layout::resolve(types)?;

@@ -3,7 +3,7 @@
 //! On a real host a DMA read outside RAM can hang a device or freeze the machine, so an address is not sent
 //! until something vouches for it. Before the kernel is found that is the caller's own word
 //! ([`Guard::permit`]) or the target's page tables ([`Guard::led_by_tables`]); afterwards it is the target's
-//! own RAM map ([`Guard::confine`]). The operator's ranges bound all three.
+//! own RAM map ([`Guard::confine`]). The operator's ranges, or what an image holds, bound all three.
 
 use std::sync::{Arc, RwLock};
 
@@ -19,18 +19,43 @@ pub(super) const OUTSIDE: &str = "outside the RAM ranges given by the operator (
 /// Physical addresses have at most 52 bits (Intel SDM volume 3, section 4.1.4, MAXPHYADDR).
 const MAX_PHYS: PhysAddr = PhysAddr::new(1 << 52);
 
+/// What bounds every read, whatever else is found.
+#[derive(Debug, Clone)]
+pub enum Limits {
+    /// The operator's RAM ranges (`--ram`, the profile).
+    Operator(Arc<[PhysRange]>),
+    /// What the memory image holds.
+    Image(Arc<[PhysRange]>),
+}
+
+impl Limits {
+    /// The ranges.
+    #[must_use]
+    pub fn ranges(&self) -> &[PhysRange] {
+        match self {
+            Self::Operator(ranges) | Self::Image(ranges) => ranges,
+        }
+    }
+
+    fn refusal(&self) -> Fault {
+        match self {
+            Self::Operator(_) => Fault::Refused(OUTSIDE),
+            Self::Image(ranges) => Fault::NotInImage(Arc::clone(ranges)),
+        }
+    }
+}
+
 /// Refuses reads that nothing vouches for.
 pub struct Guard {
     inner: Arc<dyn PhysMem>,
-    limits: Option<Vec<PhysRange>>,
+    limits: Option<Limits>,
     permitted: RwLock<Vec<PhysRange>>,
 }
 
 impl Guard {
-    /// A guard that permits nothing yet. `limits` are the operator's RAM ranges (`--ram`, the profile), which no
-    /// later permission exceeds; `None` when the operator gave none.
+    /// A guard that permits nothing yet. No later permission exceeds `limits`.
     #[must_use]
-    pub fn new(inner: Arc<dyn PhysMem>, limits: Option<Vec<PhysRange>>) -> Self {
+    pub fn new(inner: Arc<dyn PhysMem>, limits: Option<Limits>) -> Self {
         Self { inner, limits, permitted: RwLock::default() }
     }
 
@@ -52,28 +77,28 @@ impl Guard {
         self.permitted.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// The operator's ranges.
+    /// What bounds every read.
     #[must_use]
-    pub fn limits(&self) -> Option<&[PhysRange]> {
-        self.limits.as_deref()
+    pub const fn limits(&self) -> Option<&Limits> {
+        self.limits.as_ref()
     }
 
-    /// The same memory for reads whose addresses come out of the target's page tables: only the operator's
-    /// ranges, the legacy hole and the width of a physical address bound it.
+    /// The same memory for reads whose addresses come out of the target's page tables: only the limits,
+    /// the legacy hole and the width of a physical address bound it.
     #[must_use]
     pub fn led_by_tables(self: &Arc<Self>) -> Arc<dyn PhysMem> {
         Arc::new(LedByTables(Arc::clone(self)))
     }
 
-    fn beyond_limits(&self, addr: PhysAddr, len: u64) -> Option<&'static str> {
+    fn beyond_limits(&self, addr: PhysAddr, len: u64) -> Option<Fault> {
         let Some(end) = addr.checked_add(len).filter(|end| *end <= MAX_PHYS) else {
-            return Some("beyond the 52 bits of a physical address");
+            return Some(Fault::Refused("beyond the 52 bits of a physical address"));
         };
         if addr < LEGACY_HOLE.end && end > LEGACY_HOLE.start {
-            return Some("inside 0xa0000-0x100000, which is never RAM");
+            return Some(Fault::Refused("inside 0xa0000-0x100000, which is never RAM"));
         }
         match &self.limits {
-            Some(limits) if !covered(limits, addr, len) => Some(OUTSIDE),
+            Some(limits) if !covered(limits.ranges(), addr, len) => Some(limits.refusal()),
             _ => None,
         }
     }
@@ -82,10 +107,10 @@ impl Guard {
 impl PhysMem for Guard {
     fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
         let permitted = self.permitted();
-        let unknown =
-            |addr, len| (!covered(&permitted, addr, len)).then_some("not known to be RAM of the target");
+        let unknown = Fault::Refused("not known to be RAM of the target");
         pass(&self.inner, ops, |addr, len| {
-            self.beyond_limits(addr, len).or_else(|| unknown(addr, len)).map(Fault::Refused)
+            let unknown = || (!covered(&permitted, addr, len)).then(|| unknown.clone());
+            self.beyond_limits(addr, len).or_else(unknown)
         });
     }
 
@@ -103,7 +128,7 @@ struct LedByTables(Arc<Guard>);
 
 impl PhysMem for LedByTables {
     fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
-        pass(&self.0.inner, ops, |addr, len| self.0.beyond_limits(addr, len).map(Fault::Refused));
+        pass(&self.0.inner, ops, |addr, len| self.0.beyond_limits(addr, len));
     }
 }
 
@@ -153,7 +178,7 @@ mod tests {
     #[test]
     fn nothing_is_read_before_it_is_vouched_for() {
         let ram: Arc<dyn PhysMem> = Arc::new(Sparse::new([range("0-1G")]));
-        let guard = Arc::new(Guard::new(ram, Some(vec![range("0-512M")])));
+        let guard = Arc::new(Guard::new(Arc::clone(&ram), Some(Limits::Operator([range("0-512M")].into()))));
         assert_eq!(
             outcome(&*guard, 0x1000),
             "cannot read 8 bytes at physical address 0x1000: refused: not known to be RAM of the target"
@@ -168,6 +193,12 @@ mod tests {
         assert!(outcome(&*led, 0xb_8000).contains("never RAM"));
         assert!(outcome(&*led, 512 << 20).contains("by the operator"));
         assert!(outcome(&*led, u64::MAX - 7).contains("52 bits"));
+
+        let of_image = Arc::new(Guard::new(ram, Some(Limits::Image([range("0-512M")].into()))));
+        assert_eq!(
+            outcome(&*of_image.led_by_tables(), 512 << 20),
+            "cannot read 8 bytes at physical address 0x20000000: not in the memory image (0x0-0x20000000)"
+        );
 
         guard.confine(&[range("1M-2M")]);
         assert!(outcome(&*guard, 0x1000).contains("refused"));

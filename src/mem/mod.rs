@@ -37,6 +37,9 @@ pub enum Fault {
     /// The guard refused to send the read: the address is not known to be RAM.
     #[error("refused: {0}")]
     Refused(&'static str),
+    /// The guard refused: the target is an image, which holds these ranges.
+    #[error("not in the memory image ({})", shown(.0))]
+    NotInImage(Arc<[PhysRange]>),
     /// The operator forbade a range that the read touches.
     #[error("refused: `memory.forbidden` of the profile has {0}")]
     Forbidden(PhysRange),
@@ -46,6 +49,16 @@ pub enum Fault {
     /// The operating system could not read the image.
     #[error("{0}")]
     Io(Arc<io::Error>),
+}
+
+/// The first of `ranges`, and how many more there are.
+fn shown(ranges: &[PhysRange]) -> String {
+    const SHOWN: usize = 4;
+    let mut text: Vec<String> = ranges.iter().take(SHOWN).map(PhysRange::to_string).collect();
+    if ranges.len() > SHOWN {
+        text.push(format!("and {} more", ranges.len() - SHOWN));
+    }
+    text.join(", ")
 }
 
 /// A read of physical memory that failed.

@@ -20,7 +20,7 @@ const READ_BACKS: u32 = 8;
 #[non_exhaustive]
 pub enum WriteError {
     /// Nothing, or more than a page.
-    #[error("a write is of 1 to {PAGE_SIZE} bytes, not {0}")]
+    #[error("a write takes 1 to {PAGE_SIZE} bytes, not {0}")]
     Length(usize),
     /// The profile does not allow it.
     #[error("refused: {range} is not inside one range of `memory.write` in the profile")]
@@ -224,8 +224,8 @@ mod tests {
         let outside = "refused: 0x500f-0x5011 is not inside one range of `memory.write` in the profile";
         assert_eq!(said(&bench, 0x500f, &[1; 2]), outside);
         assert!(said(&bench, 0x4000, &[1]).starts_with("refused: 0x4000-0x4001 is not inside"));
-        assert_eq!(said(&bench, 0x1000, &[]), "a write is of 1 to 4096 bytes, not 0");
-        assert_eq!(said(&bench, 0x1000, &[0; 4097]), "a write is of 1 to 4096 bytes, not 4097");
+        assert_eq!(said(&bench, 0x1000, &[]), "a write takes 1 to 4096 bytes, not 0");
+        assert_eq!(said(&bench, 0x1000, &[0; 4097]), "a write takes 1 to 4096 bytes, not 4097");
         assert!(said(&bench, u64::MAX, &[0; 4]).contains("pass the end"));
         assert!(
             said(&bench, 0x3003, &[1; 2]).contains("`memory.forbidden` of the profile has 0x3004-0x3006")

@@ -14,7 +14,7 @@ use object::{
     read::elf::Sym,
 };
 
-use super::{Listed, Symbol, SymbolKind, SymbolTable, before_promotion};
+use super::{Symbol, SymbolKind, SymbolRef, SymbolTable, before_promotion};
 use crate::{
     addr::LinkAddr,
     vmlinux::{Symbols, Vmlinux, VmlinuxError},
@@ -173,11 +173,11 @@ impl SymbolTable for ElfSymbols {
         self.percpu
     }
 
-    fn for_each(&self, visit: &mut dyn FnMut(Listed<'_>)) {
+    fn for_each(&self, visit: &mut dyn FnMut(SymbolRef<'_>)) {
         for entry in &self.entries {
             if let Some(name) = self.name(entry).and_then(|name| std::str::from_utf8(name).ok()) {
                 let Entry { addr, size, kind, global, .. } = *entry;
-                visit(Listed { name, addr, size, kind, global });
+                visit(SymbolRef { name, addr, size, kind, global });
             }
         }
     }

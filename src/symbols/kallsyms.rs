@@ -18,7 +18,7 @@ pub(crate) mod writer;
 pub use names::Names;
 pub use tokens::Tokens;
 
-use super::{Listed, Symbol, SymbolKind, SymbolTable, before_promotion};
+use super::{Symbol, SymbolKind, SymbolRef, SymbolTable, before_promotion};
 use crate::addr::{LinkAddr, VirtAddr};
 
 /// No kernel has more symbols: some 100,000 to 300,000 are usual.
@@ -261,14 +261,20 @@ impl SymbolTable for Kallsyms {
         self.percpu
     }
 
-    fn for_each(&self, visit: &mut dyn FnMut(Listed<'_>)) {
+    fn for_each(&self, visit: &mut dyn FnMut(SymbolRef<'_>)) {
         for symbol in self.in_table_order() {
             let Symbol { mut addr, size, kind, .. } = self.symbol(KernelSymbol { name: "", ..symbol });
             // The mark at the end of per-CPU data is no address either.
             if let Some((_, end)) = self.percpu.filter(|(_, end)| end.raw() == symbol.addr.raw()) {
                 addr = end;
             }
-            visit(Listed { name: symbol.name, addr, size, kind, global: symbol.letter.is_ascii_uppercase() });
+            visit(SymbolRef {
+                name: symbol.name,
+                addr,
+                size,
+                kind,
+                global: symbol.letter.is_ascii_uppercase(),
+            });
         }
     }
 }

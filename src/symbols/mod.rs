@@ -3,8 +3,8 @@
 pub mod elf;
 pub mod kallsyms;
 pub mod lines;
-pub mod listed;
 pub mod place;
+pub mod profile;
 
 use crate::addr::{LinkAddr, VirtAddr};
 
@@ -34,7 +34,7 @@ pub struct Symbol {
 
 /// A symbol as [`SymbolTable::for_each`] lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listed<'t> {
+pub struct SymbolRef<'t> {
     /// Its name.
     pub name: &'t str,
     /// As in [`Symbol`].
@@ -79,7 +79,7 @@ pub trait SymbolTable: Send + Sync {
     fn zero_based_percpu(&self) -> Option<(LinkAddr, LinkAddr)>;
 
     /// Visits every symbol once, in any order.
-    fn for_each(&self, visit: &mut dyn FnMut(Listed<'_>));
+    fn for_each(&self, visit: &mut dyn FnMut(SymbolRef<'_>));
 }
 
 /// The name that a static symbol had before ThinLTO made it a global one (`kernel/kallsyms.c`, `cleanup_symbol_name`).

@@ -12,7 +12,7 @@ use crate::{
         module::{Module, Part},
         module_symbols::LoadedSymbol,
     },
-    symbols::{Listed, Symbol, SymbolKind, SymbolTable, elf::ElfSymbols},
+    symbols::{Symbol, SymbolKind, SymbolRef, SymbolTable, elf::ElfSymbols},
     types::{
         Tag, Type, TypeId, TypeSource,
         btf::{Btf, fixture},
@@ -80,10 +80,10 @@ impl SymbolTable for Table {
         (end.raw() < TEXT).then_some((LinkAddr::new(0), end))
     }
 
-    fn for_each(&self, visit: &mut dyn FnMut(Listed<'_>)) {
+    fn for_each(&self, visit: &mut dyn FnMut(SymbolRef<'_>)) {
         for (name, addr, kind) in &self.0 {
             let global = name.starts_with('_');
-            visit(Listed { name, addr: LinkAddr::new(*addr), size: 0, kind: *kind, global });
+            visit(SymbolRef { name, addr: LinkAddr::new(*addr), size: 0, kind: *kind, global });
         }
     }
 }

@@ -6,7 +6,7 @@
 pub mod btf;
 pub mod dwarf;
 pub mod field;
-pub mod listed;
+pub mod profile;
 
 pub use field::Field;
 

@@ -191,6 +191,22 @@ fn an_existing_file_is_not_touched_unasked() {
 }
 
 #[test]
+fn a_file_has_one_writer() {
+    let bench = Bench::new();
+    let map = &bench.session.kernel.map;
+    let path = bench.path("elf");
+    let first = Dump::open(&path, Format::Elf, map, Existing::Refuse).unwrap();
+    for existing in [Existing::Resume, Existing::Overwrite] {
+        let second = Dump::open(&path, Format::Elf, map, existing).unwrap_err();
+        assert!(matches!(second, DumpError::Busy { .. }), "{second}");
+    }
+    let report = first.run(&*bench.session.phys, &AtomicBool::new(false), &|_| ()).unwrap();
+    assert!(report.is_complete());
+    bench.check("elf", map.ram.as_slice());
+    bench.dump("elf", Format::Elf, Existing::Overwrite).unwrap();
+}
+
+#[test]
 fn an_interrupted_dump_ends_as_an_uninterrupted_one() {
     let bench = Bench::new();
     for (whole, name, format) in [("whole.raw", "raw", Format::Raw), ("whole.elf", "elf", Format::Elf)] {

@@ -119,6 +119,8 @@ fn every_process_is_what_the_machine_says() {
             let places = [found.cwd, found.root, found.exe].map(Option::unwrap);
             assert_eq!(places, ["/", "/", exe]);
         }
+        let first = process::read(kernel, &pid::find(kernel, 0).unwrap()).unwrap();
+        assert_eq!((first.thread_ids.as_slice(), first.children.contains(&0)), (&[0][..], false));
         let descriptor = files::read(kernel, truth.task(1).unwrap().addr).unwrap().files.pop().unwrap();
         assert_eq!((descriptor.fd, descriptor.flags), (40, Some(0o10_0002 | 0o200_0000)));
         assert_eq!((descriptor.access.as_deref(), descriptor.inode), (Some("rw"), Some(1)));

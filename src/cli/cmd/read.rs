@@ -46,7 +46,7 @@ pub(in crate::cli) struct Args {
 fn len(text: &str) -> Result<u64, String> {
     match parse_size(text).map_err(|error| error.to_string())? {
         len @ 1..=MAX_LEN => Ok(len),
-        _ => Err(format!("a read is of 1 byte to {} MiB", MAX_LEN >> 20)),
+        _ => Err(format!("a read takes 1 byte to {} MiB", MAX_LEN >> 20)),
     }
 }
 
@@ -78,7 +78,6 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
 fn read(args: &Args, session: &Session, addr: u64) -> anyhow::Result<Vec<u8>> {
     let (kernel, len) = (&session.kernel, usize::try_from(args.len)?);
     if let Some(pid) = args.pid {
-        kernel.user_memory("user memory")?;
         let mm = mm::of(kernel, pid::find(kernel, pid)?.addr, pid)?;
         return Ok(user::read_vec(kernel, &mm, VirtAddr::new(addr), len)?);
     }

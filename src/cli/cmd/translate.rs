@@ -32,7 +32,6 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let found = match args.pid {
         None => kernel.memory.translate(addr)?,
         Some(pid) => {
-            kernel.user_memory("the page tables of a process")?;
             let mm = mm::of(kernel, pid::find(kernel, pid)?.addr, pid)?;
             user::translate(kernel, &mm, addr)?
         }

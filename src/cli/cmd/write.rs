@@ -44,7 +44,7 @@ fn bytes(text: &str) -> Result<Bytes, String> {
     let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
     match bytes.filter(|_| rest.is_empty()) {
         Some(bytes) if (1..=PAGE_SIZE).contains(&(bytes.len() as u64)) => Ok(Bytes(bytes)),
-        Some(bytes) => Err(format!("a write is of 1 to {PAGE_SIZE} bytes, these are {}", bytes.len())),
+        Some(bytes) => Err(format!("a write takes 1 to {PAGE_SIZE} bytes, not {}", bytes.len())),
         None => Err("two hexadecimal digits for each byte, without 0x or blanks: 2a000000".to_owned()),
     }
 }

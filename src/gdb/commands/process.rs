@@ -89,7 +89,7 @@ pub(super) fn read(session: &Session, args: &[&str], out: &mut dyn fmt::Write) -
     let [pid, addr, len] = args else { return Err(MonitorError::Arguments) };
     let (addr, len) = (address(addr)?, parse_size(len).map_err(refused)?);
     if !(1..=MAX_READ).contains(&len) {
-        return Err(MonitorError::Failed(format!("a read is of 1 to {MAX_READ} bytes")));
+        return Err(MonitorError::Failed(format!("a read takes 1 to {MAX_READ} bytes, not {len}")));
     }
     let (kernel, task) = (&session.kernel, task(session, pid)?);
     let mm = mm::of(kernel, task.addr, task.pid)?;
@@ -105,7 +105,6 @@ pub(super) fn translate(
     out: &mut dyn fmt::Write,
 ) -> Result<(), MonitorError> {
     let (kernel, task) = (&session.kernel, task(session, pid)?);
-    kernel.user_memory("the page tables of a process")?;
     let found = user::translate(kernel, &mm::of(kernel, task.addr, task.pid)?, addr)?;
     Ok(render::translation(out, addr, &found)?)
 }

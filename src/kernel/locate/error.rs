@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::Hints;
 use crate::{
     addr::{Hex, PhysAddr, VirtAddr, hex_bytes},
     kernel::{Confidence, Evidence},
@@ -68,6 +69,30 @@ impl fmt::Display for Attempt {
     }
 }
 
+/// What to check where no kernel is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Advice {
+    /// The target is a host.
+    #[error(
+        "check that the adapter may master the bus, that no IOMMU stands before memory (intel_iommu=off or \
+         amd_iommu=off), that memory is not encrypted for a guest (SEV, TDX), and that --ram names the target's RAM"
+    )]
+    Host,
+    /// It is an image.
+    #[error(
+        "check that the image is complete, that @PHYS, offset and length are right, and that --ram, if given, has the \
+         kernel"
+    )]
+    Image,
+}
+
+impl Advice {
+    /// For a target of which this is known.
+    pub(super) const fn on(hints: &Hints<'_>) -> Self {
+        if hints.image { Self::Image } else { Self::Host }
+    }
+}
+
 /// Why the kernel could not be located.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -79,15 +104,12 @@ pub enum LocateError {
         source: MemError,
     },
     /// No method found a kernel that proved to be one.
-    #[error(
-        "no Linux kernel found ({}); check that the adapter may master the bus, that no IOMMU stands before memory \
-         (intel_iommu=off or amd_iommu=off), that memory is not encrypted for a guest (SEV, TDX), and that --ram \
-         names the target's RAM",
-        list(attempts)
-    )]
+    #[error("no Linux kernel found ({}); {advice}", list(attempts))]
     NotFound {
         /// What was tried, in order.
         attempts: Vec<Attempt>,
+        /// What to do.
+        advice: Advice,
     },
     /// The vmlinux is not the running kernel's.
     #[error(

@@ -10,7 +10,7 @@
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr},
     mem::PhysMem,
-    paging::runs::{Run, Tables, runs},
+    paging::runs::{Run, Runs, Tables, runs},
 };
 
 use super::banner::{BANNER_START, holds_banner};
@@ -46,6 +46,8 @@ pub(super) struct Image {
 pub(super) enum NoImage {
     #[error("its tables map nothing from {START_KERNEL_MAP} on")]
     Nothing,
+    #[error("its table at {0}, which would map the kernel, cannot be read")]
+    Unread(PhysAddr),
     #[error("its tables map {0} first, which is not executable")]
     NotText(VirtAddr),
     #[error("its tables map {virt} to {phys}, which is not a multiple of 2 MiB")]
@@ -56,8 +58,8 @@ impl Image {
     /// Reads the tables' part for the kernel image.
     pub(super) fn survey(mem: &dyn PhysMem, tables: Tables) -> Result<Self, NoImage> {
         let (first, last) = KERNEL_SPACE;
-        let mut found = runs(mem, tables, first, last, MAX_TABLES).runs;
-        let text = *found.first().ok_or(NoImage::Nothing)?;
+        let Runs { runs: mut found, unread } = runs(mem, tables, first, last, MAX_TABLES);
+        let text = *found.first().ok_or(unread.first.map_or(NoImage::Nothing, NoImage::Unread))?;
         if !text.executable {
             return Err(NoImage::NotText(text.virt));
         }

@@ -34,7 +34,7 @@ mod tests;
 
 use std::{cell::RefCell, cmp::Ordering, sync::Arc};
 
-pub use error::{Attempt, LocateError};
+pub use error::{Advice, Attempt, LocateError};
 pub use given::Given;
 pub use proof::TOP_LEVEL_TABLE;
 pub use ram::Shortfall;
@@ -45,7 +45,7 @@ use crate::{
     mem::{
         PhysMem,
         cache::{Cache, Validity},
-        guard::Guard,
+        guard::{Guard, Limits},
     },
     paging::{Levels, runs::Run},
     symbols::SymbolTable,
@@ -76,6 +76,8 @@ pub struct Hints<'a> {
     pub given: Given,
     /// Go on although the vmlinux is another build's, or the kernel is not where it was said to be (`--force`).
     pub force: bool,
+    /// The target is a memory image.
+    pub image: bool,
     /// Told how far a search is.
     pub progress: Option<&'a dyn Fn(Progress)>,
 }
@@ -191,11 +193,12 @@ pub fn locate(guard: &Arc<Guard>, hints: &Hints<'_>) -> Result<KernelMap, Locate
     if let Some(proved) = prove_all(&target, &sightings, &mut attempts)? {
         return finish(&target, proved, &attempts);
     }
-    let Some(ram) = guard.limits() else {
+    let Some(limits) = guard.limits() else {
         attempts.push(Attempt::skipped("searches of RAM", "what is RAM is not known: give --ram START-END"));
-        return Err(LocateError::NotFound { attempts });
+        return Err(LocateError::NotFound { attempts, advice: Advice::on(hints) });
     };
-    // Vouched for by the operator; without their word a search of all addresses is out of the question.
+    let ram = limits.ranges();
+    // Vouched for by the operator, or all there is; without their word a search of all addresses is out of the question.
     ram.iter().for_each(|range| guard.permit(*range));
     for (method, search) in SEARCHES {
         match search(&target, ram) {
@@ -207,7 +210,7 @@ pub fn locate(guard: &Arc<Guard>, hints: &Hints<'_>) -> Result<KernelMap, Locate
             }
         }
     }
-    Err(LocateError::NotFound { attempts })
+    Err(LocateError::NotFound { attempts, advice: Advice::on(hints) })
 }
 
 /// Proves every sighting in low memory: two kernels that both prove are a question the operator must answer.
@@ -309,7 +312,9 @@ fn finish(
         vmalloc_base: bases.vmalloc,
         vmemmap_base: bases.vmemmap,
         sme_mask: sighting.encryption_mask,
-        image: image.phys_range().ok_or(LocateError::NotFound { attempts: Vec::new() })?,
+        image: image
+            .phys_range()
+            .ok_or(LocateError::NotFound { attempts: Vec::new(), advice: Advice::on(hints) })?,
         text_pages: protected(image.runs.first().copied()),
         rodata: protected(image.rodata()),
         banner: identity.banner.map(|banner| banner.text),
@@ -342,8 +347,8 @@ fn check_build(hints: &Hints<'_>, proof: &Proof<'_>) -> Result<(), LocateError> 
     })
 }
 
-/// Finds the RAM map and lets the guard pass nothing else. Where no map is to be had, the operator's ranges stand,
-/// or else the image alone.
+/// Finds the RAM map and lets the guard pass nothing else. Where no map is to be had, the limits stand,
+/// or else the kernel's image alone.
 fn confine(
     guard: &Guard,
     target: &Target<'_>,
@@ -357,7 +362,13 @@ fn confine(
             (ram::DIRECT_MAP, ranges, Confidence::Guessed, Some(Shortfall::Tables(unread)))
         }
         (Some(RamMap { source, ranges }), _) => (source, ranges, Confidence::Found, None),
-        (None, Some(limits)) => ("given by the operator", limits.to_vec(), Confidence::Guessed, None),
+        (None, Some(limits)) => {
+            let source = match limits {
+                Limits::Operator(_) => "given by the operator",
+                Limits::Image(_) => "what the image holds",
+            };
+            (source, limits.ranges().to_vec(), Confidence::Guessed, None)
+        }
         (None, None) => {
             let image = proof.image.phys_range().into_iter().collect();
             ("the kernel image alone", image, Confidence::Guessed, Some(Shortfall::ImageAlone))

@@ -13,7 +13,7 @@ use crate::{
     kernel::testing::Structs,
     link::LinkError,
     mem::{Fault, PhysWrite, ReadOp, sparse::Sparse, stats::Stats},
-    symbols::{Listed, Symbol, SymbolKind},
+    symbols::{Symbol, SymbolKind, SymbolRef},
 };
 
 const RELEASE: &str = "6.1.0-test";
@@ -201,7 +201,7 @@ impl SymbolTable for Symbols {
         None
     }
 
-    fn for_each(&self, _: &mut dyn FnMut(Listed<'_>)) {}
+    fn for_each(&self, _: &mut dyn FnMut(SymbolRef<'_>)) {}
 }
 
 /// Records where reads go.
@@ -227,6 +227,7 @@ struct Run {
 impl Run {
     fn new(mem: Sparse, limits: Option<&[&str]>, hints: &Hints<'_>) -> Self {
         let limits = limits.map(|ranges| ranges.iter().map(|range| range.parse().unwrap()).collect());
+        let limits = limits.map(|ranges: Vec<PhysRange>| Limits::Operator(ranges.into()));
         let mem = Arc::new(Stats::new(Watched { mem, reads: Mutex::default() }, 512));
         let guard = Arc::new(Guard::new(Arc::clone(&mem) as Arc<dyn PhysMem>, limits));
         let found = locate(&guard, hints);

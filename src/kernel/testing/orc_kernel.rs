@@ -9,7 +9,7 @@ use crate::{
     addr::{LinkAddr, PhysRange, VirtAddr},
     kernel::Kernel,
     paging::{Translation, VirtError, VirtMem, VirtOp},
-    symbols::{Listed, Relocated, Symbol, SymbolKind, SymbolTable},
+    symbols::{Relocated, Symbol, SymbolKind, SymbolRef, SymbolTable},
     types::TypeSource,
 };
 
@@ -188,7 +188,7 @@ impl SymbolTable for Names {
         None
     }
 
-    fn for_each(&self, _: &mut dyn FnMut(Listed<'_>)) {}
+    fn for_each(&self, _: &mut dyn FnMut(SymbolRef<'_>)) {}
 }
 
 /// The address of a function.

@@ -193,7 +193,8 @@ fn locate_by(machine: &Machine, way: Way) -> KernelMap {
         Way::Types => hints.types = Some(machine.types()),
         _ => {}
     }
-    let ram = (way != Way::Trampoline).then(|| machine.truth().ram.clone());
+    let ram =
+        (way != Way::Trampoline).then(|| machine.truth().ram.clone()).map(|ram| Limits::Operator(ram.into()));
     locate(&Arc::new(Guard::new(machine.memory(), ram)), &hints).unwrap()
 }
 

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{Listed as Line, Symbol, SymbolKind, SymbolTable};
+use super::{Symbol, SymbolKind, SymbolRef, SymbolTable};
 use crate::addr::LinkAddr;
 
 /// A profile's symbols, and the table below.
-pub struct Listed {
+pub struct ProfileSymbols {
     symbols: BTreeMap<String, LinkAddr>,
     below: Box<dyn SymbolTable>,
 }
 
-impl Listed {
+impl ProfileSymbols {
     /// `symbols`, and those of `below` that have none of their names.
     #[must_use]
     pub fn new(symbols: BTreeMap<String, LinkAddr>, below: Box<dyn SymbolTable>) -> Self {
@@ -23,7 +23,7 @@ impl Listed {
     }
 }
 
-impl SymbolTable for Listed {
+impl SymbolTable for ProfileSymbols {
     fn table_name(&self) -> &str {
         if self.below.is_available() { self.below.table_name() } else { "the profile" }
     }
@@ -45,9 +45,9 @@ impl SymbolTable for Listed {
         self.below.zero_based_percpu()
     }
 
-    fn for_each(&self, visit: &mut dyn FnMut(Line<'_>)) {
+    fn for_each(&self, visit: &mut dyn FnMut(SymbolRef<'_>)) {
         for (name, addr) in &self.symbols {
-            visit(Line { name, addr: *addr, size: 0, kind: SymbolKind::Other, global: true });
+            visit(SymbolRef { name, addr: *addr, size: 0, kind: SymbolKind::Other, global: true });
         }
         self.below.for_each(&mut |line| {
             if !self.symbols.contains_key(line.name) {
@@ -86,9 +86,9 @@ mod tests {
             None
         }
 
-        fn for_each(&self, visit: &mut dyn FnMut(Line<'_>)) {
+        fn for_each(&self, visit: &mut dyn FnMut(SymbolRef<'_>)) {
             for name in ["_text", "init_task"] {
-                visit(Line {
+                visit(SymbolRef {
                     name,
                     addr: LinkAddr::new(0x1000),
                     size: 8,
@@ -101,8 +101,10 @@ mod tests {
 
     #[test]
     fn what_is_listed_goes_before_what_is_below() {
-        let table =
-            Listed::new(BTreeMap::from([("init_task".to_owned(), LinkAddr::new(0x2000))]), Box::new(Below));
+        let table = ProfileSymbols::new(
+            BTreeMap::from([("init_task".to_owned(), LinkAddr::new(0x2000))]),
+            Box::new(Below),
+        );
         let place = |name| table.lookup(name).map(|symbol| symbol.addr.raw());
         assert_eq!((place("init_task"), place("_text"), place("prb")), (Some(0x2000), Some(0x1000), None));
         let containing = |addr| table.containing(LinkAddr::new(addr)).unwrap().name;

@@ -12,13 +12,13 @@ use crate::profile::Struct;
 const OWN: u64 = 1 << 63;
 
 /// A profile's structures, and the types below.
-pub struct Listed {
+pub struct ProfileTypes {
     below: Arc<dyn TypeSource>,
     structs: BTreeMap<String, TypeId>,
     types: Vec<Type>,
 }
 
-impl Listed {
+impl ProfileTypes {
     /// `structs` by name, over the types of `below`.
     #[must_use]
     pub fn new(structs: &BTreeMap<String, Struct>, below: Arc<dyn TypeSource>) -> Self {
@@ -69,7 +69,7 @@ impl Listed {
     }
 }
 
-impl TypeSource for Listed {
+impl TypeSource for ProfileTypes {
     fn source_name(&self) -> &str {
         "the profile"
     }
@@ -152,11 +152,15 @@ mod tests {
         }
     }
 
-    fn listed(members: &[(&str, u64, Option<u64>)], size: Option<u64>, below: Option<Aggregate>) -> Listed {
+    fn listed(
+        members: &[(&str, u64, Option<u64>)],
+        size: Option<u64>,
+        below: Option<Aggregate>,
+    ) -> ProfileTypes {
         let member =
             |&(name, offset, size): &(&str, _, _)| (name.to_owned(), profile::Member { offset, size });
         let layout = Struct { size, members: members.iter().map(member).collect() };
-        Listed::new(&BTreeMap::from([("task_struct".to_owned(), layout)]), Arc::new(Below(below)))
+        ProfileTypes::new(&BTreeMap::from([("task_struct".to_owned(), layout)]), Arc::new(Below(below)))
     }
 
     const MEMBERS: &[(&str, u64, Option<u64>)] = &[
