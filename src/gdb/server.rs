@@ -14,13 +14,15 @@ use tokio::{
 };
 
 use super::{
-    Options,
+    Options, View,
     connection::{Connection, HangUp},
     event_loop,
     host::{Host, Hosts, Once},
     listen::{Listen, Listener, ServeError},
+    patience::Patience,
     turn_away::turn_away,
 };
+use crate::audit::Trail;
 
 /// How long a session may take to finish its packet when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -241,13 +243,9 @@ impl Sessions {
         let (hosts, view) = (Arc::clone(&self.hosts), self.options.view.clone());
         let patience = self.options.patience;
         thread::Builder::new().name(format!("gdb:{}", self.port)).spawn(move || {
+            // Dropped last: when the server ends, nothing of the session is left that had to be written down.
             let _alive: oneshot::Sender<()> = alive;
-            let Some((connection, host)) = shown(connection, &*hosts) else { return };
-            log::info!("a debugger attached");
-            match event_loop::run(connection, host, view, trail, patience) {
-                Ok(()) => log::info!("the debugger left"),
-                Err(error) => log::warn!("a session ended: {error}"),
-            }
+            attend(connection, hosts, view, trail, patience);
         })?;
         self.active = Some(Active { hang_up, done });
         self.started = true;
@@ -277,6 +275,22 @@ impl Sessions {
         if timeout(DRAIN, self.end()).await.is_err() {
             log::warn!("a session did not finish in time and was abandoned");
         }
+    }
+}
+
+/// A session from its client's first byte to its last.
+fn attend(
+    connection: Connection,
+    hosts: Arc<dyn Hosts>,
+    view: View,
+    trail: Option<Trail>,
+    patience: Patience,
+) {
+    let Some((connection, host)) = shown(connection, &*hosts) else { return };
+    log::info!("a debugger attached");
+    match event_loop::run(connection, host, view, trail, patience) {
+        Ok(()) => log::info!("the debugger left"),
+        Err(error) => log::warn!("a session ended: {error}"),
     }
 }
 
