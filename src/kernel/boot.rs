@@ -59,7 +59,8 @@ impl Marks {
     #[must_use]
     pub fn differ(&self, phys: &Arc<Guard>, now: &dyn VirtMem) -> bool {
         let new = |trampoline: &Trampoline| !self.trampolines.contains(trampoline);
-        if trampolines(phys).is_ok_and(|found| found.iter().any(new)) {
+        // One where none was seen before may be of the same boot: it could not be read then.
+        if !self.trampolines.is_empty() && trampolines(phys).is_ok_and(|found| found.iter().any(new)) {
             return true;
         }
         let mut seen: Vec<_> = self.constant.iter().map(|(addr, old)| (*addr, vec![0; old.len()])).collect();
