@@ -394,6 +394,7 @@ fn kernel_only_keeps_user_space_out_of_every_path() {
         client.ask(&format!("Hg{pid:x}"));
         for (packet, expected) in [
             (format!("m{HEAP:x},8"), "E01"),
+            (format!("qSearch:memory:0;{:x};/usr/sbin", 1_u64 << 47), "0"),
             (format!("M{HEAP:x},1:00"), "E."),
             (format!("X{HEAP:x},1:0"), "E."),
             (format!("vFile:open:{path},0,0"), "F-1"),

@@ -22,12 +22,16 @@ use crate::{
         host::{MonitorError, TaskId},
         packet,
     },
+    kernel::KernelError,
     paging::{VirtError, VirtFault},
     session::writing::WriteError,
 };
 
 /// With four levels, an address is canonical or not as all are up to the next multiple of this.
 const CANONICAL: u64 = 1 << 47;
+
+/// All that is a process' own: the lower half.
+const USER: u64 = 1 << 63;
 
 /// Why memory could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +60,16 @@ impl Unread {
             _ => PAGE_SIZE,
         };
         Self { reach, ..Self::new(errno::of(error), error) }
+    }
+
+    fn of_user_memory(error: &KernelError) -> Self {
+        let reach = match error {
+            KernelError::KernelOnly { .. } | KernelError::NoTask { .. } | KernelError::NoUserSpace { .. } => {
+                USER
+            }
+            _ => PAGE_SIZE,
+        };
+        Self { reach, ..Self::new(errno::of_kernel(error), error) }
     }
 
     /// As GDB numbers errors.
@@ -101,10 +115,7 @@ impl GdbTarget {
         let read = match task {
             Some(task) => {
                 let read = self.host.read_user(task, addr, buf);
-                read.map_err(|error| Unread {
-                    reach: PAGE_SIZE,
-                    ..Unread::new(errno::of_kernel(&error), &error)
-                })
+                read.map_err(|error| Unread::of_user_memory(&error))
             }
             None => self.read_memory(addr, buf).map_err(|error| Unread::of_kernel_memory(&error)),
         };
