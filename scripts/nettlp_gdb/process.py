@@ -28,8 +28,9 @@ def lx_files(pid: Optional[str] = None) -> None:
 
     Usage: lx-files [PID]
 
-    Without PID, of the selected thread. One line per descriptor: what may be done with it, its flags as /proc/PID/fdinfo has
-    them, its position, and where it leads, as readlink tells of /proc/PID/fd."""
+    Without PID, of the selected thread. One line per descriptor: what may be done
+    with it, its flags as /proc/PID/fdinfo has them, its position, and where it leads,
+    as readlink tells of /proc/PID/fd."""
     _relay("files", pid)
 
 
