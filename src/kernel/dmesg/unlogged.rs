@@ -59,7 +59,13 @@ pub(super) fn read(kernel: &Kernel) -> Result<Vec<Unlogged>, KernelError> {
     let (mut left, mut texts) = (MAX_UNLOGGED, Vec::new());
     for ((cpu, at), used) in places.iter().zip(kernel.memory.read_ranges(&lengths)) {
         let used = little_endian(&used.map_err(|source| KernelError::Read { step: STEP, source })?);
-        let used = usize::try_from(used).unwrap_or(most).min(most).min(left);
+        let used = usize::try_from(used).unwrap_or(most).min(most);
+        if used > left {
+            log::warn!(
+                "what CPU {cpu} and later ones printed and is not in the log yet is not shown: it is too much"
+            );
+            break;
+        }
         left -= used;
         if used > 0 {
             texts.push((*cpu, (at.wrapping_add(buffer.offset), used)));
