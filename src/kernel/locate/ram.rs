@@ -15,7 +15,7 @@ use crate::{
     mem::PhysMem,
     paging::{
         VirtMem,
-        runs::{Tables, Unread, runs},
+        runs::{Run, Tables, Unread, runs},
     },
     types::{Field, TypeSource},
 };
@@ -223,7 +223,7 @@ impl Records {
     }
 }
 
-/// What the direct map maps, without the legacy hole.
+/// What the direct map maps write-back, without the legacy hole.
 fn direct_map(
     mem: &dyn PhysMem,
     proof: &Proof<'_>,
@@ -241,7 +241,8 @@ fn direct_map(
     let tables = Tables { root: proof.root.table, ..proof.tables };
     let mapped = runs(mem, tables, base, last, MAX_TABLES);
     *unread = mapped.unread;
-    let direct = mapped.runs.iter().filter(|run| run.virt.wrapping_offset_from(base) == run.phys.raw());
+    let linear = |run: &&Run| run.virt.wrapping_offset_from(base) == run.phys.raw();
+    let direct = mapped.runs.iter().filter(|run| run.write_back).filter(linear);
     let ranges = direct.flat_map(|run| {
         let (start, end) = (run.phys.raw(), run.phys.raw().saturating_add(run.len));
         [(start, end.min(LEGACY_HOLE.0)), (start.max(LEGACY_HOLE.1), end)]

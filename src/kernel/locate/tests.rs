@@ -604,3 +604,21 @@ fn the_kernels_own_resources_are_the_ram_map() {
         assert_eq!(located(&list, 0, &[(parent, 0)]).0, "direct map", "a resource that is not of this tree");
     }
 }
+
+/// What `pci_p2pdma_add_resource()` puts there, uncached since 5.8.
+#[test]
+fn device_memory_in_the_direct_map_is_not_ram() {
+    let layout = Layout::usual();
+    let mut builder = Builder::new();
+    builder.kernel(&layout);
+    let root = layout.text_phys + ROOT;
+    for (gib, caching) in [(6, 0), (64, 0x18), (65, 0x10), (66, 0x8)] {
+        let entry = gib << 30 | GIB_PAGE | caching;
+        builder.map(root, layout.levels, layout.page_offset() + (gib << 30), 3, entry);
+    }
+    let run = Run::new(builder.mem, None, &Hints::default());
+    let ram: Vec<String> = run.found.as_ref().unwrap().ram.iter().map(PhysRange::to_string).collect();
+    assert_eq!(ram, ["0x0-0xa0000", "0x100000-0x40000000", "0x100000000-0x1c0000000"]);
+    let error = run.guard.read(PhysAddr::new(64 << 30), &mut [0; 8]).unwrap_err();
+    assert!(error.to_string().contains("not known to be RAM"), "{error}");
+}
