@@ -27,7 +27,7 @@ use crate::{
     link::{self, Client, LinkError},
     mem::{
         PhysMem,
-        cache::{Below, Cache, Constancy, Validity},
+        cache::{Below, Cache, Validity},
         fence::Fence,
         file::{ImageError, ImageFile, ImageSpec},
         guard::{Guard, Limits},
@@ -177,15 +177,17 @@ fn symbols_of(file: &Arc<Vmlinux>) -> Result<Option<ElfSymbols>, VmlinuxError> {
     }
 }
 
-/// Lets the kernel's constant memory hold for longer than the rest: its text for a stop (the kernel patches it, for
-/// static keys and tracing), its read-only data for ever.
+/// Lets the kernel's text and read-only data, which change less often than the rest, hold until the next stop: the kernel
+/// patches its text, for static keys and tracing, and at another boot both may be others. Where one ends in the middle of
+/// 2 MiB, or does not begin as the linker leaves it, there may be pages that were given to the allocator.
 fn hold(cache: &Cache<Fenced>, map: &KernelMap) {
-    if let Some(text) = map.text_pages {
-        cache.hold(text, Constancy::Stop);
-    }
-    // The linker begins it there; what begins elsewhere may be a page that was given to the allocator.
-    if let Some(rodata) = map.rodata.filter(|range| range.start.offset_in(2 << 20) == 0) {
-        cache.hold(rodata, Constancy::ForEver);
+    const LARGE: u64 = 2 << 20;
+    for range in [map.text_pages, map.rodata].into_iter().flatten() {
+        if let Some(whole) = PhysRange::new(range.start, range.end.align_down(LARGE))
+            && range.start.offset_in(LARGE) == 0
+        {
+            cache.hold(whole);
+        }
     }
 }
 

@@ -297,6 +297,8 @@ fn attend(
 /// The machine for a client that has just connected; `None` when there is none, and the client was told.
 fn shown(mut connection: Connection, hosts: &dyn Hosts) -> Option<(Connection, Arc<dyn Host>)> {
     if let Some(host) = hosts.found() {
+        // What an earlier client was shown is no picture for this one.
+        host.refresh();
         return Some((connection, host));
     }
     log::warn!("the host was booted anew: its kernel is looked for again");

@@ -4,7 +4,7 @@
 //! new kernel has not used yet still looks like the old one. So two things are compared with what they were: the
 //! trampolines below 1 MiB, which a kernel leaves when it starts and names its own tables in, and bytes of the image and of
 //! `page_offset_base` through the page tables. A boot that puts the same kernel at the same place under the same tables is
-//! not told apart, and need not be: the map holds for it.
+//! not told apart, and need not be: the map holds for it, and what was read outlives no stop.
 
 use std::sync::Arc;
 

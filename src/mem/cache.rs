@@ -51,15 +51,6 @@ pub enum Validity {
     Pause(Duration),
 }
 
-/// For how long memory holds that changes less often than the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Constancy {
-    /// Until [`Cache::invalidate`], whatever the [`Validity`].
-    Stop,
-    /// As long as the target runs.
-    ForEver,
-}
-
 struct Page {
     bytes: [u8; PAGE_SIZE as usize],
     /// When each sector was asked for; `None` of one that is not there.
@@ -95,7 +86,7 @@ pub struct Cache<M> {
     inner: M,
     validity: Validity,
     state: Mutex<State>,
-    constant: RwLock<Vec<(PhysRange, Constancy)>>,
+    constant: RwLock<Vec<PhysRange>>,
     read_ahead: AtomicBool,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -132,22 +123,17 @@ impl<M: PhysMem> Cache<M> {
         &self.inner
     }
 
-    /// Forgets everything read so far that does not hold for ever.
+    /// Forgets everything read so far.
     pub fn invalidate(&self) {
-        let constant = self.constant.read().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.state();
         state.since = Instant::now();
         state.history = History::default();
-        state.pages.retain(|addr, _| {
-            constant.iter().any(|(range, constancy)| {
-                *constancy == Constancy::ForEver && range.contains(*addr, PAGE_SIZE)
-            })
-        });
+        state.pages.clear();
     }
 
-    /// Lets what is read of `range` hold for longer than the rest. Only whole pages of it do.
-    pub fn hold(&self, range: PhysRange, constancy: Constancy) {
-        self.constant.write().unwrap_or_else(PoisonError::into_inner).push((range, constancy));
+    /// Lets what is read of `range` hold until [`Cache::invalidate`], whatever the [`Validity`]. Only whole pages of it do.
+    pub fn hold(&self, range: PhysRange) {
+        self.constant.write().unwrap_or_else(PoisonError::into_inner).push(range);
     }
 
     /// Whether a few sectors may take the rest of their pages along. A search, which looks at one word of each of many
@@ -178,7 +164,7 @@ impl<M: PhysMem> Cache<M> {
 
     fn is_constant(&self, page: PhysAddr) -> bool {
         let constant = self.constant.read().unwrap_or_else(PoisonError::into_inner);
-        constant.iter().any(|(range, _)| range.contains(page, PAGE_SIZE))
+        constant.iter().any(|range| range.contains(page, PAGE_SIZE))
     }
 
     fn is_valid(&self, since: Instant, read_at: Option<Instant>, page: PhysAddr, now: Instant) -> bool {
@@ -532,13 +518,13 @@ mod tests {
     fn what_is_constant_holds_longer_than_the_rest() {
         let pause = Duration::from_secs(1);
         let cache = over("0-1M", Validity::Pause(pause));
-        cache.hold("0x1000-0x2800".parse().unwrap(), Constancy::Stop);
-        cache.hold("0x8000-0x9000".parse().unwrap(), Constancy::ForEver);
+        cache.hold("0x1000-0x2800".parse().unwrap());
+        cache.hold("0x8000-0x9000".parse().unwrap());
         let start = Instant::now();
         let round = |now| [0x0, 0x1000, 0x2000, 0x8000].map(|addr| ask(&cache, addr, now));
         assert_eq!(round(start), [1, 1, 1, 1]);
         assert_eq!(round(start + pause * 2), [1, 0, 1, 0], "only whole pages are constant");
         cache.invalidate();
-        assert_eq!(round(start + pause * 2), [1, 1, 1, 0]);
+        assert_eq!(round(start + pause * 2), [1, 1, 1, 1]);
     }
 }

@@ -11,7 +11,7 @@
 mod boots;
 pub(crate) mod client;
 mod fake;
-mod lifecycle;
+pub(crate) mod lifecycle;
 mod protocol;
 pub(crate) mod real_gdb;
 mod session;

@@ -6,13 +6,13 @@ use nettlp_gdb::{
     addr::{PhysAddr, PhysRange},
     gdb::packet::{self, frame},
     machine::Machine,
-    mem::PhysMem,
+    mem::{PhysMem, PhysWrite},
     session::Session,
 };
 
 use crate::{
-    gdb::{client::Client, real_gdb},
-    recording::{Bench, Serving, bytes, options, small},
+    gdb::{client::Client, lifecycle::connect_when_free, real_gdb},
+    recording::{Bench, Serving, attach, bytes, options, small},
 };
 
 /// Two pages of free memory, which the direct map has side by side.
@@ -69,6 +69,50 @@ fn exactly_the_bytes_that_were_given() {
             target.expect(&mut expected, offset, &data);
         }
     }
+}
+
+/// Finding the kernel has read some of both.
+#[test]
+fn what_is_held_longest_is_read_anew_too() {
+    let machine = small();
+    let session = attach(&machine);
+    let banner = session.kernel.symbols("a test").unwrap().find("linux_banner").unwrap();
+    let banner = session.kernel.memory.translate(banner).unwrap().phys;
+    let text = session.kernel.map.text_phys;
+    assert!(session.kernel.map.rodata.unwrap().contains(banner, 1));
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("vmlinux"), machine.vmlinux().unwrap()).unwrap();
+    let bench = Bench::new(&machine, 67, directory, Vec::new());
+    bench.allow_writes(&[text, banner].map(|place| bytes(place.raw(), 4)));
+    for place in [text, banner] {
+        let mut before = [0; 4];
+        machine.memory().read(place, &mut before).unwrap();
+        let data = before.map(|byte| !byte);
+        bench.ends(0, &["write", "--allow-write", "--phys", &place.to_string(), &hex(&data)]);
+        let mut now = [0; 4];
+        machine.memory().read(place, &mut now).unwrap();
+        assert_eq!(now, data);
+        machine.memory().write(place, &before).unwrap();
+    }
+}
+
+#[test]
+fn a_new_debugger_is_shown_nothing_that_was_read_for_another() {
+    let target = target(69);
+    let serving = Serving::start(target.bench.command(&["serve", "--cache-ms", "100000"]));
+    let map = attach(&target.machine).kernel.map.clone();
+    let rodata = map.rodata.unwrap().start;
+    let places = [map.text_phys, rodata, PhysAddr::new(PAGES)].map(|place| place.wrapping_add(64));
+    let seen = |client: &mut Client| {
+        places.map(|place| client.memory(target.direct_map + place.raw(), 1).unwrap()[0])
+    };
+    let before = seen(&mut Client::connect(serving.1));
+    for place in places {
+        let mut byte = [0];
+        target.machine.memory().read(place, &mut byte).unwrap();
+        target.machine.memory().write(place, &[!byte[0]]).unwrap();
+    }
+    assert_eq!(seen(&mut connect_when_free(serving.1)), before.map(|byte| !byte));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// A client that waits its turn: the server notices that the one before has left only a moment later.
-pub(super) fn connect_when_free(address: SocketAddr) -> Client {
+pub(crate) fn connect_when_free(address: SocketAddr) -> Client {
     for _ in 0..2000 {
         let mut client = Client::connect(address);
         let reply = client.ask("qSupported");
