@@ -20,8 +20,11 @@ use std::{
 };
 
 use self::history::History;
-use super::{PhysMem, ReadOp};
-use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
+use super::{Fault, MemError, PhysMem, ReadOp};
+use crate::{
+    addr::{PAGE_SIZE, PhysAddr, PhysRange},
+    link::LinkError,
+};
 
 const SECTOR: u64 = 512;
 const SECTORS: usize = (PAGE_SIZE / SECTOR) as usize;
@@ -217,14 +220,14 @@ impl<M: PhysMem> Cache<M> {
     }
 
     /// Fetches the sectors that `wanted` names (ascending addresses) and the cache lacks, all in one batch. Those that
-    /// cannot be read whole (the end of RAM) stay absent. Gives whether it lacked any.
-    fn fill(&self, wanted: &[PhysAddr], now: Instant) -> bool {
+    /// cannot be read whole (the end of RAM) stay absent. Gives what failed, `None` if nothing was lacking.
+    fn fill(&self, wanted: &[PhysAddr], now: Instant) -> Option<Vec<MemError>> {
         let mut pages = self.take_out(wanted, now);
         let missing: usize = pages.iter().map(|(_, _, runs)| asked_for(runs)).sum();
         self.hits.fetch_add((wanted.len() - missing) as u64, Relaxed);
         self.misses.fetch_add(missing as u64, Relaxed);
         if pages.is_empty() {
-            return false;
+            return None;
         }
         let mut reads: Vec<ReadOp<'_>> = Vec::with_capacity(pages.len());
         for (addr, page, runs) in &mut pages {
@@ -238,8 +241,9 @@ impl<M: PhysMem> Cache<M> {
             }
         }
         self.inner.read_batch(&mut reads);
-        let outcomes: Vec<bool> = reads.into_iter().map(|op| op.result.is_ok()).collect();
+        let outcomes: Vec<_> = reads.into_iter().map(|op| op.result).collect();
         let mut outcomes = outcomes.into_iter();
+        let mut failed = Vec::new();
         let took = now.elapsed();
         let mut state = self.state();
         if missing <= FEW {
@@ -250,15 +254,17 @@ impl<M: PhysMem> Cache<M> {
             state.pages.clear();
         }
         for (addr, mut page, runs) in pages {
-            for (Run { sectors, asked_for }, read) in runs.into_iter().zip(&mut outcomes) {
+            for (Run { sectors, asked_for }, outcome) in runs.into_iter().zip(&mut outcomes) {
+                let read = outcome.is_ok();
                 page.alone |= !read && !asked_for;
+                failed.extend(outcome.err());
                 for read_at in page.read_at.get_mut(sectors).unwrap_or_default() {
                     *read_at = read.then_some(now);
                 }
             }
             state.pages.insert(addr, page);
         }
-        true
+        Some(failed)
     }
 
     /// Takes the pages out of the cache of which something has to be fetched, each with what that is.
@@ -341,6 +347,17 @@ fn runs(lacking: &[bool; SECTORS], valid: &[bool; SECTORS], whole: bool) -> Vec<
     runs
 }
 
+/// Whether the failure of a fetch is that of `op` as well: nobody answers, or `op` wants all that was fetched.
+fn is_final(error: &MemError, op: &ReadOp<'_>) -> bool {
+    let (start, end) = (op.addr.raw(), op.addr.raw().saturating_add(op.buf.len() as u64));
+    let (first, last) = (error.addr.raw(), error.addr.raw().saturating_add(error.len as u64));
+    let silent = matches!(
+        error.fault,
+        Fault::Link(LinkError::Timeout { .. } | LinkError::NoAdapter { .. } | LinkError::Socket { .. })
+    );
+    (start <= first && last <= end) || (silent && start < last && first < end)
+}
+
 fn page_of(addr: PhysAddr) -> PhysAddr {
     addr.align_down(PAGE_SIZE)
 }
@@ -368,12 +385,20 @@ impl<M: PhysMem> Cache<M> {
         self.touch(now);
         let wanted = sectors(ops.iter().map(|op| (op.addr, op.buf.len() as u64)));
         self.state().history.note(&wanted);
-        if self.fill(&wanted, now) {
+        let filled = self.fill(&wanted, now);
+        if filled.is_some() {
             self.surprises.fetch_add(1, Relaxed);
         }
-        let cached = |op: &mut ReadOp<'_>| cacheable(op.addr, op.buf.len() as u64) && self.serve(op, now);
+        let failed = filled.unwrap_or_default();
+        let settled = |op: &mut ReadOp<'_>| {
+            if !cacheable(op.addr, op.buf.len() as u64) || self.serve(op, now) {
+                return op.result.is_ok();
+            }
+            let fault = failed.iter().find(|error| is_final(error, op)).map(|error| error.fault.clone());
+            fault.map(|fault| op.fail(fault)).is_some()
+        };
         let mut missed: Vec<&mut ReadOp<'_>> =
-            ops.iter_mut().filter_map(|op| (!cached(op)).then_some(op)).collect();
+            ops.iter_mut().filter_map(|op| (!settled(op)).then_some(op)).collect();
         if missed.is_empty() {
             return;
         }
@@ -476,6 +501,30 @@ mod tests {
         cache.state().round_trip = DEAR;
         cache.invalidate();
         assert_eq!((ask(&cache, 0x400, now), ask(&cache, 0x0, now)), (8, 0), "a round trip is dear");
+    }
+
+    /// A timeout costs seconds.
+    #[test]
+    fn what_failed_is_asked_for_again_only_where_less_may_succeed() {
+        struct Silent;
+        impl PhysMem for Silent {
+            fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
+                for op in ops {
+                    let (addr, len) = (op.addr, op.buf.len());
+                    op.fail(Fault::Link(LinkError::Timeout { addr, len, attempts: 4 }));
+                }
+            }
+        }
+        let silent = Cache::new(Stats::new(Silent, SECTOR), Validity::Stop);
+        let holey = over("0-0x1100", Validity::Stop);
+        let error = silent.read(PhysAddr::new(0x1010), &mut [0; 8]).unwrap_err();
+        assert_eq!((error.addr.raw(), error.len), (0x1010, 8));
+        assert_eq!(silent.inner().counts().requests, 1);
+        for (addr, len, requests) in [(0x2000, 512, 1), (0x2200, 8, 2), (0x1000, 8, 2)] {
+            let before = holey.inner().counts().requests;
+            let _ = holey.read(PhysAddr::new(addr), &mut vec![0; len]);
+            assert_eq!(holey.inner().counts().requests - before, requests, "{addr:#x}");
+        }
     }
 
     #[test]
