@@ -622,3 +622,13 @@ fn device_memory_in_the_direct_map_is_not_ram() {
     let error = run.guard.read(PhysAddr::new(64 << 30), &mut [0; 8]).unwrap_err();
     assert!(error.to_string().contains("not known to be RAM"), "{error}");
 }
+
+#[test]
+fn looking_for_another_boot_permits_nothing() {
+    let mut builder = Builder::new();
+    builder.kernel(&Layout::usual());
+    let guard = Arc::new(Guard::new(Arc::new(builder.mem), None));
+    guard.confine(&["1M-2M".parse().unwrap()]);
+    assert_eq!(trampolines(&guard).unwrap().len(), 1);
+    assert_eq!(guard.permitted(), ["1M-2M".parse().unwrap()]);
+}

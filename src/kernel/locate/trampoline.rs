@@ -102,6 +102,8 @@ pub struct Trampoline {
 /// [`LocateError::LowMemory`] when no page at all could be read.
 pub fn trampolines(guard: &Arc<Guard>) -> Result<Vec<Trampoline>, LocateError> {
     let led = guard.led_by_tables();
+    // What is looked at here is permitted here.
+    let guard = &Guard::new(Arc::clone(&led), None);
     let hints = Hints::default();
     let target =
         Target { guard, led: Arc::clone(&led), tables: led, hints: &hints, damaged: RefCell::default() };
