@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    addr::{PhysRange, VirtAddr},
+    addr::{self, PhysRange, VirtAddr},
     kernel::{
         Kernel, KernelError, KernelMap, UserMemory, boot,
         btf::{self, BtfError},
@@ -255,11 +255,12 @@ impl Session {
         let Bottom { memory, link, request_bytes, ranges } = open_source(options.source)?;
         let image = !ranges.is_empty();
         let counted = Stats::new(memory, request_bytes);
-        let fenced = Fence::new(counted, options.ram.clone(), options.forbidden);
+        let (ram, ranges) = (addr::merged(options.ram), addr::merged(ranges));
+        let fenced = Fence::new(counted, ram.clone(), options.forbidden);
         let cache = Arc::new(Cache::new(fenced, options.validity));
         cache.read_ahead(false);
         let below: Arc<dyn PhysMem> = cache.clone();
-        let limits = [Limits::Operator(options.ram.into()), Limits::Image(ranges.into())];
+        let limits = [Limits::Operator(ram.into()), Limits::Image(ranges.into())];
         let limits = limits.into_iter().find(|limits| !limits.ranges().is_empty());
         let guard = Arc::new(Guard::new(below, limits.clone()));
 

@@ -7,7 +7,10 @@
 
 use std::fmt::Write as _;
 
-use super::layout::{Layout, intersect};
+use super::{
+    DumpError,
+    layout::{Layout, intersect},
+};
 use crate::{
     addr::{PAGE_SIZE, PhysRange, VirtAddr},
     kernel::KernelMap,
@@ -42,12 +45,15 @@ const MAX_SEGMENTS: usize = ((HEADER_LEN - (32 << 10)) / PHDR_LEN) as usize;
 
 /// The headers of a core that holds `stored`, at most [`HEADER_LEN`] bytes. What an incomplete dump holds may be in
 /// more pieces than there is room for: the rest is left out, for the headers may say less than is there, never more.
-#[must_use]
-pub fn header(map: &KernelMap, layout: &Layout, stored: &[PhysRange]) -> Vec<u8> {
-    let mut loads: Vec<Segment> = stored.iter().filter_map(|range| direct_map(map, layout, *range)).collect();
+///
+/// # Errors
+/// [`DumpError::NoLayout`] when a stored range has no one place in the file.
+pub fn header(map: &KernelMap, layout: &Layout, stored: &[PhysRange]) -> Result<Vec<u8>, DumpError> {
     let image = intersect(stored, map.image);
-    loads.extend(image.into_iter().filter_map(|range| kernel_map(map, layout, range)));
-    loads.truncate(MAX_SEGMENTS);
+    let loads = stored.iter().map(|range| direct_map(map, layout, *range));
+    let loads = loads.chain(image.into_iter().map(|range| kernel_map(map, layout, range)));
+    let loads: Option<Vec<Segment>> = loads.take(MAX_SEGMENTS).collect();
+    let loads = loads.ok_or(DumpError::NoLayout("what is stored is not in one place of it"))?;
 
     let note = note("VMCOREINFO", vmcoreinfo(map).as_bytes());
     let note_at = EHDR_LEN + PHDR_LEN * (1 + loads.len() as u64);
@@ -56,7 +62,7 @@ pub fn header(map: &KernelMap, layout: &Layout, stored: &[PhysRange]) -> Vec<u8>
     let mut out = file_header(1 + loads.len() as u16);
     out.extend([note_segment].iter().chain(&loads).flat_map(program_header));
     out.extend(note);
-    out
+    Ok(out)
 }
 
 /// A range as the direct map shows it.

@@ -186,7 +186,7 @@ impl<'k> Dump<'k> {
             }
         };
         if format == Format::Elf && journal.stored().is_empty() {
-            data.write_header(&elf::header(map, &layout, &[]))?;
+            data.write_header(&elf::header(map, &layout, &[])?)?;
         }
         Ok(Self { map, path: path.to_owned(), layout, data, journal, damaged })
     }
@@ -246,7 +246,7 @@ impl<'k> Dump<'k> {
     fn seal(&self) -> Result<(), DumpError> {
         if self.layout.format() == Format::Elf {
             let stored = addr::merged(self.journal.stored().iter().map(|stored| stored.range));
-            self.data.write_header(&elf::header(self.map, &self.layout, &stored))?;
+            self.data.write_header(&elf::header(self.map, &self.layout, &stored)?)?;
         }
         self.data.sync()?;
         self.journal.sync()

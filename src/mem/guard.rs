@@ -19,7 +19,7 @@ pub(super) const OUTSIDE: &str = "outside the RAM ranges given by the operator (
 /// Physical addresses have at most 52 bits (Intel SDM volume 3, section 4.1.4, MAXPHYADDR).
 const MAX_PHYS: PhysAddr = PhysAddr::new(1 << 52);
 
-/// What bounds every read, whatever else is found.
+/// What bounds every read, whatever else is found. The ranges are ascending, and none touches another.
 #[derive(Debug, Clone)]
 pub enum Limits {
     /// The operator's RAM ranges (`--ram`, the profile).

@@ -15,7 +15,10 @@ use std::{
 use nettlp_gdb::{
     addr::{PhysAddr, PhysRange},
     dump::{Dump, DumpError, Existing, Format, Report, journal, unreadable},
-    kernel::task::{Scope, Tasks},
+    kernel::{
+        KernelMap,
+        task::{Scope, Tasks},
+    },
     link::LinkError,
     machine::{Description, Machine},
     mem::{
@@ -175,6 +178,21 @@ fn the_core_is_laid_out_as_vmcore() {
     assert!(bytes[..8192].windows(11).any(|window| window == b"VMCOREINFO\0"));
     let release = format!("OSRELEASE={}\n", truth.release);
     assert!(bytes[..8192].windows(release.len()).any(|window| window == release.as_bytes()));
+}
+
+#[test]
+fn ranges_that_touch_are_one() {
+    let bench = Bench::new();
+    let given = ["52M-72M", "0-0x9fc00", "20M-48M", "1M-20M"].map(range).to_vec();
+    let options = Options { ram: given, ..Options::new(Source::Memory(bench.machine.memory())) };
+    let session = Session::open(options, &|_| ()).unwrap();
+    session.phys.read(PhysAddr::new((20 << 20) - 8), &mut [0; 16]).unwrap();
+    // And if they were not, that would be said.
+    let ram = vec![range("1M-20M"), range("20M-48M")];
+    let map = KernelMap { ram, ..session.kernel.map.clone() };
+    let dump = Dump::open(&bench.path("elf"), Format::Elf, &map, Existing::Refuse).unwrap();
+    let error = dump.run(&*session.phys, &AtomicBool::new(false), &|_| ()).unwrap_err();
+    assert!(matches!(error, DumpError::NoLayout(_)), "{error}");
 }
 
 #[test]
