@@ -12,7 +12,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
-use super::{DumpError, layout::Layout};
+use super::{DumpError, layout::Layout, private};
 use crate::addr::{PAGE_SIZE, PhysRange};
 
 /// An open dump file, as long as its layout says.
@@ -26,8 +26,8 @@ pub(super) struct Data {
 impl Data {
     /// Makes the file, all a hole.
     pub(super) fn create(path: &Path, layout: &Layout, overwrite: bool) -> Result<Self, DumpError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
+        let mut options = private();
+        options.read(true);
         match overwrite {
             true => options.create(true),
             false => options.create_new(true),

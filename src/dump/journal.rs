@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{DumpError, Format, beside};
+use super::{DumpError, Format, beside, private};
 use crate::{
     addr::{PhysAddr, PhysRange, hex_bytes},
     kernel::KernelMap,
@@ -141,7 +141,8 @@ impl Journal {
             text.extend(encoded(*stored).map_err(failed())?);
         }
         let new = beside(&self.path, ".new");
-        let mut file = File::create(&new).map_err(DumpError::file("make", &new))?;
+        let made = private().create(true).truncate(true).open(&new);
+        let mut file = made.map_err(DumpError::file("make", &new))?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(DumpError::file("write", &new))?;
         fs::rename(&new, &self.path).map_err(failed())?;
         let file = OpenOptions::new().append(true).open(&self.path).map_err(failed())?;

@@ -16,7 +16,9 @@ pub mod layout;
 pub mod unreadable;
 
 use std::{
+    fs::OpenOptions,
     io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
@@ -255,6 +257,13 @@ impl<'k> Dump<'k> {
 
 fn total(ranges: impl Iterator<Item = PhysRange>) -> u64 {
     ranges.fold(0, |sum, range| sum.saturating_add(range.len()))
+}
+
+/// How what holds a host's memory, or tells of it, is made: for nobody else's eyes.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
 }
 
 /// `FILE` with `suffix` behind its name.

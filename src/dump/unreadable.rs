@@ -2,11 +2,11 @@
 
 use std::{
     fmt, fs,
-    io::ErrorKind,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
-use super::{DumpError, beside};
+use super::{DumpError, beside, private};
 use crate::{
     addr::PhysRange,
     mem::{Fault, MemError},
@@ -66,7 +66,8 @@ pub(super) fn write(dump: &Path, list: &[Unreadable]) -> Result<(), DumpError> {
     }
     let text: String = list.iter().map(|unreadable| format!("{unreadable}\n")).collect();
     let path = path(dump);
-    fs::write(&path, text).map_err(DumpError::file("write", &path))
+    let made = private().create(true).truncate(true).open(&path);
+    made.and_then(|mut file| file.write_all(text.as_bytes())).map_err(DumpError::file("write", &path))
 }
 
 /// Removes an older list.

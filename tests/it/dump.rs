@@ -343,6 +343,10 @@ fn unreadable_memory_is_listed_and_absent() {
     }
     bench.check("elf", &expected);
 
+    let mut files =
+        ["", ".unreadable", ".nettlp-dump"].map(|suffix| bench.path(&format!("elf{suffix}"))).into_iter();
+    assert!(files.all(|file| fs::metadata(file).unwrap().mode() & 0o777 == 0o600));
+
     // It answers later: only that is read, and the list goes away.
     let report = bench.dump("elf", Format::Elf, Existing::Resume).unwrap();
     assert_eq!(report.read, 0x2000 + (2 << 20));
