@@ -187,10 +187,18 @@ impl<'k> Dump<'k> {
                 (data, Journal::create(path, &identity)?, 0)
             }
         };
-        if format == Format::Elf && journal.stored().is_empty() {
-            data.write_header(&elf::header(map, &layout, &[])?)?;
+        let dump = Self { map, path: path.to_owned(), layout, data, journal, damaged };
+        // What an earlier run claimed may not be there any more.
+        dump.write_header()?;
+        Ok(dump)
+    }
+
+    fn write_header(&self) -> Result<(), DumpError> {
+        if self.layout.format() == Format::Elf {
+            let stored = addr::merged(self.journal.stored().iter().map(|stored| stored.range));
+            self.data.write_header(&elf::header(self.map, &self.layout, &stored)?)?;
         }
-        Ok(Self { map, path: path.to_owned(), layout, data, journal, damaged })
+        Ok(())
     }
 
     /// Bytes that need not be read.
@@ -246,10 +254,7 @@ impl<'k> Dump<'k> {
 
     /// Writes the headers of what is stored, and everything to the disk.
     fn seal(&self) -> Result<(), DumpError> {
-        if self.layout.format() == Format::Elf {
-            let stored = addr::merged(self.journal.stored().iter().map(|stored| stored.range));
-            self.data.write_header(&elf::header(self.map, &self.layout, &stored)?)?;
-        }
+        self.write_header()?;
         self.data.sync()?;
         self.journal.sync()
     }

@@ -14,7 +14,7 @@ use std::{
 
 use nettlp_gdb::{
     addr::{PhysAddr, PhysRange},
-    dump::{Dump, DumpError, Existing, Format, Report, journal, unreadable},
+    dump::{Dump, DumpError, Existing, Format, Report, elf, journal, unreadable},
     kernel::{
         KernelMap,
         task::{Scope, Tasks},
@@ -248,6 +248,19 @@ fn an_interrupted_core_says_what_it_holds() {
     let report = bench.interrupted("elf", Format::Elf, 3);
     let held: u64 = image(&bench.path("elf")).ranges().iter().map(PhysRange::len).sum();
     assert_eq!(held, report.read);
+}
+
+#[test]
+fn a_core_claims_nothing_that_was_seen_to_be_damaged() {
+    let bench = Bench::new();
+    let report = bench.interrupted("elf", Format::Elf, 3);
+    let path = bench.path("elf");
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0x5a; 100], elf::HEADER_LEN + (2 << 20)).unwrap();
+    // Killed before it has read anything.
+    drop(Dump::open(&path, Format::Elf, &bench.session.kernel.map, Existing::Resume).unwrap());
+    let held: u64 = image(&path).ranges().iter().map(PhysRange::len).sum();
+    assert!(held > 0 && held < report.read, "{held} of {}", report.read);
 }
 
 /// What may be left behind by a kill or a crash: a journal cut in the middle of a line, lines whose bytes never
