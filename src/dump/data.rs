@@ -21,6 +21,8 @@ pub(super) struct Data {
     /// Ours alone: two runs would take each other's journal away.
     file: Flock<File>,
     path: PathBuf,
+    /// Where nothing was written yet it is a hole.
+    new: bool,
 }
 
 impl Data {
@@ -36,7 +38,7 @@ impl Data {
             ErrorKind::AlreadyExists => DumpError::Exists { path: path.to_owned() },
             _ => DumpError::file("make", path)(error),
         })?;
-        let data = Self::locked(file, path)?;
+        let data = Self { new: true, ..Self::locked(file, path)? };
         data.file.set_len(0).map_err(DumpError::file("empty", path))?;
         data.resized(layout)
     }
@@ -50,7 +52,7 @@ impl Data {
 
     fn locked(file: File, path: &Path) -> Result<Self, DumpError> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => Ok(Self { file, path: path.to_owned() }),
+            Ok(file) => Ok(Self { file, path: path.to_owned(), new: false }),
             Err((_, Errno::EWOULDBLOCK)) => Err(DumpError::Busy { path: path.to_owned() }),
             Err((_, errno)) => Err(DumpError::file("lock", path)(errno.into())),
         }
@@ -62,13 +64,15 @@ impl Data {
         Ok(self)
     }
 
-    /// Stores the `bytes` of `range`. Only pages that differ from what the file holds are written: a page of zeros
+    /// Stores the `bytes` of `range`, once. Only pages that differ from what the file holds are written: a page of zeros
     /// stays a hole, and what a killed run left behind does not show through. Returns the bytes of zero pages.
     pub(super) fn write(&self, layout: &Layout, range: PhysRange, bytes: &[u8]) -> Result<u64, DumpError> {
         let failed = |error| DumpError::file("write", &self.path)(error);
         let offset = layout.offset(range).ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?;
         let mut before = vec![0; bytes.len()];
-        self.file.read_exact_at(&mut before, offset).map_err(failed)?;
+        if !self.new {
+            self.file.read_exact_at(&mut before, offset).map_err(failed)?;
+        }
 
         let page = PAGE_SIZE as usize;
         let first = (page - range.start.offset_in(PAGE_SIZE) as usize).min(bytes.len());
@@ -148,6 +152,8 @@ mod tests {
         let mut bytes = vec![0; range.len() as usize];
         assert_eq!(data.write(&layout, range, &bytes).unwrap(), range.len());
         assert_eq!(std::fs::metadata(&path).unwrap().blocks(), 0);
+        drop(data);
+        let data = Data::open(&path).unwrap();
 
         bytes[0x800..0x1800].fill(7);
         assert_eq!(data.write(&layout, range, &bytes).unwrap(), range.len() - 0x1000);
