@@ -31,6 +31,9 @@ const BATCH: u64 = 256 << 10;
 /// One read of a batch: long enough to go past the cache, where bulk data would push out all else.
 const READ: u64 = 64 << 10;
 
+/// Chunks from one look at whether the host is still the same boot to the next.
+const LOOK: usize = 64;
+
 /// Chunks that wait for the disk.
 const WAITING: usize = 4;
 
@@ -55,6 +58,7 @@ pub(super) struct Copy<'a> {
     pub(super) canary: PhysRange,
     pub(super) layout: &'a Layout,
     pub(super) stop: &'a AtomicBool,
+    pub(super) booted_anew: &'a dyn Fn() -> bool,
     pub(super) progress: &'a dyn Fn(u64),
 }
 
@@ -85,9 +89,12 @@ impl Copy<'_> {
     ) -> Result<(Vec<Unreadable>, bool), DumpError> {
         let mut unreadable = Vec::new();
         let mut done = 0;
-        for chunk in todo.iter().flat_map(|range| cut(*range, CHUNK)) {
+        for (index, chunk) in todo.iter().flat_map(|range| cut(*range, CHUNK)).enumerate() {
             if self.stop.load(Relaxed) {
                 return Ok((unreadable, true));
+            }
+            if index % LOOK == LOOK - 1 {
+                self.check_boot()?;
             }
             let (fetched, failed) = self.fetch(chunk)?;
             for (range, error) in failed {
@@ -99,7 +106,12 @@ impl Copy<'_> {
             done += chunk.len();
             (self.progress)(done);
         }
+        self.check_boot()?;
         Ok((unreadable, false))
+    }
+
+    fn check_boot(&self) -> Result<(), DumpError> {
+        if (self.booted_anew)() { Err(DumpError::BootedAnew) } else { Ok(()) }
     }
 
     /// Reads a chunk.

@@ -103,6 +103,12 @@ pub enum DumpError {
     /// Even the kernel's own image does not answer any more.
     #[error("the target stopped answering; what was read is stored, --resume continues: {0}")]
     Lost(#[source] MemError),
+    /// Memory of two boots makes no dump.
+    #[error(
+        "the host was booted anew while its memory was read: the file has memory of both boots and is no dump of either; \
+         begin again, with another file or --overwrite"
+    )]
+    BootedAnew,
     /// So many separate places cannot be read that something else must be wrong.
     #[error("more than {} separate ranges cannot be read: gave up", unreadable::MAX_RANGES)]
     TooManyUnreadable,
@@ -213,7 +219,8 @@ impl<'k> Dump<'k> {
         total(self.map.ram.iter().copied())
     }
 
-    /// Reads what is missing until it is there or `stop` is set. `progress` is told how many bytes are done.
+    /// Reads what is missing until it is there or `stop` is set. `progress` is told how many bytes are done, and
+    /// `booted_anew` is asked now and then, and in the end, whether the host was.
     ///
     /// # Errors
     /// [`DumpError`]; what was stored before stays stored, and the journal says so.
@@ -221,16 +228,15 @@ impl<'k> Dump<'k> {
         mut self,
         phys: &dyn PhysMem,
         stop: &AtomicBool,
+        booted_anew: &dyn Fn() -> bool,
         progress: &dyn Fn(u64),
     ) -> Result<Report, DumpError> {
         let (ram, kept) = (self.ram(), self.kept());
         let stored = addr::merged(self.journal.stored().iter().map(|stored| stored.range));
         let todo = layout::subtract(&self.map.ram, &stored);
-        let outcome = copy::Copy { phys, canary: self.map.image, layout: &self.layout, stop, progress }.run(
-            &todo,
-            &self.data,
-            &mut self.journal,
-        );
+        let copy =
+            copy::Copy { phys, canary: self.map.image, layout: &self.layout, stop, booted_anew, progress };
+        let outcome = copy.run(&todo, &self.data, &mut self.journal);
         let read = total(self.journal.stored().iter().map(|stored| stored.range)) - kept;
         // However it ended, the file says what it holds.
         let sealed = self.seal();

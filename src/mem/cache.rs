@@ -523,10 +523,9 @@ mod tests {
         let holey = over("0-0x1100", Validity::Stop);
         silent.read(PhysAddr::new(0x1010), &mut [0; 8]).unwrap_err();
         assert_eq!(silent.inner().counts().requests, 1);
-        for (addr, len, requests) in [(0x2000, 512, 1), (0x2200, 8, 2), (0x1000, 8, 2)] {
-            let before = holey.inner().counts().requests;
+        for (addr, len, asked) in [(0x2000, 512, 1), (0x2200, 8, 3), (0x1000, 8, 5)] {
             let _ = holey.read(PhysAddr::new(addr), &mut vec![0; len]);
-            assert_eq!(holey.inner().counts().requests - before, requests, "{addr:#x}");
+            assert_eq!(holey.inner().counts().requests, asked, "{addr:#x}");
         }
     }
 

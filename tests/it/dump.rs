@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -15,6 +15,7 @@ use std::{
 use nettlp_gdb::{
     addr::{PhysAddr, PhysRange},
     dump::{Dump, DumpError, Existing, Format, Report, elf, journal, unreadable},
+    emulator::{self, Backing, Emulator},
     kernel::{
         KernelMap,
         task::{Scope, Tasks},
@@ -29,6 +30,8 @@ use nettlp_gdb::{
 };
 use object::{Object, ObjectSegment};
 use tempfile::TempDir;
+
+use crate::recording::addresses;
 
 /// The demonstration's machine with less RAM.
 fn small() -> Description {
@@ -77,7 +80,7 @@ impl Bench {
         existing: Existing,
     ) -> Result<Report, DumpError> {
         let dump = Dump::open(&self.path(name), format, &self.session.kernel.map, existing)?;
-        dump.run(phys, &AtomicBool::new(false), &|_| ())
+        dump.run(phys, &AtomicBool::new(false), &|| false, &|_| ())
     }
 
     /// Dumps until `pieces` were read.
@@ -88,7 +91,7 @@ impl Bench {
             seen.set(seen.get() + 1);
             stop.store(seen.get() == pieces, Relaxed);
         };
-        dump.run(&*self.session.phys, &stop, &count).unwrap()
+        dump.run(&*self.session.phys, &stop, &|| false, &count).unwrap()
     }
 
     fn ram(&self) -> u64 {
@@ -191,7 +194,7 @@ fn ranges_that_touch_are_one() {
     let ram = vec![range("1M-20M"), range("20M-48M")];
     let map = KernelMap { ram, ..session.kernel.map.clone() };
     let dump = Dump::open(&bench.path("elf"), Format::Elf, &map, Existing::Refuse).unwrap();
-    let error = dump.run(&*session.phys, &AtomicBool::new(false), &|_| ()).unwrap_err();
+    let error = dump.run(&*session.phys, &AtomicBool::new(false), &|| false, &|_| ()).unwrap_err();
     assert!(matches!(error, DumpError::NoLayout(_)), "{error}");
 }
 
@@ -218,7 +221,7 @@ fn a_file_has_one_writer() {
         let second = Dump::open(&path, Format::Elf, map, existing).unwrap_err();
         assert!(matches!(second, DumpError::Busy { .. }), "{second}");
     }
-    let report = first.run(&*bench.session.phys, &AtomicBool::new(false), &|_| ()).unwrap();
+    let report = first.run(&*bench.session.phys, &AtomicBool::new(false), &|| false, &|_| ()).unwrap();
     assert!(report.is_complete());
     bench.check("elf", map.ram.as_slice());
     bench.dump("elf", Format::Elf, Existing::Overwrite).unwrap();
@@ -276,7 +279,7 @@ fn a_resume_believes_only_what_it_sees() {
     // The kernel image's first piece is damaged behind its line, the journal's last line is cut.
     let dump = Dump::open(&path, Format::Raw, &bench.session.kernel.map, Existing::Refuse).unwrap();
     let (stop, done) = (AtomicBool::new(false), Cell::new(0));
-    dump.run(&*bench.session.phys, &stop, &|bytes| {
+    dump.run(&*bench.session.phys, &stop, &|| false, &|bytes| {
         done.set(bytes);
         stop.store(bytes > image + (3 << 20), Relaxed);
     })
@@ -376,6 +379,64 @@ fn a_target_that_dies_ends_the_dump_and_keeps_what_there_is() {
     let report = bench.dump("elf", Format::Elf, Existing::Resume).unwrap();
     assert!(report.kept > 0 && report.is_complete());
     bench.check("elf", &bench.machine.truth().ram);
+}
+
+/// A machine that is another one once a page was read that is free, and that nothing but a dump reads.
+struct Rebooting {
+    boots: [Arc<dyn PhysMem>; 2],
+    free: PhysRange,
+    anew: AtomicBool,
+}
+
+impl PhysMem for Rebooting {
+    fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
+        self.boots[usize::from(self.anew.load(Relaxed))].read_batch(ops);
+        self.anew.fetch_or(ops.iter().any(|op| self.free.contains(op.addr, 1)), Relaxed);
+    }
+}
+
+impl Backing for Rebooting {}
+
+#[test]
+fn memory_of_two_boots_is_no_dump() {
+    let bench = Bench::new();
+    let dump =
+        Dump::open(&bench.path("elf"), Format::Elf, &bench.session.kernel.map, Existing::Refuse).unwrap();
+    let done = Cell::new(0);
+    let error = dump.run(&*bench.session.phys, &AtomicBool::new(false), &|| true, &|bytes| done.set(bytes));
+    assert!(matches!(error.unwrap_err(), DumpError::BootedAnew));
+    assert!(done.get() > 0 && done.get() < bench.ram(), "not only in the end");
+
+    let anew = Machine::build(&Description { slide: 0, ..small() }).unwrap();
+    let host = Rebooting {
+        boots: [bench.machine.memory(), anew.memory()],
+        free: PhysRange::with_len(PhysAddr::new(30 << 20), 4096).unwrap(),
+        anew: AtomicBool::new(false),
+    };
+    let [ip, local] = addresses(71);
+    let config = emulator::Config { ip, ..emulator::Config::default() };
+    let adapter = Emulator::start(config, Arc::new(host)).unwrap();
+    let mut command = assert_cmd::Command::cargo_bin("nettlp-gdb").unwrap();
+    command.current_dir(bench.directory.path()).env_remove("RUST_LOG");
+    command.args([
+        "dump",
+        "-q",
+        "--vmlinux",
+        "vmlinux",
+        "-o",
+        "raw",
+        "--format",
+        "raw",
+        "--requester",
+        "1b:00.0",
+    ]);
+    let output =
+        command.args(["--adapter", &ip.to_string(), "--local", &local.to_string()]).output().unwrap();
+    adapter.stop();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("the file has memory of both boots and is no dump of either"), "{stderr}");
+    assert!(journal::path(&bench.path("raw")).exists());
 }
 
 /// Counts the bytes asked for.

@@ -1,6 +1,7 @@
 //! `dump`: the host's RAM in a file.
 
 use std::{
+    cell::Cell,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
@@ -89,7 +90,9 @@ struct Summary {
 pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     args.target.refuse_own(&args.output)?;
     let quiet = quiet || args.json;
-    let session = args.target.open(quiet)?;
+    let mut session = args.target.open(quiet)?;
+    session.mark_boot();
+    let session = session;
     session.kernel.user_memory("a dump of RAM, which holds the memory of processes,")?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -109,10 +112,19 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     args.target.note(&Event::Read { space: Space::Physical, task: None, ranges: &ranges })?;
     let (before, start) = (session.counts(), Instant::now());
     let (ram, progress) = (dump.ram(), Bytes::new(quiet, "copying RAM", dump.kept()));
-    let report = dump.run(&*session.phys, &stop, &|done| progress.show(done, ram))?;
+    let looked = Cell::new(0);
+    let booted_anew = || {
+        let before = session.counts().bytes;
+        let anew = session.booted_anew();
+        looked.set(looked.get() + session.counts().bytes - before);
+        anew
+    };
+    let report = dump.run(&*session.phys, &stop, &booted_anew, &|done| progress.show(done, ram))?;
     drop(progress);
     let shortfall = session.kernel.map.ram_shortfall;
-    let summary = Summary::new(&args.output, &report, shortfall, start.elapsed(), [before, session.counts()]);
+    let mut after = session.counts();
+    after.bytes -= looked.get();
+    let summary = Summary::new(&args.output, &report, shortfall, start.elapsed(), [before, after]);
     finish(args, &session, &report, &summary)
 }
 
