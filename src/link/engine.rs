@@ -325,12 +325,16 @@ impl Batch<'_, '_, '_> {
             Verdict::Stale => engine.stats.stale += 1,
             Verdict::Data(data) => {
                 engine.stats.completions += 1;
+                let complete = request.is_complete();
                 if let Some(read) = self.reads.get_mut(request.read) {
-                    let len = request.deliver(data, read.buf);
-                    engine.stats.bytes += len as u64;
-                    read.arrived(len);
+                    request.deliver(data, read.buf);
+                    // Not before: what came of an attempt that then fails comes again with the next.
+                    if complete {
+                        engine.stats.bytes += request.piece.len as u64;
+                        read.arrived(request.piece.len);
+                    }
                 }
-                if request.is_complete() {
+                if complete {
                     let took = now.saturating_duration_since(request.sent);
                     engine.pace.answered(request.sent, took);
                     engine.latencies.record(took);

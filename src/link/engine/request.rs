@@ -135,19 +135,15 @@ impl Request {
     }
 
     /// Copies `data`, the latest bytes counted by [`Request::judge`], to where the caller wants them.
-    /// Returns how many were wanted.
-    pub(super) fn deliver(&self, data: &[u8], buf: &mut [u8]) -> usize {
+    pub(super) fn deliver(&self, data: &[u8], buf: &mut [u8]) {
         let skip = self.piece.skip();
         let start = self.received - data.len();
         let from = start.max(skip);
         let len = self.received.min(skip + self.piece.len).saturating_sub(from);
         let first = self.piece.offset + from - skip;
-        match (data.get(from - start..).and_then(|data| data.get(..len)), buf.get_mut(first..first + len)) {
-            (Some(wanted), Some(place)) => {
-                place.copy_from_slice(wanted);
-                len
-            }
-            _ => 0,
+        let wanted = data.get(from - start..).and_then(|data| data.get(..len));
+        if let (Some(wanted), Some(place)) = (wanted, buf.get_mut(first..first + len)) {
+            place.copy_from_slice(wanted);
         }
     }
 }

@@ -512,6 +512,33 @@ fn a_batch_given_up_retires_its_tags() {
     assert!(!batch.is_done());
 }
 
+/// Half of the first piece and then all of it are not as much as both pieces.
+#[test]
+fn a_piece_asked_for_again_counts_once() {
+    let mut engine = engine(4, 1);
+    let mut buf = [0; 1024];
+    let mut reads = [Read::new(PhysAddr::new(0x1000), &mut buf)];
+    let now = Instant::now();
+    let mut batch = engine.batch(&mut reads);
+    let first = batch.transmit(now).unwrap();
+    let second = batch.transmit(now).unwrap();
+    batch.receive(first.tag, &answer(&request_of(&first), 256, 100)[0], now);
+    batch.expire(now + TIMEOUT);
+    for _ in 0..2 {
+        let again = batch.transmit(now + TIMEOUT).unwrap();
+        if request_of(&again).addr == request_of(&first).addr {
+            answer(&request_of(&again), 256, 200)
+                .iter()
+                .for_each(|frame| batch.receive(again.tag, frame, now + TIMEOUT));
+        }
+    }
+    assert!(!batch.is_done() && second.tag != first.tag);
+    batch.abort(io::ErrorKind::Other);
+    drop(batch);
+    assert!(matches!(reads[0].result, Err(LinkError::Socket { .. })), "512 of its bytes never came");
+    assert_eq!(engine.stats().bytes, 512);
+}
+
 #[test]
 fn reads_that_cannot_be_sent() {
     let mut engine = engine(1, 0);
