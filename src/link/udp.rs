@@ -90,7 +90,7 @@ impl Ports {
             drain(socket, &mut self.inbox, |datagram| batch.discard(request.tag, datagram, now));
         }
         if let Err(error) = send(socket, request.datagram()) {
-            batch.socket_failed(request.tag, error.kind());
+            batch.not_sent(request.tag, error.kind());
         }
     }
 
@@ -106,7 +106,7 @@ impl Ports {
                 match self.inbox.receive(socket, |datagram| batch.receive(tag, datagram, now)) {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => batch.socket_failed(tag, error.kind()),
+                    Err(error) => batch.socket_failed(tag, error.kind(), now),
                 }
                 if count.is_multiple_of(CLOCK_CHECK) {
                     batch.expire(Instant::now());

@@ -4,7 +4,7 @@
 //! counter describes the state: any completion that does not continue it is a duplicate, or shows that one
 //! before it is missing. Source: PCI Express Base Specification, sections 2.2.9 and 2.3.1.1.
 
-use std::time::Instant;
+use std::{io, time::Instant};
 
 use super::clock::is_fresh;
 use crate::link::{
@@ -28,7 +28,16 @@ pub(super) enum Failure {
     /// The operating system reports the adapter's port closed.
     NoAdapter,
     /// The operating system cannot send or receive.
-    Socket(std::io::ErrorKind),
+    Socket(io::ErrorKind),
+}
+
+impl From<io::ErrorKind> for Failure {
+    fn from(kind: io::ErrorKind) -> Self {
+        match kind {
+            io::ErrorKind::ConnectionRefused => Self::NoAdapter,
+            kind => Self::Socket(kind),
+        }
+    }
 }
 
 /// What a completion means for its request.

@@ -487,12 +487,35 @@ fn a_refusal_uses_up_attempts_without_waiting() {
     let mut batch = engine.batch(&mut reads);
     let now = Instant::now();
     while let Some(sent) = batch.transmit(now) {
-        batch.socket_failed(sent.tag, io::ErrorKind::ConnectionRefused);
+        batch.socket_failed(sent.tag, io::ErrorKind::ConnectionRefused, now);
     }
     assert!(batch.is_done());
     drop(batch);
     assert_eq!(reads[0].result, Err(LinkError::NoAdapter { addr: PhysAddr::new(0x1000), len: 8 }));
     assert_eq!(engine.stats().requests, 3);
+}
+
+/// Out of memory for one datagram, say, when the answer is the next.
+#[test]
+fn an_error_of_the_socket_does_not_say_that_no_answer_comes() {
+    let mut engine = engine(1, 1);
+    let mut buf = [0; 8];
+    let mut reads = [Read::new(PhysAddr::new(0x1000), &mut buf)];
+    let mut batch = engine.batch(&mut reads);
+    let now = Instant::now();
+    let old = batch.transmit(now).unwrap();
+    batch.socket_failed(old.tag, io::ErrorKind::OutOfMemory, now);
+    assert!(batch.transmit(now).is_none() && !batch.is_done(), "the tag rests");
+    drop(batch);
+
+    let mut reads = [Read::new(PhysAddr::new(0x2000), &mut buf)];
+    let mut batch = engine.batch(&mut reads);
+    batch.receive(old.tag, &answer(&request_of(&old), 64, 0)[0], now);
+    assert!(batch.transmit(now).is_none() && !batch.is_done());
+    let sent = batch.transmit(now + LEAST_RETIREMENT).unwrap();
+    batch.receive(sent.tag, &answer(&request_of(&sent), 64, 0)[0], now + LEAST_RETIREMENT);
+    drop(batch);
+    assert!(reads[0].result == Ok(()) && is_right(&reads[0]));
 }
 
 #[test]
@@ -553,7 +576,7 @@ fn reads_that_cannot_be_sent() {
     let now = Instant::now();
     let sent = batch.transmit(now).unwrap();
     assert_eq!(request_of(&sent).addr, u64::MAX - 3);
-    batch.socket_failed(0, io::ErrorKind::HostUnreachable);
+    batch.not_sent(0, io::ErrorKind::HostUnreachable);
     assert!(batch.transmit(now).is_none() && batch.is_done());
     drop(batch);
     assert_eq!(reads[0].result, Err(LinkError::PastEnd { addr: PhysAddr::new(u64::MAX), len: 2 }));
