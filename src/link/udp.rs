@@ -65,9 +65,9 @@ impl Ports {
     pub(super) fn run(&mut self, engine: &mut Engine, reads: &mut [Read<'_>]) {
         let mut batch = engine.batch(reads);
         loop {
-            let now = Instant::now();
-            while let Some(request) = batch.transmit(now) {
-                self.send(&mut batch, &request, now);
+            // Each has a time of its own: they leave one after the other, and which is later matters.
+            while let Some(request) = batch.transmit(Instant::now()) {
+                self.send(&mut batch, &request);
             }
             if batch.is_done() {
                 return;
@@ -84,9 +84,10 @@ impl Ports {
         }
     }
 
-    fn send(&mut self, batch: &mut Batch<'_, '_, '_>, request: &Transmit, now: Instant) {
+    fn send(&mut self, batch: &mut Batch<'_, '_, '_>, request: &Transmit) {
         let Some(socket) = self.sockets.get(usize::from(request.tag)) else { return };
         if request.drain {
+            let now = Instant::now();
             drain(socket, &mut self.inbox, |datagram| batch.discard(request.tag, datagram, now));
         }
         if let Err(error) = send(socket, request.datagram()) {
