@@ -461,6 +461,11 @@ impl Batch<'_, '_, '_> {
         matches!(self.engine.slots.get(usize::from(tag)), Some(Slot::Busy(_)))
     }
 
+    /// Whether a late answer to the last request of `tag` would free it.
+    pub(super) fn awaits_late(&self, tag: u8) -> bool {
+        matches!(self.engine.slots.get(usize::from(tag)), Some(Slot::Retired { broken: false, .. }))
+    }
+
     /// When [`Batch::expire`] and [`Batch::transmit`] have to be called even if no datagram comes.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let window_is_closed = self.engine.in_flight >= self.engine.pace.window();
