@@ -384,18 +384,25 @@ fn changes(input: &mut Input<'_>, memory: &Mutating, words: &[u64]) -> Vec<Chang
     changes
 }
 
-/// A kernel that lies, and one that changes between any two reads: every walk ends within a stated number of reads.
+/// A kernel that lies, and one that changes between any two reads: what is asked of it, one thing or all, ends within a
+/// stated number of reads.
 pub fn kernel(data: &[u8]) {
     /// The whole machine takes a few thousand.
     const MAX_READS: u64 = 400_000;
 
     let target = machine::target();
-    *target.memory.changes.lock().expect("one thread") =
-        changes(&mut Input(data), &target.memory, &target.words);
+    let mut input = Input(data);
+    let question = input.number(1) as usize % target.words.len();
+    let changes = changes(&mut input, &target.memory, &target.words[question]);
+    *target.memory.changes.lock().expect("one thread") = changes;
     target.memory.reads.store(0, Relaxed);
     target.session.refresh();
-    machine::everything(&target.session.kernel, 4);
-    target.session.threads(&nettlp_gdb::gdb::ThreadFilter::All);
+    if let Some(ask) = machine::QUESTIONS.get(question) {
+        ask(&target.session.kernel, machine::PROCESSES);
+    } else {
+        machine::everything(&target.session.kernel, machine::PROCESSES);
+        target.session.threads(&nettlp_gdb::gdb::ThreadFilter::All);
+    }
     let reads = target.memory.reads.load(Relaxed);
     assert!(reads < MAX_READS, "{reads} reads");
     target.memory.changes.lock().expect("one thread").clear();

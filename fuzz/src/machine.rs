@@ -13,7 +13,7 @@ use nettlp_gdb::{
         halted::Halted,
         info::Info,
         maps, mm, module, module_symbols, percpu, process,
-        task::{Scope, Tasks, details},
+        task::{Scope, Task, Tasks, details},
         timekeeper, user,
     },
     machine::{Description, Machine},
@@ -70,8 +70,8 @@ impl PhysMem for Mutating {
 pub struct Target {
     pub memory: Arc<Mutating>,
     pub session: Arc<Session>,
-    /// The words that led its walks while it was whole.
-    pub words: Vec<u64>,
+    /// The words that led to each answer while it was whole; the last of them to all answers.
+    pub words: Vec<Vec<u64>>,
 }
 
 impl Mutating {
@@ -166,6 +166,9 @@ pub fn vmlinux(description: &Description) -> Arc<Vmlinux> {
     Vmlinux::from_bytes("vmlinux", bytes).expect("an ELF file")
 }
 
+/// Of how many processes the memory is read.
+pub const PROCESSES: usize = 4;
+
 /// A small machine, attached to while it was whole.
 pub fn target() -> &'static Target {
     static TARGET: OnceLock<Target> = OnceLock::new();
@@ -179,25 +182,77 @@ pub fn target() -> &'static Target {
         let mut session = Session::open(options, &|_| {}).expect("a session");
         session.symbol_file =
             Some(SymbolFile { path: "/vmlinux".to_owned(), bytes: Arc::new(vmlinux), keeps_percpu: false });
-        everything(&session.kernel, 4);
+        // What led to the kernel itself is not what leads a walk.
+        memory.asked();
+        let mut words: Vec<Vec<u64>> = QUESTIONS
+            .iter()
+            .map(|ask| {
+                session.refresh();
+                memory.note();
+                ask(&session.kernel, PROCESSES);
+                memory.asked()
+            })
+            .collect();
+        memory.note();
         session.threads(&ThreadFilter::All);
-        // The symbols and the text of the kernel are not what leads a walk.
-        let words = memory.asked();
+        let mut all = [memory.asked(), words.concat()].concat();
+        all.sort_unstable();
+        all.dedup();
+        // What only asks what the session knows reads nothing.
+        for words in words.iter_mut().filter(|words| words.is_empty()) {
+            words.clone_from(&all);
+        }
+        words.push(all);
         Target { memory, session: Arc::new(session), words }
     })
 }
 
-/// Everything a command reads of a kernel, and of `most` of its processes.
-pub fn everything(kernel: &Kernel, most: usize) {
-    let mut processes = Vec::new();
-    if let Ok(tasks) = Tasks::resolve(kernel) {
-        for scope in [Scope::Processes, Scope::Threads] {
-            if let Ok(list) = tasks.list(kernel, scope) {
-                let _ = details(kernel, &list.tasks);
-                processes = list.tasks;
-            }
-        }
-    }
+/// One thing a command reads of a kernel, and of so many of its processes.
+type Question = fn(&Kernel, usize);
+
+pub const QUESTIONS: [Question; 11] = [
+    |kernel, _| {
+        let _ = list(kernel, Scope::Processes);
+    },
+    |kernel, _| {
+        let _ = details(kernel, &list(kernel, Scope::Threads));
+    },
+    processes,
+    |kernel, _| {
+        let _ = dmesg::read(kernel)
+            .map(|log| log.records.iter().map(|record| record.lines().count()).sum::<usize>());
+    },
+    |kernel, _| {
+        let _ = module::list(kernel);
+    },
+    |kernel, _| {
+        let _ = module_symbols::list(kernel);
+    },
+    |kernel, _| {
+        let _ = (percpu::cpus(kernel), timekeeper::booted(kernel));
+    },
+    |kernel, _| {
+        let _ = Info::of(kernel);
+    },
+    |kernel, _| {
+        let _ = cross_view::compare(kernel);
+    },
+    |kernel, _| {
+        let _ = Halted::find(kernel).map(|halted| halted.panicked());
+    },
+    |kernel, _| {
+        let _ = bt::read(kernel, bt::Which::All, None);
+    },
+];
+
+fn list(kernel: &Kernel, scope: Scope) -> Vec<Task> {
+    let list = Tasks::resolve(kernel).and_then(|tasks| tasks.list(kernel, scope));
+    list.map(|list| list.tasks).unwrap_or_default()
+}
+
+/// The first task and the first `most - 1` that have memory of their own.
+fn processes(kernel: &Kernel, most: usize) {
+    let processes = list(kernel, Scope::Processes);
     let users = processes.iter().filter(|task| task.kernel_thread != Some(true));
     for task in processes.iter().take(1).chain(users).take(most) {
         let _ = (process::read(kernel, task), files::read(kernel, task.addr));
@@ -207,11 +262,11 @@ pub fn everything(kernel: &Kernel, most: usize) {
             let _ = user::read_prefix(kernel, &mm, map.start, &mut [0; 64]);
         }
     }
-    let _ =
-        dmesg::read(kernel).map(|log| log.records.iter().map(|record| record.lines().count()).sum::<usize>());
-    let _ = (module::list(kernel), module_symbols::list(kernel));
-    let _ = (percpu::cpus(kernel), timekeeper::booted(kernel), Info::of(kernel));
-    let _ = cross_view::compare(kernel);
-    let _ = Halted::find(kernel).map(|halted| halted.panicked());
-    let _ = bt::read(kernel, bt::Which::All, None);
+}
+
+/// Everything a command reads of a kernel, and of `most` of its processes.
+pub fn everything(kernel: &Kernel, most: usize) {
+    for ask in QUESTIONS {
+        ask(kernel, most);
+    }
 }

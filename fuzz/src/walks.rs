@@ -64,30 +64,40 @@ fn kernel() -> &'static (Arc<Repeating>, Kernel) {
     })
 }
 
-/// Every walk, and the trees on their own, over memory in which nothing ends: each is bounded by itself.
+/// One of the trees, or one of the walks, over memory in which nothing ends: each is bounded by itself.
 pub fn walks(data: &[u8]) {
     /// An XArray or a maple tree may have 131,072 nodes; the other walks end with the few words there are.
     const MAX_BYTES: u64 = 512 << 20;
+    const TREES: usize = 4;
 
     let (memory, kernel) = kernel();
     let mut input = Input(data);
     let [root, head] = [input.number(8), input.number(8)];
-    let whole = input.number(1) & 1 == 0;
+    let what = input.number(1) as usize % (TREES + machine::QUESTIONS.len());
     *memory.bytes.lock().unwrap_or_else(PoisonError::into_inner) = input.0.to_vec();
     memory.read.store(0, Relaxed);
     let types = kernel.types.as_deref().expect("the machine has types");
-    let ranges = Maple::resolve(types).expect("maple trees").ranges(kernel, root).ranges;
-    assert!(ranges.windows(2).all(|pair| pair[0].last < pair[1].first), "ranges overlap");
-    let entries = XArray::resolve(types).expect("XArrays").entries(kernel, head).entries;
-    assert!(entries.windows(2).all(|pair| pair[0].index < pair[1].index), "an index twice");
-    if let Ok(list) = mm::at(kernel, VirtAddr::new(root)).and_then(|mm| vma::list(kernel, &mm)) {
-        let apart = list.areas.windows(2).all(|pair| pair[0].end <= pair[1].start);
-        assert!(apart || list.torn.is_some(), "mappings overlap, and nobody says so");
-    }
-    let place = path::Place { mount: VirtAddr::new(root), dentry: VirtAddr::new(head) };
-    let _ = path::paths(kernel, &[place]);
-    if whole {
-        machine::everything(kernel, 1);
+    match what {
+        0 => {
+            let ranges = Maple::resolve(types).expect("maple trees").ranges(kernel, root).ranges;
+            assert!(ranges.windows(2).all(|pair| pair[0].last < pair[1].first), "ranges overlap");
+        }
+        1 => {
+            let entries = XArray::resolve(types).expect("XArrays").entries(kernel, head).entries;
+            assert!(entries.windows(2).all(|pair| pair[0].index < pair[1].index), "an index twice");
+        }
+        2 => {
+            let areas = mm::at(kernel, VirtAddr::new(root)).and_then(|mm| vma::list(kernel, &mm));
+            if let Ok(list) = areas {
+                let apart = list.areas.windows(2).all(|pair| pair[0].end <= pair[1].start);
+                assert!(apart || list.torn.is_some(), "mappings overlap, and nobody says so");
+            }
+        }
+        3 => {
+            let place = path::Place { mount: VirtAddr::new(root), dentry: VirtAddr::new(head) };
+            let _ = path::paths(kernel, &[place]);
+        }
+        _ => machine::QUESTIONS[what - TREES](kernel, 1),
     }
     let read = memory.read.load(Relaxed);
     assert!(read < MAX_BYTES, "{read} bytes");

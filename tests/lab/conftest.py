@@ -13,7 +13,7 @@ sys.path.insert(0, str(REPOSITORY / "scripts"))
 import truth  # noqa: E402
 from lab import fetch, initramfs, kernels, scripts_gdb  # noqa: E402
 from lab.bench import Bench  # noqa: E402
-from lab.demo import SCRIPTS, built_binary  # noqa: E402
+from lab.demo import SCRIPTS, target_directory  # noqa: E402
 from lab.guest import GIB, Guest, Machine, Segment  # noqa: E402
 from observe import Observed, State, observe  # noqa: E402
 
@@ -39,9 +39,21 @@ def each_kernel(request) -> fetch.Kernel:
 
 
 @pytest.fixture(scope="session")
-def binary() -> Path:
-    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], cwd=REPOSITORY, check=True)
-    return built_binary()
+def built() -> Path:
+    """Where the release build is. The examples are built with the program: their dependencies turn on other features of
+    common ones, so that the library would be compiled twice."""
+    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", "--bins", "--examples"], cwd=REPOSITORY, check=True)
+    return target_directory() / "release"
+
+
+@pytest.fixture(scope="session")
+def binary(built) -> Path:
+    return built / "nettlp-gdb"
+
+
+@pytest.fixture(scope="session")
+def examples(built) -> Path:
+    return built / "examples"
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,8 @@ each kernel of the ring."""
 import subprocess
 from collections import defaultdict
 
-from test_types import examples  # noqa: F401
 
-
-def test_layouts_equal_dwarfs(examples, each_kernel, figure):  # noqa: F811
+def test_layouts_equal_dwarfs(examples, each_kernel, figure):
     vmlinux = each_kernel.vmlinux
     btf = layouts(examples, "*", "--btf", vmlinux)
     dwarf = layouts(examples, "\n".join(btf), vmlinux)
@@ -38,7 +36,7 @@ def is_cut(dwarf: tuple[str, ...], btf: tuple[str, ...]) -> bool:
     )
 
 
-def layouts(examples, names: str, *arguments) -> dict[str, list[tuple[str, ...]]]:  # noqa: F811
+def layouts(examples, names: str, *arguments) -> dict[str, list[tuple[str, ...]]]:
     """By name the lines of each definition."""
     found = defaultdict(list)
     output = subprocess.run([examples / "layout", *arguments], input=names, check=True, capture_output=True, text=True).stdout

@@ -16,7 +16,6 @@ from lab.bench import run
 from lab.guest import Guest, Machine, image_arguments
 from test_btf import layouts
 from test_kallsyms import at_work, with_modules  # noqa: F401
-from test_types import examples  # noqa: F401
 
 MAX_BYTES = 40 << 20
 # Bit-fields without a name that pahole makes up, where it was not told the alignment, to reach it: of the type of the last
@@ -69,7 +68,7 @@ def test_tools_find_nothing_wrong(each_made, figure):
         assert subprocess.run(["readelf", option, each_made.path], capture_output=True, text=True, check=True).stderr == ""
 
 
-def test_types_go_through_dwarf_unchanged(each_made, examples):  # noqa: F811
+def test_types_go_through_dwarf_unchanged(each_made, examples):
     btf = layouts(examples, "*", "--btf", each_made.kernel.vmlinux)
     assert layouts(examples, "*", "--btf", each_made.path) == btf
     names = "\n".join(btf)
@@ -120,7 +119,7 @@ def pahole(path, struct: str = "task_struct", *options) -> list[str]:
     return [line for line in lines if line and "forced alignments" not in line and line[0] != "}"]
 
 
-def test_types_of_modules_are_those_of_their_files(at_work, kernel, binary, tmp_path):  # noqa: F811
+def test_types_of_modules_are_those_of_their_files(at_work, kernel, binary, tmp_path):
     guest, _ = at_work
     made = tmp_path / "vmlinux"
     run(binary, "symbols", "-o", str(made), *image_arguments(guest.ram_file, guest.ram))

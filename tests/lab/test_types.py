@@ -6,8 +6,6 @@ import subprocess
 from collections import Counter
 
 import drgn
-import pytest
-from conftest import REPOSITORY
 from lab import bench_types
 
 # include/uapi/linux/btf.h: kinds that have a tag, and what follows struct btf_type for those that something follows.
@@ -16,12 +14,6 @@ FIXED = {1: 4, 3: 12, 14: 4, 17: 4}
 EACH = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
 # Not in every kernel's vmlinux, but here: no driver may hide them behind a struct of its own.
 NEEDED = ("task_struct", "module", "mount", "printk_ringbuffer", "rq", "resource", "memblock", "page", "path", "file")
-
-
-@pytest.fixture(scope="module")
-def examples():
-    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", "--examples"], cwd=REPOSITORY, check=True)
-    return REPOSITORY / "target/release/examples"
 
 
 def test_layouts_equal_drgns(examples, kernel, figure):
