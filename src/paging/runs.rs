@@ -7,14 +7,15 @@
 
 use super::{
     Levels,
-    space::{ADDRESS, LeadsTo, NO_EXECUTE, PRESENT, WRITABLE, coverage},
+    space::{ADDRESS, LeadsTo, NO_EXECUTE, PRESENT, UNCACHED, WRITABLE, coverage},
 };
 use crate::{
     addr::{PhysAddr, PhysRange, VirtAddr},
     mem::{Fault, PhysMem, ReadOp},
 };
 
-/// Virtual addresses mapped one after the other to physical addresses one after the other, with equal rights.
+/// Virtual addresses mapped one after the other to physical addresses one after the other, with equal rights and
+/// caching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// First virtual address.
@@ -27,6 +28,8 @@ pub struct Run {
     pub writable: bool,
     /// No entry on the way forbids execution.
     pub executable: bool,
+    /// Its pages are cached write-back, as Linux programs the PAT (`arch/x86/mm/pat/memtype.c`, `pat_bp_init`).
+    pub write_back: bool,
 }
 
 impl Run {
@@ -45,7 +48,8 @@ impl Run {
     fn continues(&self, before: &Self) -> bool {
         before.virt.wrapping_add(before.len) == self.virt
             && before.phys.wrapping_add(before.len) == self.phys
-            && (before.writable, before.executable) == (self.writable, self.executable)
+            && (before.writable, before.executable, before.write_back)
+                == (self.writable, self.executable, self.write_back)
     }
 }
 
@@ -196,6 +200,7 @@ impl Listing<'_> {
                     len: size,
                     writable: flags & WRITABLE != 0,
                     executable: flags & NO_EXECUTE == 0,
+                    write_back: entry & UNCACHED == 0,
                 };
                 let full = self.found.runs.len() >= MAX_RUNS;
                 match self.found.runs.last_mut() {
@@ -267,11 +272,29 @@ mod tests {
             len,
             writable: false,
             executable,
+            write_back: true,
         };
         let text = run(0xffff_ffff_8100_0000, 0x20_0000, 0x20_1000, true);
         let data = run(0xffff_ffff_8120_1000, 0x40_1000, 0x1000, false);
         let unread = Unread { tables: 1, bytes: 2 << 20, first: Some(PhysAddr::new(0xf_0000)) };
         assert_eq!(found, Runs { runs: vec![text, data], unread });
+    }
+
+    /// The PAT bit, which is another one in a large page, alone changes nothing.
+    #[test]
+    fn caching_parts_runs() {
+        let mem = Sparse::new(["0-64k".parse().unwrap()]);
+        entry(&mem, 0x1000, 511, 0x2003);
+        entry(&mem, 0x2000, 510, 0x3003);
+        for (slot, bits) in [(0, 0x81), (1, 0x1081), (2, 0x91), (3, 0x89), (4, 0x99)] {
+            entry(&mem, 0x3000, slot, slot << 21 | bits);
+        }
+        entry(&mem, 0x3000, 5, 0x4001);
+        entry(&mem, 0x4000, 0, 5 << 21 | 0x81);
+        let tables = Tables { root: PhysAddr::new(0x1000), levels: Levels::Four, encryption_mask: 0 };
+        let found = runs(&mem, tables, FIRST, LAST, 16);
+        let listed: Vec<_> = found.runs.iter().map(|run| (run.phys.raw(), run.len, run.write_back)).collect();
+        assert_eq!(listed, [(0, 4 << 20, true), (4 << 20, 6 << 20, false), (10 << 20, 0x1000, true)]);
     }
 
     /// What no processor accepts is no mapping, as it is no translation.

@@ -14,6 +14,8 @@ use crate::{
 pub(super) const PRESENT: u64 = 1 << 0;
 pub(super) const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
+/// PWT and PCD: with neither set memory is write-back, whatever the PAT bit.
+pub(super) const UNCACHED: u64 = 1 << 3 | 1 << 4;
 const PAGE: u64 = 1 << 7;
 pub(super) const NO_EXECUTE: u64 = 1 << 63;
 /// Bits 51:12 of an entry (Intel SDM volume 3, tables 4-15 to 4-20).

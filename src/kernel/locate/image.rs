@@ -228,7 +228,7 @@ mod tests {
 
     fn run(virt: u64, len: u64, writable: bool, executable: bool) -> Run {
         let phys = PhysAddr::new(virt - START_KERNEL_MAP.raw());
-        Run { virt: VirtAddr::new(virt), phys, len, writable, executable }
+        Run { virt: VirtAddr::new(virt), phys, len, writable, executable, write_back: true }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Which physical addresses are RAM, in the target's own words: what every read is confined to afterwards.
 //!
-//! `iomem_resource` is the kernel's live map; `e820_table` is the firmware's; `memblock` the early allocator's. All
-//! need types. Without, the direct map is asked: it maps RAM, and the legacy hole with it. What its page tables do not say
-//! because they cannot be read is a [`Shortfall`].
+//! `iomem_resource` is the kernel's live map, and proves its own layout where no types say it; `e820_table` is the
+//! firmware's, `memblock` the early allocator's, and both need types. Without any, the direct map is asked: it maps RAM,
+//! the legacy hole with it, and memory of devices that was handed to drivers as pages, such as a BAR for peer-to-peer DMA
+//! (`drivers/pci/p2pdma.c`), which is not mapped write-back. What its page tables do not say because they cannot be read
+//! is a [`Shortfall`].
 //! Source: `kernel/resource.c`, `include/linux/ioport.h`, `arch/x86/include/asm/e820/types.h`,
 //! `include/linux/memblock.h`, `arch/x86/mm/init.c` (`init_range_memory_mapping`).
 
@@ -13,7 +15,7 @@ use crate::{
     mem::PhysMem,
     paging::{
         VirtMem,
-        runs::{Tables, Unread, runs},
+        runs::{Run, Tables, Unread, runs},
     },
     types::{Field, TypeSource},
 };
@@ -91,6 +93,8 @@ fn believed(
         let types = types?;
         read(&*proof.space, proof.names.addr(name)?, types)
     };
+    let resource = types.and_then(Resource::by).unwrap_or(Resource::UNTYPED);
+    let iomem = || iomem(&*proof.space, proof.names.addr("iomem_resource")?, &resource);
     let image = proof.image.phys_range()?;
     let checked = |source, ranges: Option<Vec<PhysRange>>| {
         let ranges = addr::merged(ranges?);
@@ -99,29 +103,57 @@ fn believed(
             .any(|range| range.contains(image.start, image.len()))
             .then_some(RamMap { source, ranges })
     };
-    checked("iomem_resource", typed("iomem_resource", iomem))
+    checked("iomem_resource", iomem())
         .or_else(|| checked("e820_table", typed("e820_table", e820)))
         .or_else(|| checked("memblock", typed("memblock", memblock)))
         .or_else(|| checked(DIRECT_MAP, direct_map(mem, proof, bases, unread)))
 }
 
-/// "System RAM" among the children of `iomem_resource`; what a driver adds deeper in the tree is left out.
-fn iomem(space: &dyn VirtMem, root: VirtAddr, types: &dyn TypeSource) -> Option<Vec<PhysRange>> {
-    let size = types.struct_size("resource").ok().filter(|size| *size <= MAX_STRUCT)? as usize;
-    let field = |name| Field::<u64>::resolve(types, "resource", name).ok();
-    let (start, end, name) = (field("start")?, field("end")?, field("name")?);
-    let (child, sibling) = (field("child")?, field("sibling")?);
+/// Offsets in `struct resource`.
+struct Resource {
+    size: usize,
+    start: u64,
+    end: u64,
+    name: u64,
+    parent: u64,
+    sibling: u64,
+    child: u64,
+}
 
+impl Resource {
+    /// As it has been since 43ee493bde78 (4.6). Nobody is believed who does not lead back to its parent.
+    const UNTYPED: Self = Self { size: 64, start: 0, end: 8, name: 16, parent: 40, sibling: 48, child: 56 };
+
+    fn by(types: &dyn TypeSource) -> Option<Self> {
+        let size = types.struct_size("resource").ok().filter(|size| *size <= MAX_STRUCT)? as usize;
+        let offset = |name| Some(Field::<u64>::resolve(types, "resource", name).ok()?.offset());
+        let [start, end, name] = [offset("start")?, offset("end")?, offset("name")?];
+        let [parent, sibling, child] = [offset("parent")?, offset("sibling")?, offset("child")?];
+        Some(Self { size, start, end, name, parent, sibling, child })
+    }
+}
+
+fn word(bytes: &[u8], offset: u64) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(usize::try_from(offset).ok()?..)?.first_chunk()?))
+}
+
+/// "System RAM" among the children of `iomem_resource`; what a driver adds deeper in the tree is left out.
+fn iomem(space: &dyn VirtMem, root: VirtAddr, layout: &Resource) -> Option<Vec<PhysRange>> {
     let mut resources: Vec<(u64, u64, VirtAddr)> = Vec::new();
     let mut seen = HashSet::new();
-    let mut next = VirtAddr::new(child.get(&space.read_vec(root, size).ok()?)?);
+    let top = space.read_vec(root, layout.size).ok()?;
+    let mut next = VirtAddr::new(word(&top, layout.child).filter(|_| word(&top, layout.parent) == Some(0))?);
     while next.raw() != 0 {
         if !seen.insert(next) || seen.len() > MAX_RESOURCES {
             return None;
         }
-        let resource = space.read_vec(next, size).ok()?;
-        resources.push((start.get(&resource)?, end.get(&resource)?, VirtAddr::new(name.get(&resource)?)));
-        next = VirtAddr::new(sibling.get(&resource)?);
+        let resource = space.read_vec(next, layout.size).ok()?;
+        if word(&resource, layout.parent)? != root.raw() {
+            return None;
+        }
+        let name = VirtAddr::new(word(&resource, layout.name)?);
+        resources.push((word(&resource, layout.start)?, word(&resource, layout.end)?, name));
+        next = VirtAddr::new(word(&resource, layout.sibling)?);
     }
     let mut names: Vec<VirtAddr> = resources.iter().map(|(_, _, name)| *name).collect();
     names.sort_unstable();
@@ -191,7 +223,7 @@ impl Records {
     }
 }
 
-/// What the direct map maps, without the legacy hole.
+/// What the direct map maps write-back, without the legacy hole.
 fn direct_map(
     mem: &dyn PhysMem,
     proof: &Proof<'_>,
@@ -209,7 +241,8 @@ fn direct_map(
     let tables = Tables { root: proof.root.table, ..proof.tables };
     let mapped = runs(mem, tables, base, last, MAX_TABLES);
     *unread = mapped.unread;
-    let direct = mapped.runs.iter().filter(|run| run.virt.wrapping_offset_from(base) == run.phys.raw());
+    let linear = |run: &&Run| run.virt.wrapping_offset_from(base) == run.phys.raw();
+    let direct = mapped.runs.iter().filter(|run| run.write_back).filter(linear);
     let ranges = direct.flat_map(|run| {
         let (start, end) = (run.phys.raw(), run.phys.raw().saturating_add(run.len));
         [(start, end.min(LEGACY_HOLE.0)), (start.max(LEGACY_HOLE.1), end)]
