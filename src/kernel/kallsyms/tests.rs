@@ -138,6 +138,26 @@ fn a_count_beyond_reason_is_refused_before_anything_is_read() {
     assert!(matches!(error, KallsymsError::Format { source: FormatError::Count { .. }, .. }), "{error}");
 }
 
+/// Tokens that belong to nothing, behind a page that is not there, and then the tables.
+#[test]
+fn what_cannot_be_read_before_false_tokens_ends_no_search() {
+    let chunk = 256 << 10;
+    let recipe = RECIPES[7];
+    let expected = kernel(recipe);
+    let tables = writer::write(recipe, &expected, RODATA + chunk, 0x1_2345);
+    let tokens = (tables.places["token_table"] - RODATA - chunk) as usize;
+    let mut bytes = vec![0; chunk as usize];
+    bytes[0x100..0x1000].copy_from_slice(&tables.bytes[tokens..][..0xf00]);
+    bytes.extend(&tables.bytes);
+    bytes.resize(2 * chunk as usize, 0);
+    let memory = Flat { start: VirtAddr::new(RODATA), bytes };
+    let span = |start, len| Span { start: VirtAddr::new(start), len };
+    let spans = [span(RODATA - chunk, 2 * chunk), span(RODATA + chunk, chunk)];
+    assert_eq!(rows(&read(&memory, &map(None), &spans).unwrap()), expected);
+    let error = read(&memory, &map(None), &spans[..1]).unwrap_err();
+    assert!(matches!(error, KallsymsError::Read { .. }), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
