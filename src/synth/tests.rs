@@ -352,6 +352,34 @@ fn globals_are_named_once_for_each_type_and_files_name_globals() {
     }
 }
 
+/// Two files have a function of one name, and the records do not say which symbol is whose.
+#[test]
+fn a_prototype_that_records_disagree_about_is_not_given() {
+    // The names of the second one's parameters, and whether it gives another type.
+    let made = |names: [&str; 2], other: bool| {
+        let mut btf = fixture::Builder::new();
+        let (int, long) = (btf.int("int", 4, 1), btf.int("long int", 8, 1));
+        for (names, result) in [(["task", "flags"], int), (names, if other { long } else { int })] {
+            let [one, two] = names.map(|name| btf.string(name));
+            let prototype = btf.record("", fixture::info(13, 2, false), result, &[one, int, two, int]);
+            btf.record("schedule", fixture::info(12, 0, false), prototype, &[]);
+        }
+        let btf = Btf::parse("BTF", btf.finish()).unwrap();
+        let made = made_of(&Table::kernel(), &btf).unwrap();
+        let file = Vmlinux::from_bytes("synthesized", made.bytes).unwrap();
+        let params = entries(&file).into_iter().filter(|(tag, ..)| *tag == gimli::DW_TAG_formal_parameter);
+        (made.functions, params.map(|(_, name, _)| name).collect::<Vec<_>>())
+    };
+    let names = |names: [&str; 2]| names.map(str::to_owned).to_vec();
+    assert_eq!(made(["task", "flags"], false), (1, names(["task", "flags"])));
+    assert_eq!(
+        made(["task", "mode"], false),
+        (1, names(["task", ""])),
+        "a name that one of them has is none"
+    );
+    assert_eq!(made(["task", "flags"], true), (0, Vec::new()));
+}
+
 proptest! {
     #[test]
     fn any_types_and_places(
