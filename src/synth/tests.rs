@@ -380,6 +380,61 @@ fn a_prototype_that_records_disagree_about_is_not_given() {
     assert_eq!(made(["task", "flags"], true), (0, Vec::new()));
 }
 
+/// Name and type, written out, of each variable.
+fn variables(file: Arc<Vmlinux>) -> Vec<(String, u64, String)> {
+    let dwarf = Dwarf::new(Arc::clone(&file)).unwrap();
+    let section = |id: gimli::SectionId| -> Result<_, gimli::Error> {
+        Ok(gimli::EndianSlice::new(file.section(id.name()).unwrap_or_default(), gimli::LittleEndian))
+    };
+    let read = gimli::Dwarf::load(section).unwrap();
+    let header = read.units().next().unwrap().unwrap();
+    let unit = read.unit(header).unwrap();
+    let (mut found, mut cursor) = (Vec::new(), unit.entries());
+    while let Some(entry) = cursor.next_dfs().unwrap() {
+        if entry.tag() != gimli::DW_TAG_variable {
+            continue;
+        }
+        let name = read.attr_string(&unit, entry.attr_value(gimli::DW_AT_name).unwrap()).unwrap();
+        let Some(gimli::AttributeValue::Exprloc(place)) = entry.attr_value(gimli::DW_AT_location) else {
+            panic!()
+        };
+        let Some(gimli::AttributeValue::UnitRef(ty)) = entry.attr_value(gimli::DW_AT_type) else { panic!() };
+        let place = u64::from_le_bytes(place.0.slice()[1..9].try_into().unwrap());
+        found.push((name.to_string_lossy().into_owned(), place, describe(&dwarf, TypeId(ty.0 as u64), 0)));
+    }
+    found
+}
+
+#[test]
+fn a_variable_of_the_table_has_the_type_that_this_kernel_gives_it() {
+    let types_of = |member: &str, room: u64| {
+        let mut btf = fixture::Builder::new();
+        let int = btf.int("int", 4, 1);
+        btf.aggregate("hlist_head", (4, 8, false), &[("first", int, 0)]);
+        btf.aggregate("file_system_type", (4, 8, false), &[(member, int, 0)]);
+        let last = btf.string("NR_VM_ZONE_STAT_ITEMS");
+        btf.record("zone_stat_item", fixture::info(6, 1, false), 4, &[last, 11]);
+        btf.record("atomic_long_t", fixture::info(8, 0, false), int, &[]);
+        let mut table = Table::kernel();
+        let bss = TEXT + 0x60_2000;
+        table.0.extend([
+            ("file_systems", bss, SymbolKind::Object),
+            ("stack_pools", bss + 8, SymbolKind::Object),
+            ("vm_zone_stat", bss + 8 + room, SymbolKind::Object),
+        ]);
+        let btf = Btf::parse("BTF", btf.finish()).unwrap();
+        let file = Vmlinux::from_bytes("synthesized", made_of(&table, &btf).unwrap().bytes).unwrap();
+        let variables = variables(file);
+        ["file_systems", "stack_pools", "vm_zone_stat"]
+            .map(|name| variables.iter().find(|(own, ..)| own == name).unwrap().2.clone())
+    };
+    let [file_systems, pools, counters] = types_of("next", 8);
+    assert_eq!((file_systems.as_str(), pools.as_str(), counters.as_str()), ("*", "*", "[Some(11)]"));
+    let [file_systems, pools, counters] = types_of("list", 512);
+    assert!(file_systems.contains("hlist_head"), "{file_systems}");
+    assert_eq!((pools.as_str(), counters.as_str()), ("[Some(64)]", "[Some(11)]"));
+}
+
 proptest! {
     #[test]
     fn any_types_and_places(

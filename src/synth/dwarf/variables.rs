@@ -23,6 +23,8 @@ use crate::{
 /// No array of the table is larger; one may only seem so where nothing after it has a symbol.
 const MAX_ARRAY: u64 = 64 << 10;
 
+/// Where there may be a pointer in its place, none is smaller: the symbol's size includes what is free behind it.
+const MIN_ARRAY: u64 = 256;
 /// A variable for a file's own unit.
 pub(super) struct OfFile<'v> {
     pub(super) file: &'static str,
@@ -100,7 +102,7 @@ impl<'v, 'b: 'v> Variables<'v, 'b> {
             "void" => (None, 0),
             name => {
                 let id = find(self.btf, name)?;
-                (Some(self.types.entry(id)?), (self.btf as &dyn TypeSource).size_of(id).ok()?)
+                (Some(self.types.entry(id)?), types.size_of(id).ok()?)
             }
         };
         if let Some(qualifier) = qualifier {
@@ -111,13 +113,21 @@ impl<'v, 'b: 'v> Variables<'v, 'b> {
         }
         let count = match global.array {
             Array::No => return Some(entry),
-            Array::Open => symbol.size.min(MAX_ARRAY).checked_div(size)?,
+            Array::OrPointer if symbol.size < MIN_ARRAY => {
+                return Some(Some(self.types.pointer_to(maker, entry)));
+            }
+            Array::Open | Array::OrPointer => symbol.size.min(MAX_ARRAY).checked_div(size)?,
             Array::Of(count) => count,
-            Array::PerCpu => (self.btf as &dyn TypeSource).struct_size("cpumask").ok()?.checked_mul(8)?,
+            Array::Enum(name, last) => u64::try_from(types.enumerator(name, last).ok()?).ok()?,
+            Array::PerCpu => types.struct_size("cpumask").ok()?.checked_mul(8)?,
         };
         Some(Some(self.types.array_of(maker, entry, count)))
     }
 }
+        let types: &dyn TypeSource = self.btf;
+        if let Some((name, member)) = global.needs {
+            types.field(name, member).ok()?;
+        }
 
 /// A type by its C name.
 fn find(btf: &Btf, name: &str) -> Option<TypeId> {
