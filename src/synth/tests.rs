@@ -435,6 +435,27 @@ fn a_variable_of_the_table_has_the_type_that_this_kernel_gives_it() {
     assert_eq!((pools.as_str(), counters.as_str()), ("[Some(64)]", "[Some(11)]"));
 }
 
+#[test]
+fn of_several_symbols_a_per_cpu_variable_has_the_one_at_its_place() {
+    let mut btf = fixture::Builder::new();
+    let (int, long) = (btf.int("int", 4, 1), btf.int("long int", 8, 1));
+    let variables_of = [(int, 0x1800), (long, 0x1400)];
+    let records: Vec<u32> = variables_of
+        .into_iter()
+        .flat_map(|(ty, offset)| [btf.record("list", fixture::info(14, 0, false), ty, &[0]), offset, 8])
+        .collect();
+    btf.record(".data..percpu", fixture::info(15, 2, false), 0x2000, &records);
+    let mut table = Table::kernel();
+    table.0.extend([0x1400, 0x1800].map(|at| ("list", at, SymbolKind::Object)));
+    let btf = Btf::parse("BTF", btf.finish()).unwrap();
+    let made = made_of(&table, &btf).unwrap();
+    assert_eq!(made.variables, 2);
+    let found = variables(Vmlinux::from_bytes("synthesized", made.bytes).unwrap());
+    let places: Vec<(u64, bool)> =
+        found.iter().map(|(_, place, ty)| (*place, ty.contains("long int"))).collect();
+    assert_eq!(places, [(0x1800, false), (0x1400, true)]);
+}
+
 proptest! {
     #[test]
     fn any_types_and_places(

@@ -43,6 +43,10 @@ fn an_address_belongs_to_the_first_name_of_its_symbol() {
 #[test]
 fn of_equal_names_the_global_one() {
     let table = table(true);
+    let mut global = Vec::new();
+    table.for_each(&mut |symbol| global.extend(symbol.global.then(|| symbol.name.to_owned())));
+    assert!(global.contains(&"init_task".to_owned()));
+    assert!(!global.contains(&"cpu_tss_rw".to_owned()), "its letter says that it is per-CPU, no more");
     let found = table.find("init_once").unwrap();
     assert_eq!((found.letter, found.addr), ('T', VirtAddr::new(TEXT + 0x1_0080)));
     assert_eq!(table.find("init"), None);
