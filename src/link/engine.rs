@@ -325,12 +325,16 @@ impl Batch<'_, '_, '_> {
             Verdict::Stale => engine.stats.stale += 1,
             Verdict::Data(data) => {
                 engine.stats.completions += 1;
+                let complete = request.is_complete();
                 if let Some(read) = self.reads.get_mut(request.read) {
-                    let len = request.deliver(data, read.buf);
-                    engine.stats.bytes += len as u64;
-                    read.arrived(len);
+                    request.deliver(data, read.buf);
+                    // Not before: what came of an attempt that then fails comes again with the next.
+                    if complete {
+                        engine.stats.bytes += request.piece.len as u64;
+                        read.arrived(request.piece.len);
+                    }
                 }
-                if request.is_complete() {
+                if complete {
                     let took = now.saturating_duration_since(request.sent);
                     engine.pace.answered(request.sent, took);
                     engine.latencies.record(took);
@@ -360,17 +364,31 @@ impl Batch<'_, '_, '_> {
         }
     }
 
-    /// Takes an error the socket of `tag` reported in place of a datagram.
-    pub(super) fn socket_failed(&mut self, tag: u8, kind: io::ErrorKind) {
-        let Some(&Slot::Busy(request)) = self.engine.slots.get(usize::from(tag)) else { return };
+    /// Takes back a request that its socket would not send.
+    pub(super) fn not_sent(&mut self, tag: u8, kind: io::ErrorKind) {
+        if let Some(request) = self.refused(tag) {
+            self.engine.release(tag, true);
+            self.attempt_failed(request, kind.into());
+        }
+    }
+
+    /// Takes an error the socket of `tag` reported in place of a datagram. It may be about an earlier request, and this
+    /// one be answered yet; only where nobody listens there is nobody to do so.
+    pub(super) fn socket_failed(&mut self, tag: u8, kind: io::ErrorKind, now: Instant) {
+        let Some(request) = self.refused(tag) else { return };
+        match kind {
+            io::ErrorKind::ConnectionRefused => self.engine.release(tag, true),
+            _ => self.engine.retire(tag, request, now, false),
+        }
+        self.attempt_failed(request, kind.into());
+    }
+
+    /// Notes that the outstanding request of `tag` met an error of the socket.
+    fn refused(&mut self, tag: u8) -> Option<Request> {
+        let Some(&Slot::Busy(request)) = self.engine.slots.get(usize::from(tag)) else { return None };
         self.engine.stats.refused += 1;
         self.engine.in_flight -= 1;
-        self.engine.release(tag, true);
-        let failure = match kind {
-            io::ErrorKind::ConnectionRefused => Failure::NoAdapter,
-            kind => Failure::Socket(kind),
-        };
-        self.attempt_failed(request, failure);
+        Some(request)
     }
 
     /// Gives up on requests that were not answered in time. Whatever had come by `now` has been received: who drives the
@@ -441,6 +459,11 @@ impl Batch<'_, '_, '_> {
     /// Whether `tag` has an outstanding request.
     pub(super) fn awaits(&self, tag: u8) -> bool {
         matches!(self.engine.slots.get(usize::from(tag)), Some(Slot::Busy(_)))
+    }
+
+    /// Whether a late answer to the last request of `tag` would free it.
+    pub(super) fn awaits_late(&self, tag: u8) -> bool {
+        matches!(self.engine.slots.get(usize::from(tag)), Some(Slot::Retired { broken: false, .. }))
     }
 
     /// When [`Batch::expire`] and [`Batch::transmit`] have to be called even if no datagram comes.

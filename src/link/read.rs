@@ -48,7 +48,7 @@ impl<'b> Read<'b> {
         }
     }
 
-    /// Counts bytes that are in place; with the last of them the read has succeeded.
+    /// Counts a piece that is in place, once; with the last one the read has succeeded.
     pub(super) fn arrived(&mut self, len: usize) {
         self.missing = self.missing.saturating_sub(len);
         if self.missing == 0 && !self.failed {

@@ -65,9 +65,9 @@ impl Ports {
     pub(super) fn run(&mut self, engine: &mut Engine, reads: &mut [Read<'_>]) {
         let mut batch = engine.batch(reads);
         loop {
-            let now = Instant::now();
-            while let Some(request) = batch.transmit(now) {
-                self.send(&mut batch, &request, now);
+            // Each has a time of its own: they leave one after the other, and which is later matters.
+            while let Some(request) = batch.transmit(Instant::now()) {
+                self.send(&mut batch, &request);
             }
             if batch.is_done() {
                 return;
@@ -84,13 +84,14 @@ impl Ports {
         }
     }
 
-    fn send(&mut self, batch: &mut Batch<'_, '_, '_>, request: &Transmit, now: Instant) {
+    fn send(&mut self, batch: &mut Batch<'_, '_, '_>, request: &Transmit) {
         let Some(socket) = self.sockets.get(usize::from(request.tag)) else { return };
         if request.drain {
+            let now = Instant::now();
             drain(socket, &mut self.inbox, |datagram| batch.discard(request.tag, datagram, now));
         }
         if let Err(error) = send(socket, request.datagram()) {
-            batch.socket_failed(request.tag, error.kind());
+            batch.not_sent(request.tag, error.kind());
         }
     }
 
@@ -106,12 +107,14 @@ impl Ports {
                 match self.inbox.receive(socket, |datagram| batch.receive(tag, datagram, now)) {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => batch.socket_failed(tag, error.kind()),
+                    Err(error) => batch.socket_failed(tag, error.kind(), now),
                 }
-                if count.is_multiple_of(CLOCK_CHECK) {
+                let many = count.is_multiple_of(CLOCK_CHECK);
+                if many {
                     batch.expire(Instant::now());
                 }
-                if !batch.awaits(tag) {
+                // The rest of a late answer frees its tag.
+                if !batch.awaits(tag) && (many || !batch.awaits_late(tag)) {
                     break;
                 }
             }
@@ -141,5 +144,58 @@ fn drain(socket: &UdpSocket, inbox: &mut Inbox, mut discard: impl FnMut(&[u8])) 
             // It is about an earlier request, and consumed now.
             Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{Ipv4Addr, UdpSocket},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{
+        addr::PhysAddr,
+        link::{
+            Requester,
+            engine::Settings,
+            nettlp::{HEADER_LEN, Stamp},
+            tlp::{Completion, Tlp},
+        },
+    };
+
+    /// The second completion of a late answer came with the first, and nothing would have told of it.
+    #[test]
+    fn a_late_answer_is_read_to_its_end() {
+        let [high, low] = (std::process::id() as u16).to_be_bytes();
+        let [local, adapter] =
+            [1, 2].map(|last| IpAddr::from(Ipv4Addr::new(127, 32 | high & 0x1f, low, last)));
+        let rule = PortRule::default();
+        let wire = UdpSocket::bind((adapter, rule.port(0))).unwrap();
+        let mut ports = Ports::open(local, adapter, rule, 1).unwrap();
+        let timeout = Duration::from_secs(1);
+        let requester = Requester::from_raw(0x1b00);
+        let mut engine = Engine::new(Settings { requester, tags: 1, mrrs: 512, timeout, retries: 1 });
+        let mut buf = [0; 8];
+        let mut reads = [Read::new(PhysAddr::new(0x1000), &mut buf)];
+        let mut batch = engine.batch(&mut reads);
+        let now = Instant::now();
+        let sent = batch.transmit(now).unwrap();
+        ports.send(&mut batch, &sent);
+        batch.expire(now + timeout);
+        assert!(batch.transmit(now + timeout).is_none(), "its tag rests");
+
+        let mut request = [0; 64];
+        let (len, client) = wire.recv_from(&mut request).unwrap();
+        let Ok(Tlp::Read(request)) = Tlp::decode(&request[HEADER_LEN..len]) else { panic!("{request:x?}") };
+        for at in [0, 4] {
+            let completion = Completion::with_data(&request, 8 - at, at as u8, &[0x5a; 4]);
+            let stamp = Stamp { sequence: at, timestamp: 100 + u32::from(at) }.to_bytes();
+            wire.send_to(&[&stamp[..], completion.encode().as_ref(), &[0x5a; 4]].concat(), client).unwrap();
+        }
+        ports.poll.poll(&mut ports.events, None).unwrap();
+        ports.receive(&mut batch);
+        assert!(batch.transmit(now + timeout).is_some(), "the answer is complete: nothing can follow it");
     }
 }

@@ -316,6 +316,24 @@ fn loss() {
     assert!(emulator.stats().lost > 0 && client.stats().retries > 0 && client.stats().lost > 0);
 }
 
+/// All requests of a batch leave together. Those behind the lost one overtake it, and it is asked again long before its
+/// timeout, which would be the end of it here.
+#[test]
+fn one_lost_among_others_is_not_waited_for() {
+    // With this seed the network loses one datagram of the batch, and none else.
+    let faults = Faults { loss: 0.04, seed: 1, ..Faults::default() };
+    let Bench { client, emulator, .. } = bench(faults, |link, _| {
+        (link.timeout, link.retries) = (Duration::from_secs(2), 0);
+    });
+    check_read(&client, BASE, 8);
+    let mut buffers = [[0; 8]; 15];
+    let places = (BASE..).step_by(0x1000).map(PhysAddr::new);
+    let mut reads: Vec<_> = places.zip(&mut buffers).map(|(addr, buf)| Read::new(addr, buf)).collect();
+    client.read_batch(&mut reads);
+    assert!(reads.iter().all(|read| read.result.is_ok()));
+    assert_eq!((emulator.stats().lost, client.stats().timeouts), (1, 1));
+}
+
 #[test]
 fn duplicates() {
     let Bench { client, emulator, .. } =

@@ -4,7 +4,7 @@
 //! counter describes the state: any completion that does not continue it is a duplicate, or shows that one
 //! before it is missing. Source: PCI Express Base Specification, sections 2.2.9 and 2.3.1.1.
 
-use std::time::Instant;
+use std::{io, time::Instant};
 
 use super::clock::is_fresh;
 use crate::link::{
@@ -28,7 +28,16 @@ pub(super) enum Failure {
     /// The operating system reports the adapter's port closed.
     NoAdapter,
     /// The operating system cannot send or receive.
-    Socket(std::io::ErrorKind),
+    Socket(io::ErrorKind),
+}
+
+impl From<io::ErrorKind> for Failure {
+    fn from(kind: io::ErrorKind) -> Self {
+        match kind {
+            io::ErrorKind::ConnectionRefused => Self::NoAdapter,
+            kind => Self::Socket(kind),
+        }
+    }
 }
 
 /// What a completion means for its request.
@@ -135,19 +144,15 @@ impl Request {
     }
 
     /// Copies `data`, the latest bytes counted by [`Request::judge`], to where the caller wants them.
-    /// Returns how many were wanted.
-    pub(super) fn deliver(&self, data: &[u8], buf: &mut [u8]) -> usize {
+    pub(super) fn deliver(&self, data: &[u8], buf: &mut [u8]) {
         let skip = self.piece.skip();
         let start = self.received - data.len();
         let from = start.max(skip);
         let len = self.received.min(skip + self.piece.len).saturating_sub(from);
         let first = self.piece.offset + from - skip;
-        match (data.get(from - start..).and_then(|data| data.get(..len)), buf.get_mut(first..first + len)) {
-            (Some(wanted), Some(place)) => {
-                place.copy_from_slice(wanted);
-                len
-            }
-            _ => 0,
+        let wanted = data.get(from - start..).and_then(|data| data.get(..len));
+        if let (Some(wanted), Some(place)) = (wanted, buf.get_mut(first..first + len)) {
+            place.copy_from_slice(wanted);
         }
     }
 }

@@ -487,12 +487,35 @@ fn a_refusal_uses_up_attempts_without_waiting() {
     let mut batch = engine.batch(&mut reads);
     let now = Instant::now();
     while let Some(sent) = batch.transmit(now) {
-        batch.socket_failed(sent.tag, io::ErrorKind::ConnectionRefused);
+        batch.socket_failed(sent.tag, io::ErrorKind::ConnectionRefused, now);
     }
     assert!(batch.is_done());
     drop(batch);
     assert_eq!(reads[0].result, Err(LinkError::NoAdapter { addr: PhysAddr::new(0x1000), len: 8 }));
     assert_eq!(engine.stats().requests, 3);
+}
+
+/// Out of memory for one datagram, say, when the answer is the next.
+#[test]
+fn an_error_of_the_socket_does_not_say_that_no_answer_comes() {
+    let mut engine = engine(1, 1);
+    let mut buf = [0; 8];
+    let mut reads = [Read::new(PhysAddr::new(0x1000), &mut buf)];
+    let mut batch = engine.batch(&mut reads);
+    let now = Instant::now();
+    let old = batch.transmit(now).unwrap();
+    batch.socket_failed(old.tag, io::ErrorKind::OutOfMemory, now);
+    assert!(batch.transmit(now).is_none() && !batch.is_done(), "the tag rests");
+    drop(batch);
+
+    let mut reads = [Read::new(PhysAddr::new(0x2000), &mut buf)];
+    let mut batch = engine.batch(&mut reads);
+    batch.receive(old.tag, &answer(&request_of(&old), 64, 0)[0], now);
+    assert!(batch.transmit(now).is_none() && !batch.is_done());
+    let sent = batch.transmit(now + LEAST_RETIREMENT).unwrap();
+    batch.receive(sent.tag, &answer(&request_of(&sent), 64, 0)[0], now + LEAST_RETIREMENT);
+    drop(batch);
+    assert!(reads[0].result == Ok(()) && is_right(&reads[0]));
 }
 
 #[test]
@@ -512,6 +535,33 @@ fn a_batch_given_up_retires_its_tags() {
     assert!(!batch.is_done());
 }
 
+/// Half of the first piece and then all of it are not as much as both pieces.
+#[test]
+fn a_piece_asked_for_again_counts_once() {
+    let mut engine = engine(4, 1);
+    let mut buf = [0; 1024];
+    let mut reads = [Read::new(PhysAddr::new(0x1000), &mut buf)];
+    let now = Instant::now();
+    let mut batch = engine.batch(&mut reads);
+    let first = batch.transmit(now).unwrap();
+    let second = batch.transmit(now).unwrap();
+    batch.receive(first.tag, &answer(&request_of(&first), 256, 100)[0], now);
+    batch.expire(now + TIMEOUT);
+    for _ in 0..2 {
+        let again = batch.transmit(now + TIMEOUT).unwrap();
+        if request_of(&again).addr == request_of(&first).addr {
+            answer(&request_of(&again), 256, 200)
+                .iter()
+                .for_each(|frame| batch.receive(again.tag, frame, now + TIMEOUT));
+        }
+    }
+    assert!(!batch.is_done() && second.tag != first.tag);
+    batch.abort(io::ErrorKind::Other);
+    drop(batch);
+    assert!(matches!(reads[0].result, Err(LinkError::Socket { .. })), "512 of its bytes never came");
+    assert_eq!(engine.stats().bytes, 512);
+}
+
 #[test]
 fn reads_that_cannot_be_sent() {
     let mut engine = engine(1, 0);
@@ -526,7 +576,7 @@ fn reads_that_cannot_be_sent() {
     let now = Instant::now();
     let sent = batch.transmit(now).unwrap();
     assert_eq!(request_of(&sent).addr, u64::MAX - 3);
-    batch.socket_failed(0, io::ErrorKind::HostUnreachable);
+    batch.not_sent(0, io::ErrorKind::HostUnreachable);
     assert!(batch.transmit(now).is_none() && batch.is_done());
     drop(batch);
     assert_eq!(reads[0].result, Err(LinkError::PastEnd { addr: PhysAddr::new(u64::MAX), len: 2 }));

@@ -357,7 +357,7 @@ impl World {
                     }
                 }
                 if !self.ask(&request_of(&sent)) {
-                    batch.socket_failed(sent.tag, io::ErrorKind::ConnectionRefused);
+                    batch.socket_failed(sent.tag, io::ErrorKind::ConnectionRefused, self.now);
                 }
             }
             if batch.is_done() {
