@@ -102,7 +102,8 @@ fn a_new_debugger_is_shown_nothing_that_was_read_for_another() {
     let serving = Serving::start(target.bench.command(&["serve", "--cache-ms", "100000"]));
     let map = attach(&target.machine).kernel.map.clone();
     let rodata = map.rodata.unwrap().start;
-    let places = [map.text_phys, rodata, PhysAddr::new(PAGES)].map(|place| place.wrapping_add(64));
+    // Beyond what a boot is known by.
+    let places = [map.text_phys, rodata, PhysAddr::new(PAGES)].map(|place| place.wrapping_add(0x1800));
     let seen = |client: &mut Client| {
         places.map(|place| client.memory(target.direct_map + place.raw(), 1).unwrap()[0])
     };
