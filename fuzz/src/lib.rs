@@ -144,7 +144,8 @@ pub fn vmcoreinfo(data: &[u8]) {
 
 /// The tables of kallsyms, where they are known and where they are searched for.
 pub fn kallsyms(data: &[u8]) {
-    let _ = layout::names_before(data);
+    let mut budget = layout::MAX_MEASURED;
+    let _ = layout::names_before(data, data.len(), &mut budget);
     let mut input = Input(data);
     let count = input.number(3) as usize;
     let index_at = input.number(2) as usize;

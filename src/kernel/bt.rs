@@ -14,6 +14,7 @@ use super::{
     code::{Code, Place},
     halted::Halted,
     percpu::{self, Cpu},
+    pid,
     registers::{Asleep, Registers, SavedRegisters},
     task::{Scope, Task, Tasks},
     unwind::{End, FoundBy, Frame, Stack, StackKind, Stacks, Start, Trace, Unwinder},
@@ -256,6 +257,20 @@ fn chosen(
     let running = reader.at(kernel, &on_cpus).into_iter().collect::<Result<Vec<Task>, _>>()?;
     if matches!(which, Which::Cpu(_) | Which::Cpus) {
         return Ok((running, None));
+    }
+    if let Which::Pid(pid) = which
+        && pid != 0
+    {
+        // What a CPU says that it runs goes before the list, which may lack it.
+        let task = match running.into_iter().find(|task| task.pid == pid) {
+            Some(task) => Ok(task),
+            None => pid::find(kernel, pid),
+        };
+        return match task {
+            Ok(task) => Ok((vec![task], None)),
+            Err(KernelError::NoTask { .. }) => Ok((Vec::new(), None)),
+            Err(error) => Err(error),
+        };
     }
     let list = reader.list(kernel, Scope::Threads)?;
     let mut tasks = running;

@@ -15,8 +15,8 @@ pub use modules::{ModuleBtf, modules};
 
 use super::KernelMap;
 use crate::{
-    addr::VirtAddr,
-    paging::{VirtError, VirtMem},
+    addr::{PAGE_SIZE, VirtAddr},
+    paging::{Translation, VirtError, VirtFault, VirtMem},
     symbols::Relocated,
     types::{
         Tag, Type, TypeError, TypeId, TypeSource,
@@ -44,7 +44,7 @@ pub enum BtfError {
     )]
     Absent,
     /// They could not be read.
-    #[error("reading it failed: {0}")]
+    #[error("{NAME}: reading it failed: {0}")]
     Read(#[from] VirtError),
     /// They could be read and make no sense.
     #[error(transparent)]
@@ -108,7 +108,8 @@ impl Place {
 
 /// Looks for a header in the read-only data between `start` and `len` bytes later, the last chunk first.
 fn search(memory: &dyn VirtMem, start: VirtAddr, len: u64) -> Result<Option<(VirtAddr, usize)>, BtfError> {
-    for (first, len) in read_only(memory, start, len).into_iter().rev() {
+    let (stretches, lost) = read_only(memory, start, len);
+    for (first, len) in stretches.into_iter().rev() {
         // A header that begins in one chunk and ends in the next is seen whole with the former.
         let mut after = Vec::new();
         let chunks = len.div_ceil(CHUNK as u64);
@@ -130,30 +131,48 @@ fn search(memory: &dyn VirtMem, start: VirtAddr, len: u64) -> Result<Option<(Vir
             after = bytes;
         }
     }
-    Ok(None)
+    lost.map_or(Ok(None), |error| Err(error.into()))
 }
 
-/// The stretches of an image that are neither written nor executed, ascending.
-fn read_only(memory: &dyn VirtMem, start: VirtAddr, len: u64) -> Vec<(VirtAddr, u64)> {
+/// The stretches of an image that are neither written nor executed, ascending; of one that protects nothing
+/// (`rodata=off`), all that is mapped. And why there may be more.
+fn read_only(memory: &dyn VirtMem, start: VirtAddr, len: u64) -> (Vec<(VirtAddr, u64)>, Option<VirtError>) {
+    let (mapped, lost) = mapped(memory, start, len);
+    let is_read_only = |page: &Translation| !page.writable && !page.executable;
+    let any = mapped.iter().any(|(_, _, page)| is_read_only(page));
     let mut found: Vec<(VirtAddr, u64)> = Vec::new();
+    for (addr, size, _) in mapped.into_iter().filter(|(_, _, page)| !any || is_read_only(page)) {
+        match found.last_mut() {
+            Some((first, len)) if first.wrapping_add(*len) == addr => *len += size,
+            _ => found.push((addr, size)),
+        }
+    }
+    (found, lost)
+}
+
+/// A page of an image: its address, how much of it is the image's, and where it is.
+type Page = (VirtAddr, u64, Translation);
+
+/// The pages of an image from `start` on, and the first that could not be found out about.
+fn mapped(memory: &dyn VirtMem, start: VirtAddr, len: u64) -> (Vec<Page>, Option<VirtError>) {
+    let (mut found, mut lost) = (Vec::new(), None);
     let mut at = 0;
     for _ in 0..MAX_PAGES {
         if at >= len {
             break;
         }
         let addr = start.wrapping_add(at);
-        let page = memory.translate(addr).ok();
-        let size = page.map_or(crate::addr::PAGE_SIZE, |page| page.page_size);
+        let page = memory.translate(addr);
+        let size = page.as_ref().map_or(PAGE_SIZE, |page| page.page_size);
         let size = size - addr.offset_in(size);
-        if page.is_some_and(|page| !page.writable && !page.executable) {
-            match found.last_mut() {
-                Some((first, len)) if first.wrapping_add(*len) == addr => *len += size,
-                _ => found.push((addr, size)),
-            }
+        match page {
+            Ok(page) => found.push((addr, size, page)),
+            Err(VirtError { fault: VirtFault::NotPresent { .. } | VirtFault::NonCanonical, .. }) => {}
+            Err(error) => _ = lost.get_or_insert(error),
         }
         at += size;
     }
-    found
+    (found, lost)
 }
 
 /// The kernel's own types, read when the first is asked for.
@@ -194,7 +213,8 @@ impl InMemory {
     fn types(&self) -> Result<Arc<Btf>, TypeError> {
         self.btf().map_err(|error| match error {
             BtfError::Damaged(error) => error,
-            other => TypeError::Unavailable { reason: other.to_string() },
+            BtfError::Absent => TypeError::Unavailable { reason: error.to_string() },
+            BtfError::Read(_) => TypeError::Unread { reason: error.to_string() },
         })
     }
 }
@@ -218,7 +238,8 @@ mod tests {
     use super::*;
     use crate::{
         addr::PhysAddr,
-        paging::{Translation, VirtFault, VirtOp},
+        mem::{Fault, MemError},
+        paging::VirtOp,
         types::btf::fixture,
     };
 
@@ -273,6 +294,41 @@ mod tests {
         }
     }
 
+    /// An image that is protected nowhere, or of whose read-only data something is wrong.
+    struct Mapped(Image, Option<VirtFault>);
+
+    impl VirtMem for Mapped {
+        fn read_batch(&self, ops: &mut [VirtOp<'_>]) {
+            self.0.read_batch(ops);
+        }
+
+        fn translate(&self, addr: VirtAddr) -> Result<Translation, VirtError> {
+            let page = self.0.translate(addr)?;
+            match &self.1 {
+                None => Ok(Translation { writable: true, executable: true, ..page }),
+                Some(fault) if !page.writable && !page.executable => {
+                    Err(VirtError { addr, len: 0, fault: fault.clone() })
+                }
+                Some(_) => Ok(page),
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_table_is_not_an_absent_one() {
+        let at = 3 << 20;
+        let source = MemError { addr: PhysAddr::new(0x1000), len: 8, fault: Fault::NotAttempted };
+        let lost = Mapped(with_btf(at), Some(VirtFault::Table { level: 1, source }));
+        assert!(matches!(read(&lost, &ANYWHERE), Err(BtfError::Read(_))));
+        let hole = VirtFault::NotPresent { level: 1, entry_addr: PhysAddr::new(0x1000), entry: 0 };
+        assert!(matches!(read(&Mapped(with_btf(at), Some(hole)), &ANYWHERE), Err(BtfError::Absent)));
+        let (btf, _) = fixture::kernel();
+        let mut bytes = vec![0; 6 << 20];
+        bytes[1 << 20..][..btf.len()].copy_from_slice(&btf);
+        let found = read(&Mapped(Image(bytes), None), &ANYWHERE).unwrap();
+        assert!(found.find(Tag::Struct, "task_struct").is_ok());
+    }
+
     fn in_memory(bytes: Vec<u8>) -> InMemory {
         InMemory { memory: Arc::new(Image(bytes)), image: ANYWHERE, symbols: None, read: Mutex::new(None) }
     }
@@ -283,7 +339,9 @@ mod tests {
         let error = types.find(Tag::Struct, "task_struct").unwrap_err().to_string();
         assert!(error.contains("CONFIG_DEBUG_INFO_BTF") && error.contains("--vmlinux"), "{error}");
         let types = in_memory(Vec::new());
-        let error = types.find(Tag::Struct, "task_struct").unwrap_err().to_string();
+        let error = types.find(Tag::Struct, "task_struct").unwrap_err();
+        assert!(matches!(error, TypeError::Unread { .. }), "{error:?}");
+        let error = error.to_string();
         assert!(error.contains("reading it failed") && error.contains("0xffffffff81"), "{error}");
     }
 }

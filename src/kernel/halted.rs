@@ -114,7 +114,8 @@ impl<'k> Halted<'k> {
                 }
             });
         };
-        let stacks = Arc::new(stacks::of(self.kernel, cpu, task, stack_len));
+        let (stacks, unread) = stacks::of(self.kernel, cpu, task, stack_len);
+        let stacks = Arc::new(stacks);
         if let Some(registers) = self.notes.as_ref().and_then(|notes| notes.read(self.kernel, cpu, task)) {
             let on_stack = registers.rsp.is_some_and(|rsp| stacks.holding(VirtAddr::new(rsp)).is_some());
             if on_stack {
@@ -130,7 +131,10 @@ impl<'k> Halted<'k> {
             }
         }
         let found = scan.any().ok_or_else(|| {
-            format!("nothing on the stacks of CPU {number} proves where it was: no return address leads to the end")
+            let but = unread.map_or_else(String::new, |error| format!("; not all were read: {error}"));
+            format!(
+                "nothing on the stacks of CPU {number} proves where it was: no return address leads to the end{but}"
+            )
         })?;
         let slot = found.slot;
         let (start, _) = found.begin(&stacks, "");

@@ -16,7 +16,7 @@ use crate::{
     mem::PhysMem,
     paging::{
         VirtError, VirtMem,
-        runs::{Tables, runs},
+        runs::{Runs, Tables, runs},
     },
     symbols::{
         Symbol, SymbolRef, SymbolTable,
@@ -86,19 +86,21 @@ pub fn read(memory: &dyn VirtMem, map: &KernelMap, rodata: &[Span]) -> Result<Ka
     search::places(memory, rodata)?.read(memory, map.text, slide)
 }
 
-/// The read-only data of the image, as the page tables have it; all of the image where they do not say.
+/// The read-only data of the image, as the page tables have it, or all of the image where they do not say; and bytes of the
+/// image of which they cannot say anything.
 #[must_use]
-pub fn rodata(phys: &dyn PhysMem, map: &KernelMap) -> Vec<Span> {
+pub fn rodata(phys: &dyn PhysMem, map: &KernelMap) -> (Vec<Span>, u64) {
     let tables = Tables { root: map.root, levels: map.levels, encryption_mask: map.sme_mask };
     let last = map.text.wrapping_add(map.image.len().saturating_sub(1));
-    let mapped = runs(phys, tables, map.text, last, MAX_TABLES).runs;
+    let Runs { runs: mapped, unread } = runs(phys, tables, map.text, last, MAX_TABLES);
     let span = |start, len| Span { start, len };
     let spans: Vec<Span> = mapped
         .iter()
         .filter(|run| !run.writable && !run.executable)
         .map(|run| span(run.virt, run.len))
         .collect();
-    if spans.is_empty() { mapped.iter().map(|run| span(run.virt, run.len)).collect() } else { spans }
+    let all = || mapped.iter().map(|run| span(run.virt, run.len)).collect();
+    (if spans.is_empty() { all() } else { spans }, unread.bytes)
 }
 
 /// The kernel's own symbol table, read when it is first asked for something.
@@ -134,7 +136,14 @@ impl TargetSymbols {
         if let Some(table) = self.table.get() {
             return Ok(table);
         }
-        match read(&*self.memory, &self.map, &rodata(&*self.phys, &self.map)) {
+        let (rodata, lost) = rodata(&*self.phys, &self.map);
+        let outcome = read(&*self.memory, &self.map, &rodata).map_err(|error| match error {
+            KallsymsError::NotFound { bytes, unread } => {
+                KallsymsError::NotFound { bytes: bytes + lost, unread: unread + lost }
+            }
+            other => other,
+        });
+        match outcome {
             Ok(table) => {
                 log::info!("{} symbols from kallsyms", table.len());
                 Ok(self.table.get_or_init(|| table))
@@ -154,7 +163,11 @@ impl TargetSymbols {
     /// Tries again when it is next asked for something, if it could not be read.
     pub fn retry(&self) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.take_if(|error| matches!(error, KallsymsError::Read { .. }));
+        failure.take_if(|error| match error {
+            KallsymsError::Read { .. } => true,
+            KallsymsError::NotFound { unread, .. } => *unread > 0,
+            KallsymsError::Format { .. } => false,
+        });
     }
 }
 
@@ -163,8 +176,8 @@ impl SymbolTable for Arc<TargetSymbols> {
         "the kernel's own symbol table (kallsyms)"
     }
 
-    fn is_available(&self) -> bool {
-        self.table().is_ok()
+    fn unavailable(&self) -> Option<String> {
+        Some(self.table().err()?.to_string())
     }
 
     fn lookup(&self, name: &str) -> Option<Symbol> {

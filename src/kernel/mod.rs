@@ -213,13 +213,19 @@ pub enum KernelError {
     #[error(transparent)]
     Absent(user::Absent),
     /// Needs symbols or types, and none were given.
-    #[error("{what} needs {needs}: give the kernel's own file with --vmlinux")]
+    #[error("{what} needs {needs}{}: give the kernel's own file with --vmlinux", because(reason.as_deref()))]
     NeedsVmlinux {
         /// What was asked for.
         what: &'static str,
         /// `symbols` or `types`.
         needs: &'static str,
+        /// Why the kernel's own are not to be had.
+        reason: Option<String>,
     },
+}
+
+fn because(reason: Option<&str>) -> String {
+    reason.map_or_else(String::new, |reason| format!(", and its own cannot be read ({reason})"))
 }
 
 impl Kernel {
@@ -262,10 +268,12 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::NeedsVmlinux`].
     pub fn symbols(&self, what: &'static str) -> Result<&Relocated, KernelError> {
-        self.symbols
-            .as_ref()
-            .filter(|symbols| symbols.table().is_available())
-            .ok_or(KernelError::NeedsVmlinux { what, needs: "symbols" })
+        let needed = |reason| KernelError::NeedsVmlinux { what, needs: "symbols", reason };
+        let symbols = self.symbols.as_ref().ok_or_else(|| needed(None))?;
+        match symbols.table().unavailable() {
+            None => Ok(symbols),
+            reason => Err(needed(reason)),
+        }
     }
 
     /// The types, or the sentence that says `what` needs them.
@@ -273,6 +281,6 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::NeedsVmlinux`].
     pub fn types(&self, what: &'static str) -> Result<&dyn TypeSource, KernelError> {
-        self.types.as_deref().ok_or(KernelError::NeedsVmlinux { what, needs: "types" })
+        self.types.as_deref().ok_or(KernelError::NeedsVmlinux { what, needs: "types", reason: None })
     }
 }

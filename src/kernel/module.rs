@@ -12,6 +12,8 @@ use crate::{
 
 /// No kernel has more: bounds a walk over a damaged list.
 const MAX_MODULES: usize = 16_384;
+/// Nor are the kinds of a module's memory more (`MOD_MEM_NUM_TYPES` is 7).
+const MAX_PARTS: u64 = 16;
 /// Nor is a `struct module` larger.
 pub(super) const MAX_STRUCT: u64 = 64 << 10;
 
@@ -132,9 +134,17 @@ impl Layout {
         let placement = match present(types.field("module", "mem"))? {
             Some(array) => {
                 let element = types.struct_size("module_memory")?;
+                let count = array.size.checked_div(element).unwrap_or(0);
+                if count > MAX_PARTS {
+                    return Err(TypeError::Damaged {
+                        source_name: types.source_name().to_owned(),
+                        place: array.ty.0,
+                        reason: format!("`module.mem` has {count} elements, and no kernel has so many"),
+                    });
+                }
                 Placement::Mem {
                     element,
-                    count: array.size.checked_div(element).unwrap_or(0),
+                    count,
                     array: array.offset,
                     base: types.field("module_memory", "base")?.offset,
                     size: types.field("module_memory", "size")?.offset,
@@ -232,4 +242,26 @@ pub fn list(kernel: &Kernel) -> Result<Vec<Module>, KernelError> {
         Ok(())
     })?;
     Ok(modules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::testing::Structs;
+
+    #[test]
+    fn a_module_has_few_kinds_of_memory() {
+        let resolved = |count: u64| {
+            let members = [("list.next", 8, 8), ("name", 24, 8), ("state", 0, 4), ("mem", 32, count * 16)];
+            let types = Structs::new().add("module", 32 + count * 16, &members).add(
+                "module_memory",
+                16,
+                &[("base", 0, 8), ("size", 8, 4)],
+            );
+            Layout::resolve(&types).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(resolved(7), Ok(()));
+        let error = resolved(4000).unwrap_err();
+        assert!(error.contains("`module.mem` has 4000 elements"), "{error}");
+    }
 }

@@ -33,6 +33,9 @@ use crate::{addr::VirtAddr, types::TypeSource};
 /// Rules remembered; an address is looked up once, and no kernel sleeps in so many places.
 const MAX_REMEMBERED: usize = 1 << 20;
 
+/// Modules whose structs are read at once.
+const AT_ONCE: usize = 256;
+
 /// What the kernel knows of its code, as far as somebody asked.
 pub struct Orc<'k> {
     kernel: &'k Kernel,
@@ -42,13 +45,16 @@ pub struct Orc<'k> {
     code: Vec<Range<VirtAddr>>,
     modules: Vec<ModuleTable>,
     copies: Vec<Copied>,
+    /// Why a module or trampoline may be missing from these.
+    unlisted: Option<String>,
     rules: Mutex<HashMap<VirtAddr, Rule>>,
 }
 
 /// A module's code, that of its start among it, and its one table.
 struct ModuleTable {
     code: Vec<Range<VirtAddr>>,
-    table: Table,
+    /// Or why it is not known where that is.
+    table: Result<Table, String>,
 }
 
 /// Generated code that is a copy of the kernel's own, and has no table: trampolines of ftrace.
@@ -77,26 +83,32 @@ impl<'k> Orc<'k> {
         let starts = format::KNOWN_FUNCTIONS.iter().filter_map(|name| symbols.find(name));
         let starts: Vec<VirtAddr> = starts.collect();
         let entries = table::find(&*kernel.memory, layout.entry_len(), starts.iter().map(|at| (&image, *at)));
-        let entries = entries.into_iter().map(|entry| entry.ok().flatten());
-        let format = layout.calibrate(entries.flatten()).ok_or_else(|| KernelError::Inconsistent {
-            step: "telling the format of the ORC tables",
-            addr: image.entries,
-            reason: "of no well-known function do they say that its caller's stack is 8 bytes up".to_owned(),
+        let (mut known, mut unread) = (Vec::new(), None);
+        for entry in entries {
+            match entry {
+                Ok(entry) => known.extend(entry),
+                Err(error) => unread = Some(error),
+            }
+        }
+        let step = "telling the format of the ORC tables";
+        let format = layout.calibrate(known.into_iter()).ok_or_else(|| match unread {
+            Some(source) => KernelError::Read { step, source },
+            None => KernelError::Inconsistent {
+                step,
+                addr: image.entries,
+                reason: "of no well-known function do they say that its caller's stack is 8 bytes up"
+                    .to_owned(),
+            },
         })?;
-        let modules = module_tables(kernel, types).unwrap_or_else(|error| {
-            log::warn!("no ORC tables of modules: {error}");
-            Vec::new()
-        });
-        let copies = copies(kernel).unwrap_or_else(|error| {
-            log::warn!("no trampolines of ftrace: {error}");
-            Vec::new()
-        });
-        Ok(Some(Self { kernel, format, image, code, modules, copies, rules: Mutex::default() }))
+        let mut unlisted = None;
+        let modules = listed(module_tables(kernel, types), "ORC tables of modules", &mut unlisted);
+        let copies = listed(copies(kernel), "trampolines of ftrace", &mut unlisted);
+        Ok(Some(Self { kernel, format, image, code, modules, copies, unlisted, rules: Mutex::default() }))
     }
 
-    /// The rules for the code at `addrs`, in their order: [`Rule::Unknown`] where no table says anything, or what it
-    /// says cannot be read.
-    pub fn rules(&self, addrs: &[VirtAddr]) -> Vec<Rule> {
+    /// The rules for the code at `addrs`, in their order: [`Rule::Unknown`] where no table says anything, an error that
+    /// says what failed where it is not known whether one does. What failed is tried again the next time.
+    pub fn rules(&self, addrs: &[VirtAddr]) -> Vec<Result<Rule, String>> {
         let mut known = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         let mut missing: Vec<VirtAddr> =
             addrs.iter().copied().filter(|addr| !known.contains_key(addr)).collect();
@@ -105,8 +117,14 @@ impl<'k> Orc<'k> {
         if known.len().saturating_add(missing.len()) > MAX_REMEMBERED {
             known.clear();
         }
-        let wanted: Vec<(VirtAddr, (&Table, VirtAddr))> =
-            missing.iter().filter_map(|addr| Some((*addr, self.place_of(*addr)?))).collect();
+        let (mut wanted, mut failed) = (Vec::new(), HashMap::new());
+        for addr in missing {
+            match self.place_of(addr) {
+                Ok(Some(place)) => wanted.push((addr, place)),
+                Ok(None) => {}
+                Err(reason) => _ = failed.insert(addr, reason),
+            }
+        }
         let places = wanted.iter().map(|(_, place)| *place);
         let found = table::find(&*self.kernel.memory, self.format.entry_len(), places);
         // No table is about address 0, but a call through a null pointer was just made there (`null_orc_entry`).
@@ -116,34 +134,57 @@ impl<'k> Orc<'k> {
                 Ok(Some(bytes)) => self.format.rule(&bytes),
                 Ok(None) => Rule::Unknown,
                 Err(error) => {
-                    log::debug!("the ORC table at {addr}: {error}");
-                    Rule::Unknown
+                    failed.insert(*addr, format!("reading the ORC table for the code at {addr}: {error}"));
+                    continue;
                 }
             };
             known.insert(*addr, rule);
         }
-        addrs.iter().map(|addr| known.get(addr).copied().unwrap_or(Rule::Unknown)).collect()
+        let rule = |addr: &VirtAddr| match failed.get(addr) {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(known.get(addr).copied().unwrap_or(Rule::Unknown)),
+        };
+        addrs.iter().map(rule).collect()
     }
 
     /// The table that is about the code at `addr`, and the address to look for: that of the original, if it is a copy
     /// (`orc_ftrace_find`).
-    fn place_of(&self, addr: VirtAddr) -> Option<(&Table, VirtAddr)> {
-        if let Some(table) = self.table_of(addr) {
-            return Some((table, addr));
+    fn place_of(&self, addr: VirtAddr) -> Result<Option<(&Table, VirtAddr)>, String> {
+        if let Some(table) = self.table_of(addr)? {
+            return Ok(Some((table, addr)));
         }
-        let copy = self.copies.iter().find(|copy| copy.code.contains(&addr))?;
-        let original = copy.original.wrapping_add(addr.wrapping_offset_from(copy.code.start));
-        Some((self.table_of(original)?, original))
+        match (self.copies.iter().find(|copy| copy.code.contains(&addr)), &self.unlisted) {
+            (Some(copy), _) => {
+                let original = copy.original.wrapping_add(addr.wrapping_offset_from(copy.code.start));
+                Ok(self.table_of(original)?.map(|table| (table, original)))
+            }
+            (None, Some(reason)) => Err(format!("whose code is at {addr} is not known: {reason}")),
+            (None, None) => Ok(None),
+        }
     }
 
     /// The code a table is about: the kernel's own text, or a module's.
-    fn table_of(&self, addr: VirtAddr) -> Option<&Table> {
+    fn table_of(&self, addr: VirtAddr) -> Result<Option<&Table>, String> {
         if self.code.iter().any(|code| code.contains(&addr)) {
-            return Some(&self.image);
+            return Ok(Some(&self.image));
         }
         let holds = |module: &&ModuleTable| module.code.iter().any(|code| code.contains(&addr));
-        self.modules.iter().find(holds).map(|module| &module.table)
+        match self.modules.iter().find(holds) {
+            Some(module) => module.table.as_ref().map(Some).map_err(Clone::clone),
+            None => Ok(None),
+        }
     }
+}
+
+/// What was listed; none where there is no such list, which is noted in `unlisted` if it could not be read.
+fn listed<T>(outcome: Result<Vec<T>, KernelError>, what: &str, unlisted: &mut Option<String>) -> Vec<T> {
+    outcome.unwrap_or_else(|error| {
+        log::warn!("no {what}: {error}");
+        if matches!(error, KernelError::Read { .. }) {
+            unlisted.get_or_insert(error.to_string());
+        }
+        Vec::new()
+    })
 }
 
 fn copies(kernel: &Kernel) -> Result<Vec<Copied>, KernelError> {
@@ -161,16 +202,23 @@ fn module_tables(kernel: &Kernel, types: &dyn TypeSource) -> Result<Vec<ModuleTa
     let count = module.field::<u32>(&["arch.num_orcs"])?;
     let ips = module.field::<VirtAddr>(&["arch.orc_unwind_ip"])?;
     let entries = module.field::<VirtAddr>(&["arch.orc_unwind"])?;
-    let len = types.struct_size("module")?.min(module::MAX_STRUCT) as usize;
-    let modules = module::list(kernel)?;
-    let addrs: Vec<VirtAddr> = modules.iter().map(|module| module.addr).collect();
-    let table = |module: &Module, bytes: &[u8]| {
+    let len = module.bytes()?.min(module::MAX_STRUCT as usize);
+    let table = |bytes: &[u8]| {
         let count = u64::from(count.get(bytes)?).min(table::MAX_ENTRIES);
-        let table = Table { ips: ips.get(bytes)?, entries: entries.get(bytes)?, count, blocks: None };
-        let text = module.parts.iter().filter(|part| part.is_text());
-        let code = text.map(|part| part.start..part.start.wrapping_add(part.size)).collect();
-        Some(ModuleTable { code, table })
+        Some(Table { ips: ips.get(bytes)?, entries: entries.get(bytes)?, count, blocks: None })
     };
-    let read = modules.iter().zip(kernel.memory.read_vecs(&addrs, len));
-    Ok(read.filter_map(|(module, bytes)| table(module, &bytes.ok()?)).collect())
+    let mut tables = Vec::new();
+    for modules in module::list(kernel)?.chunks(AT_ONCE) {
+        let addrs: Vec<VirtAddr> = modules.iter().map(|module| module.addr).collect();
+        for (Module { addr, parts, .. }, bytes) in modules.iter().zip(kernel.memory.read_vecs(&addrs, len)) {
+            let text = parts.iter().filter(|part| part.is_text());
+            let code = text.map(|part| part.start..part.start.wrapping_add(part.size)).collect();
+            let table = match bytes {
+                Ok(bytes) => table(&bytes).ok_or_else(|| format!("the struct module at {addr} ends early")),
+                Err(error) => Err(format!("reading the struct module at {addr} for its ORC table: {error}")),
+            };
+            tables.push(ModuleTable { code, table });
+        }
+    }
+    Ok(tables)
 }

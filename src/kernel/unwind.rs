@@ -130,12 +130,12 @@ impl<'k> Unwinder<'k> {
         &self.frame_regs
     }
 
-    /// The rules for the code at `addrs`; [`Rule::Unknown`] of a kernel without tables.
+    /// As [`Orc::rules`]; [`Rule::Unknown`] of a kernel without tables.
     #[must_use]
-    pub fn rules(&self, addrs: &[VirtAddr]) -> Vec<Rule> {
+    pub fn rules(&self, addrs: &[VirtAddr]) -> Vec<Result<Rule, String>> {
         match &self.orc {
             Some(orc) => orc.rules(addrs),
-            None => vec![Rule::Unknown; addrs.len()],
+            None => vec![Ok(Rule::Unknown); addrs.len()],
         }
     }
 
@@ -151,7 +151,7 @@ impl<'k> Unwinder<'k> {
             }
             let mut rules = self.rules(&at).into_iter();
             for walk in walks.iter_mut().filter(|walk| walk.end.is_none()) {
-                walk.go(&machine, rules.next().unwrap_or(Rule::Unknown));
+                walk.go(&machine, rules.next().unwrap_or(Ok(Rule::Unknown)));
             }
         }
         walks.into_iter().map(Walk::finish).collect()
@@ -193,11 +193,12 @@ impl Walk {
         if self.end.is_some() { None } else { self.frames.last().map(Frame::lookup) }
     }
 
-    fn go(&mut self, machine: &Machine<'_>, rule: Rule) {
+    fn go(&mut self, machine: &Machine<'_>, rule: Result<Rule, String>) {
         let Some(frame) = self.frames.last() else { return };
-        match machine.step(frame, rule, &self.stacks) {
-            Step::Caller(caller) => self.enter(*caller),
-            Step::End(end) => self.end = Some(end),
+        match rule.map(|rule| machine.step(frame, rule, &self.stacks)) {
+            Ok(Step::Caller(caller)) => self.enter(*caller),
+            Ok(Step::End(end)) => self.end = Some(end),
+            Err(reason) => self.end = Some(End::Broken(reason)),
         }
     }
 

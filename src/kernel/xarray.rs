@@ -58,7 +58,7 @@ struct Node {
     addr: VirtAddr,
     index: u64,
     /// `None` for the topmost, whose own word says it.
-    shift: Option<u8>,
+    shift: Option<u32>,
 }
 
 impl XArray {
@@ -98,6 +98,45 @@ impl XArray {
         found
     }
 
+    /// The pointer at `index` of the array whose `xa_head` is `head`: of each level one node is read.
+    ///
+    /// # Errors
+    /// [`KernelError`] when a node cannot be read or is none.
+    pub fn get(&self, kernel: &Kernel, head: u64, index: u64) -> Result<Option<VirtAddr>, KernelError> {
+        let bits = self.chunk.trailing_zeros();
+        let (mut word, mut expected) = (head, None);
+        while let Some(addr) = node(word) {
+            let bytes = kernel.memory.read_vec(addr, self.bytes);
+            let bytes = bytes.map_err(|source| KernelError::Read { step: STEP, source })?;
+            let shift = self.level(addr, expected, &bytes)?;
+            let slot = index.checked_shr(shift).unwrap_or(0);
+            if expected.is_none() && slot >= self.chunk {
+                return Ok(None);
+            }
+            let (words, _) = bytes.get(self.slots..).unwrap_or_default().as_chunks::<8>();
+            let found = words.get(usize::try_from(slot & (self.chunk - 1)).unwrap_or(usize::MAX));
+            word = found.copied().map_or(0, u64::from_le_bytes);
+            match shift.checked_sub(bits) {
+                Some(below) => expected = Some(below),
+                None => return Ok(pointer(word)),
+            }
+        }
+        // A single entry is the head itself; one above the lowest level stands for all below it.
+        Ok(pointer(word).filter(|_| expected.is_some() || index == 0))
+    }
+
+    /// The shift of the node at `addr`, which its place says too but for the topmost.
+    fn level(&self, addr: VirtAddr, expected: Option<u32>, bytes: &[u8]) -> Result<u32, KernelError> {
+        let bits = self.chunk.trailing_zeros();
+        let shift = u32::from(self.shift.get(bytes).unwrap_or(u8::MAX));
+        let wanted = expected.unwrap_or(shift);
+        if shift == wanted && shift.is_multiple_of(bits) && shift <= 64 - bits {
+            return Ok(shift);
+        }
+        let reason = format!("a node has the shift {shift}, where {wanted} has its place");
+        Err(KernelError::Inconsistent { step: STEP, addr, reason })
+    }
+
     fn visit(
         &self,
         at: Node,
@@ -107,19 +146,13 @@ impl XArray {
     ) -> Result<(), KernelError> {
         let torn = |reason: String| KernelError::Inconsistent { step: STEP, addr: at.addr, reason };
         let bits = self.chunk.trailing_zeros();
-        let shift = self.shift.get(bytes).unwrap_or(u8::MAX);
-        let wanted = at.shift.unwrap_or(shift);
-        if shift != wanted || !u32::from(shift).is_multiple_of(bits) || u32::from(shift) > 64 - bits {
-            return Err(torn(format!("a node has the shift {shift}, where {wanted} has its place")));
-        }
+        let shift = self.level(at.addr, at.shift, bytes)?;
         let (words, _) = bytes.get(self.slots..).unwrap_or_default().as_chunks::<8>();
         for (slot, word) in (0..self.chunk).zip(words) {
             let word = u64::from_le_bytes(*word);
             let index = at.index | slot << shift;
-            match (node(word), u32::from(shift).checked_sub(bits)) {
-                (Some(addr), Some(below)) => {
-                    next.push(Node { addr, index, shift: u8::try_from(below).ok() });
-                }
+            match (node(word), shift.checked_sub(bits)) {
+                (Some(addr), Some(below)) => next.push(Node { addr, index, shift: Some(below) }),
                 (Some(addr), None) => return Err(torn(format!("a node of entries holds the node {addr}"))),
                 (None, _) => {
                     let Some(pointer) = pointer(word) else { continue };
@@ -170,7 +203,15 @@ mod tests {
         let memory = Flat { start: VirtAddr::new(BASE), bytes };
         let types = types();
         let array = XArray::resolve(&types).unwrap();
-        let found = array.entries(&kernel(Arc::new(memory), Arc::new(types), VirtAddr::NULL), head);
+        let kernel = kernel(Arc::new(memory), Arc::new(types), VirtAddr::NULL);
+        let found = array.entries(&kernel, head);
+        if found.torn.is_none() {
+            for index in (0..0x200).chain([u64::MAX]) {
+                let listed = found.entries.iter().find(|entry| entry.index == index);
+                let alone = array.get(&kernel, head, index).unwrap();
+                assert_eq!(alone, listed.map(|entry| entry.pointer), "{index:#x}");
+            }
+        }
         let entries = found.entries.iter().map(|entry| (entry.index, entry.pointer.raw())).collect();
         (entries, found.torn.map(|error| error.to_string()))
     }

@@ -195,9 +195,7 @@ impl Kallsyms {
             let rest = self.by_name.get(start..).unwrap_or_default().iter();
             rest.take_while(|at| own(at).is_some_and(|(_, own)| own == name))
         };
-        // `A` says per-CPU, not whether it is global.
-        let global =
-            |at: &&u32| own(at).is_some_and(|(letter, _)| letter.is_ascii_uppercase() && letter != b'A');
+        let global = |at: &&u32| own(at).is_some_and(|(letter, _)| is_global(char::from(letter)));
         same().find(global).or_else(|| same().next()).copied()
     }
 
@@ -215,6 +213,11 @@ impl Kallsyms {
             kind: if percpu { SymbolKind::Object } else { kind(symbol.letter) },
         }
     }
+}
+
+/// Whether the letter says that a symbol is global; `A` says that it is per-CPU, and nothing of that.
+fn is_global(letter: char) -> bool {
+    letter.is_ascii_uppercase() && letter != 'A'
 }
 
 /// What the letter that `nm` prints for a symbol says of it.
@@ -268,13 +271,7 @@ impl SymbolTable for Kallsyms {
             if let Some((_, end)) = self.percpu.filter(|(_, end)| end.raw() == symbol.addr.raw()) {
                 addr = end;
             }
-            visit(SymbolRef {
-                name: symbol.name,
-                addr,
-                size,
-                kind,
-                global: symbol.letter.is_ascii_uppercase(),
-            });
+            visit(SymbolRef { name: symbol.name, addr, size, kind, global: is_global(symbol.letter) });
         }
     }
 }

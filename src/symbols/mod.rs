@@ -62,9 +62,14 @@ pub trait SymbolTable: Send + Sync {
     /// The file or table, for messages.
     fn table_name(&self) -> &str;
 
-    /// Whether there are any: a table that is read when it is first needed may turn out to be unreadable.
+    /// Why there are none: a table that is read when it is first needed may turn out to be unreadable.
+    fn unavailable(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether there are any.
     fn is_available(&self) -> bool {
-        true
+        self.unavailable().is_none()
     }
 
     /// The symbol of that name (the first global one, else the first), or the only one that ThinLTO made of a static one

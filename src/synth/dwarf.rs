@@ -65,7 +65,7 @@ pub(super) fn write(input: &Input<'_>, symbols: &[Symbol]) -> Result<Debug, Synt
         maker.describe_unit(file);
         for OfFile { symbol, ty, .. } in of_files.iter().filter(|one| one.file == *file) {
             let ty = ty.map(|ty| AttributeValue::DebugInfoRef(DebugInfoRef::Entry(types_unit, ty)));
-            variables::variable(&mut maker, symbol, ty);
+            variables::variable(&mut maker, symbol, ty, symbol.global);
         }
         dwarf.units.add(unit);
     }

@@ -12,6 +12,8 @@ pub(super) struct Global {
     pub(super) ty: &'static str,
     pub(super) pointers: u32,
     pub(super) array: Array,
+    /// Struct and member without which the entry does not count.
+    pub(super) needs: Option<(&'static str, &'static str)>,
 }
 
 /// Whether the variable is an array of its type.
@@ -25,18 +27,26 @@ pub(super) enum Array {
     PerCpu,
     /// So many in every kernel, where padding would be taken for more.
     Of(u64),
+    /// As many as this enumerator of this enum says.
+    Enum(&'static str, &'static str),
+    /// As many as the symbol has room for, or a pointer to the first where that is one or a few.
+    OrPointer,
 }
 
 const fn of(name: &'static str, ty: &'static str) -> Global {
-    Global { name, ty, pointers: 0, array: Array::No }
+    Global { name, ty, pointers: 0, array: Array::No, needs: None }
 }
 
 const fn pointer(name: &'static str, ty: &'static str) -> Global {
-    Global { name, ty, pointers: 1, array: Array::No }
+    Global { pointers: 1, ..of(name, ty) }
 }
 
 const fn array(name: &'static str, ty: &'static str) -> Global {
-    Global { name, ty, pointers: 0, array: Array::Open }
+    Global { array: Array::Open, ..of(name, ty) }
+}
+
+const fn counters(name: &'static str, of_enum: &'static str, last: &'static str) -> Global {
+    Global { array: Array::Enum(of_enum, last), ..of(name, "atomic_long_t") }
 }
 
 const LONG: &str = "long unsigned int";
@@ -61,7 +71,7 @@ pub(super) const GLOBALS: &[Global] = &[
     of("root_task_group", "struct task_group"),
     of("init_css_set", "struct css_set"),
     of("cgrp_dfl_root", "struct cgroup_root"),
-    Global { name: "task_state_array", ty: "const char", pointers: 1, array: Array::Of(9) },
+    Global { array: Array::Of(9), ..pointer("task_state_array", "const char") },
     of("pid_max", INT),
     of("nr_threads", INT),
     of("total_forks", LONG),
@@ -80,7 +90,7 @@ pub(super) const GLOBALS: &[Global] = &[
     pointer("console_drivers", "struct console"),
     of("console_list", "struct hlist_head"),
     // CPUs.
-    Global { name: "__per_cpu_offset", ty: LONG, pointers: 0, array: Array::PerCpu },
+    Global { array: Array::PerCpu, ..of("__per_cpu_offset", LONG) },
     of("__cpu_possible_mask", "struct cpumask"),
     of("__cpu_present_mask", "struct cpumask"),
     of("__cpu_online_mask", "struct cpumask"),
@@ -119,22 +129,22 @@ pub(super) const GLOBALS: &[Global] = &[
     of("_totalram_pages", "atomic_long_t"),
     of("memblock", "struct memblock"),
     pointer("e820_table", "struct e820_table"),
-    Global { name: "node_data", ty: "pg_data_t", pointers: 1, array: Array::Open },
+    Global { array: Array::Open, ..pointer("node_data", "pg_data_t") },
     of("contig_page_data", "struct pglist_data"),
     array("node_states", "nodemask_t"),
-    Global { name: "mem_section", ty: "struct mem_section", pointers: 2, array: Array::No },
+    Global { pointers: 2, ..of("mem_section", "struct mem_section") },
     of("slab_caches", "struct list_head"),
     pointer("kmem_cache", "struct kmem_cache"),
     of("vmap_area_list", "struct list_head"),
     of("vmap_area_root", "struct rb_root"),
     pointer("vmap_nodes", "struct vmap_node"),
-    of("nr_vmap_nodes", INT),
-    array("vm_node_stat", "atomic_long_t"),
-    array("vm_zone_stat", "atomic_long_t"),
-    Global { name: "swap_info", ty: "struct swap_info_struct", pointers: 1, array: Array::Open },
+    of("nr_vmap_nodes", UINT),
+    counters("vm_node_stat", "node_stat_item", "NR_VM_NODE_STAT_ITEMS"),
+    counters("vm_zone_stat", "zone_stat_item", "NR_VM_ZONE_STAT_ITEMS"),
+    Global { array: Array::Open, ..pointer("swap_info", "struct swap_info_struct") },
     of("nr_swapfiles", UINT),
     of("page_ext_size", LONG),
-    Global { name: "stack_pools", ty: "void", pointers: 2, array: Array::No },
+    Global { array: Array::OrPointer, ..pointer("stack_pools", "void") },
     of("pools_num", INT),
     of("stack_depot_disabled", "bool"),
     // Resources, devices, interrupts.
@@ -173,7 +183,11 @@ pub(super) const GLOBALS: &[Global] = &[
     pointer("curr_clocksource", "struct clocksource"),
     // Files.
     of("super_blocks", "struct list_head"),
-    pointer("file_systems", "struct file_system_type"),
+    Global { needs: Some(("file_system_type", "list")), ..of("file_systems", "struct hlist_head") },
+    Global {
+        needs: Some(("file_system_type", "next")),
+        ..pointer("file_systems", "struct file_system_type")
+    },
     pointer("mount_hashtable", "struct hlist_head"),
     pointer("dentry_hashtable", "struct hlist_bl_head"),
     pointer("inode_hashtable", "struct hlist_head"),

@@ -352,6 +352,110 @@ fn globals_are_named_once_for_each_type_and_files_name_globals() {
     }
 }
 
+/// Two files have a function of one name, and the records do not say which symbol is whose.
+#[test]
+fn a_prototype_that_records_disagree_about_is_not_given() {
+    // The names of the second one's parameters, and whether it gives another type.
+    let made = |names: [&str; 2], other: bool| {
+        let mut btf = fixture::Builder::new();
+        let (int, long) = (btf.int("int", 4, 1), btf.int("long int", 8, 1));
+        for (names, result) in [(["task", "flags"], int), (names, if other { long } else { int })] {
+            let [one, two] = names.map(|name| btf.string(name));
+            let prototype = btf.record("", fixture::info(13, 2, false), result, &[one, int, two, int]);
+            btf.record("schedule", fixture::info(12, 0, false), prototype, &[]);
+        }
+        let btf = Btf::parse("BTF", btf.finish()).unwrap();
+        let made = made_of(&Table::kernel(), &btf).unwrap();
+        let file = Vmlinux::from_bytes("synthesized", made.bytes).unwrap();
+        let params = entries(&file).into_iter().filter(|(tag, ..)| *tag == gimli::DW_TAG_formal_parameter);
+        (made.functions, params.map(|(_, name, _)| name).collect::<Vec<_>>())
+    };
+    let names = |names: [&str; 2]| names.map(str::to_owned).to_vec();
+    assert_eq!(made(["task", "flags"], false), (1, names(["task", "flags"])));
+    assert_eq!(
+        made(["task", "mode"], false),
+        (1, names(["task", ""])),
+        "a name that one of them has is none"
+    );
+    assert_eq!(made(["task", "flags"], true), (0, Vec::new()));
+}
+
+/// Name and type, written out, of each variable.
+fn variables(file: Arc<Vmlinux>) -> Vec<(String, u64, String)> {
+    let dwarf = Dwarf::new(Arc::clone(&file)).unwrap();
+    let section = |id: gimli::SectionId| -> Result<_, gimli::Error> {
+        Ok(gimli::EndianSlice::new(file.section(id.name()).unwrap_or_default(), gimli::LittleEndian))
+    };
+    let read = gimli::Dwarf::load(section).unwrap();
+    let header = read.units().next().unwrap().unwrap();
+    let unit = read.unit(header).unwrap();
+    let (mut found, mut cursor) = (Vec::new(), unit.entries());
+    while let Some(entry) = cursor.next_dfs().unwrap() {
+        if entry.tag() != gimli::DW_TAG_variable {
+            continue;
+        }
+        let name = read.attr_string(&unit, entry.attr_value(gimli::DW_AT_name).unwrap()).unwrap();
+        let Some(gimli::AttributeValue::Exprloc(place)) = entry.attr_value(gimli::DW_AT_location) else {
+            panic!()
+        };
+        let Some(gimli::AttributeValue::UnitRef(ty)) = entry.attr_value(gimli::DW_AT_type) else { panic!() };
+        let place = u64::from_le_bytes(place.0.slice()[1..9].try_into().unwrap());
+        found.push((name.to_string_lossy().into_owned(), place, describe(&dwarf, TypeId(ty.0 as u64), 0)));
+    }
+    found
+}
+
+#[test]
+fn a_variable_of_the_table_has_the_type_that_this_kernel_gives_it() {
+    let types_of = |member: &str, room: u64| {
+        let mut btf = fixture::Builder::new();
+        let int = btf.int("int", 4, 1);
+        btf.aggregate("hlist_head", (4, 8, false), &[("first", int, 0)]);
+        btf.aggregate("file_system_type", (4, 8, false), &[(member, int, 0)]);
+        let last = btf.string("NR_VM_ZONE_STAT_ITEMS");
+        btf.record("zone_stat_item", fixture::info(6, 1, false), 4, &[last, 11]);
+        btf.record("atomic_long_t", fixture::info(8, 0, false), int, &[]);
+        let mut table = Table::kernel();
+        let bss = TEXT + 0x60_2000;
+        table.0.extend([
+            ("file_systems", bss, SymbolKind::Object),
+            ("stack_pools", bss + 8, SymbolKind::Object),
+            ("vm_zone_stat", bss + 8 + room, SymbolKind::Object),
+        ]);
+        let btf = Btf::parse("BTF", btf.finish()).unwrap();
+        let file = Vmlinux::from_bytes("synthesized", made_of(&table, &btf).unwrap().bytes).unwrap();
+        let variables = variables(file);
+        ["file_systems", "stack_pools", "vm_zone_stat"]
+            .map(|name| variables.iter().find(|(own, ..)| own == name).unwrap().2.clone())
+    };
+    let [file_systems, pools, counters] = types_of("next", 8);
+    assert_eq!((file_systems.as_str(), pools.as_str(), counters.as_str()), ("*", "*", "[Some(11)]"));
+    let [file_systems, pools, counters] = types_of("list", 512);
+    assert!(file_systems.contains("hlist_head"), "{file_systems}");
+    assert_eq!((pools.as_str(), counters.as_str()), ("[Some(64)]", "[Some(11)]"));
+}
+
+#[test]
+fn of_several_symbols_a_per_cpu_variable_has_the_one_at_its_place() {
+    let mut btf = fixture::Builder::new();
+    let (int, long) = (btf.int("int", 4, 1), btf.int("long int", 8, 1));
+    let variables_of = [(int, 0x1800), (long, 0x1400)];
+    let records: Vec<u32> = variables_of
+        .into_iter()
+        .flat_map(|(ty, offset)| [btf.record("list", fixture::info(14, 0, false), ty, &[0]), offset, 8])
+        .collect();
+    btf.record(".data..percpu", fixture::info(15, 2, false), 0x2000, &records);
+    let mut table = Table::kernel();
+    table.0.extend([0x1400, 0x1800].map(|at| ("list", at, SymbolKind::Object)));
+    let btf = Btf::parse("BTF", btf.finish()).unwrap();
+    let made = made_of(&table, &btf).unwrap();
+    assert_eq!(made.variables, 2);
+    let found = variables(Vmlinux::from_bytes("synthesized", made.bytes).unwrap());
+    let places: Vec<(u64, bool)> =
+        found.iter().map(|(_, place, ty)| (*place, ty.contains("long int"))).collect();
+    assert_eq!(places, [(0x1800, false), (0x1400, true)]);
+}
+
 proptest! {
     #[test]
     fn any_types_and_places(

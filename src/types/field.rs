@@ -8,8 +8,8 @@ use crate::addr::{VirtAddr, little_endian};
 
 /// Typedefs, qualifiers and dimensions may nest this deep; damaged type information may not loop.
 const MAX_DEPTH: u32 = 64;
-/// Anonymous structs and unions searched for one member; damaged type information may not fan out.
-const MAX_ANONYMOUS: u32 = 4096;
+/// Anonymous members searched for one member, and those in them; damaged type information may not fan out.
+const MAX_ANONYMOUS: usize = 65_536;
 
 impl dyn TypeSource + '_ {
     /// Bytes of a type, through typedefs and qualifiers; 0 for a flexible array and `void`.
@@ -121,7 +121,7 @@ impl dyn TypeSource + '_ {
         &self,
         aggregate: &Aggregate,
         name: &str,
-        budget: &mut u32,
+        budget: &mut usize,
         depth: u32,
     ) -> Result<Option<(u64, Member)>, TypeError> {
         for member in &aggregate.members {
@@ -131,7 +131,7 @@ impl dyn TypeSource + '_ {
                 None => {
                     let Some(inner) = self.aggregate(member.ty)? else { continue };
                     *budget = budget
-                        .checked_sub(1)
+                        .checked_sub(inner.members.len().saturating_add(1))
                         .filter(|_| depth < MAX_DEPTH)
                         .ok_or_else(|| self.damaged(member.ty, "too many anonymous members in each other"))?;
                     if let Some((offset, found)) = self.member(&inner, name, budget, depth + 1)? {

@@ -195,6 +195,12 @@ pub enum TypeError {
         /// Why, and which way remains.
         reason: String,
     },
+    /// Whether there is such a type is not known: what would say so could not be read.
+    #[error("{reason}")]
+    Unread {
+        /// What failed, and where.
+        reason: String,
+    },
 }
 
 /// Somewhere types are read from.

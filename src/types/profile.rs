@@ -125,8 +125,8 @@ mod tests {
     use super::*;
     use crate::{addr::VirtAddr, profile, types::Field};
 
-    /// What is below: nothing, or one struct.
-    struct Below(Option<Aggregate>);
+    /// What is below: nothing, one struct, or what cannot be read.
+    struct Below(Result<Option<Aggregate>, TypeError>);
 
     impl TypeSource for Below {
         fn source_name(&self) -> &str {
@@ -134,8 +134,10 @@ mod tests {
         }
 
         fn find(&self, tag: Tag, name: &str) -> Result<TypeId, TypeError> {
-            let Some(own) = &self.0 else {
-                return Err(TypeError::Unavailable { reason: "no BTF".to_owned() });
+            let own = match &self.0 {
+                Ok(Some(own)) => own,
+                Ok(None) => return Err(TypeError::Unavailable { reason: "no BTF".to_owned() }),
+                Err(error) => return Err(error.clone()),
             };
             if (own.tag, own.name.as_deref()) == (tag, Some(name)) {
                 return Ok(TypeId(1));
@@ -146,7 +148,7 @@ mod tests {
 
         fn get(&self, id: TypeId) -> Result<Type, TypeError> {
             match (id.0, &self.0) {
-                (1, Some(own)) => Ok(Type::Aggregate(own.clone())),
+                (1, Ok(Some(own))) => Ok(Type::Aggregate(own.clone())),
                 _ => Ok(Type::Base { name: "int".to_owned(), size: 4, encoding: Encoding::Signed }),
             }
         }
@@ -160,7 +162,18 @@ mod tests {
         let member =
             |&(name, offset, size): &(&str, _, _)| (name.to_owned(), profile::Member { offset, size });
         let layout = Struct { size, members: members.iter().map(member).collect() };
-        ProfileTypes::new(&BTreeMap::from([("task_struct".to_owned(), layout)]), Arc::new(Below(below)))
+        ProfileTypes::new(&BTreeMap::from([("task_struct".to_owned(), layout)]), Arc::new(Below(Ok(below))))
+    }
+
+    #[test]
+    fn what_cannot_be_read_below_is_not_absent() {
+        let unread = TypeError::Unread { reason: "reading it failed".to_owned() };
+        let layout = Struct { size: Some(9088), members: BTreeMap::new() };
+        let structs = BTreeMap::from([("task_struct".to_owned(), layout)]);
+        let listed = ProfileTypes::new(&structs, Arc::new(Below(Err(unread.clone()))));
+        let types: &dyn TypeSource = &listed;
+        assert_eq!(types.field("task_struct", "on_cpu"), Err(unread.clone()));
+        assert_eq!(types.find(Tag::Struct, "mm_struct"), Err(unread));
     }
 
     const MEMBERS: &[(&str, u64, Option<u64>)] = &[

@@ -161,3 +161,21 @@ fn random_bytes_in_tasks_and_stacks_end_every_backtrace() {
             && found.tasks.iter().all(|task| functions(task) == functions(&sound[&name(task)]))
     );
 }
+
+/// What a thread that sleeps costs to look at on a machine with so many others.
+fn requests_of_one(count: u32) -> u64 {
+    let machine = Machine::build(&Description::demo().crowded(count)).unwrap();
+    let session = attach(&machine);
+    let task = machine.truth().tasks.iter().rfind(|task| task.sp.is_some()).unwrap();
+    let before = session.counts().requests;
+    let found = bt::read(&session.kernel, Which::Pid(task.pid as i32), None).unwrap();
+    assert_eq!(found.tasks.iter().map(|found| &found.comm).collect::<Vec<_>>(), [&task.comm]);
+    assert!(!found.tasks[0].frames.is_empty());
+    session.counts().requests - before
+}
+
+#[test]
+fn one_thread_costs_the_same_among_many() {
+    let [few, many] = [10, 1000].map(requests_of_one);
+    assert!(many <= few + 8, "{few} requests among few, {many} among many");
+}

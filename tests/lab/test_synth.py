@@ -4,6 +4,7 @@ kernel's file in those that read the whole, the system's own in drgn, question b
 import json
 import re
 import subprocess
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,57 @@ def test_tools_find_nothing_wrong(each_made, figure):
     assert (checked.returncode, checked.stdout) == (0, "No errors\n")
     for option in ("-aW", "-wi", "-wa"):
         assert subprocess.run(["readelf", option, each_made.path], capture_output=True, text=True, check=True).stderr == ""
+
+
+def test_variables_have_the_types_of_the_compiler(each_made):
+    """Those BTF tells and those of the table. A string is followed by what the linker left free."""
+    ours, theirs = (debug_info(path) for path in (each_made.path, each_made.kernel.vmlinux))
+    compared, wrong = 0, []
+    for name in variables(each_made.path):
+        try:
+            types = [program.variable(name).type_ for program in (ours, theirs)]
+        except LookupError:
+            continue
+        compared += 1
+        one, other = (shape(type) for type in types)
+        length, expected = (getattr(type, "length", None) if one.startswith("char[") else None for type in types)
+        padded = length is not None and (expected is None or 0 <= length - expected < 32)
+        if one != other and not padded:
+            wrong.append((name, one, other))
+    assert compared > 100 and wrong == []
+
+
+def debug_info(path: Path) -> drgn.Program:
+    program = drgn.Program(drgn.Platform(drgn.Architecture.X86_64, drgn.PlatformFlags.IS_64_BIT | drgn.PlatformFlags.IS_LITTLE_ENDIAN))
+    module = program.extra_module(str(path), create=True)
+    module.address_ranges = [(0, 2**64 - 1)]
+    module.try_file(str(path), force=True)
+    return program
+
+
+def variables(path: Path) -> list[str]:
+    """Names of its variables; of those that several have nobody says which is meant."""
+    table = subprocess.run(["readelf", "-sW", path], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in table.splitlines()]
+    names = Counter(row[7] for row in rows if len(row) == 8 and row[3] == "OBJECT")
+    return [name for name, count in names.items() if count == 1]
+
+
+def shape(type: drgn.Type) -> str:
+    """A type without qualifiers and typedefs."""
+    match type.kind:
+        case drgn.TypeKind.TYPEDEF:
+            return shape(type.type)
+        case drgn.TypeKind.POINTER:
+            return shape(type.type) + "*"
+        case drgn.TypeKind.ARRAY:
+            return f"{shape(type.type)}[{type.length}]"
+        case drgn.TypeKind.STRUCT | drgn.TypeKind.UNION | drgn.TypeKind.ENUM:
+            return f"{type.kind.name} {type.tag or drgn.sizeof(type)}"
+        case drgn.TypeKind.FUNCTION | drgn.TypeKind.VOID:
+            return type.kind.name
+        case _:
+            return type.name
 
 
 def test_types_go_through_dwarf_unchanged(each_made, examples):

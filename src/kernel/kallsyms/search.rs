@@ -42,6 +42,7 @@ const MAX_REACH: u64 = 64 << 20;
 /// The tables in `spans`.
 pub(super) fn places(memory: &dyn VirtMem, spans: &[Span]) -> Result<Places, KallsymsError> {
     let (mut searched, mut unread, mut tables) = (0, 0, 0);
+    let (mut budget, mut failed) = (layout::MAX_MEASURED, None);
     for (span, start) in chunks(memory, spans) {
         let alone = CHUNK.min(span.len - start);
         let overlapping = (CHUNK + OVERLAP).min(span.len - start);
@@ -55,29 +56,38 @@ pub(super) fn places(memory: &dyn VirtMem, spans: &[Span]) -> Result<Places, Kal
         let Some(found) = Tokens::find(&bytes) else { continue };
         let (table, index) = (start + found.table as u64, start + found.index as u64);
         log::debug!("kallsyms_token_table at {}", span.start.wrapping_add(table));
-        if let Some(places) = around(memory, span, table, index)? {
-            return Ok(places);
+        match around(memory, span, (table, index), &mut budget) {
+            Ok(Some(places)) => return Ok(places),
+            Ok(None) => {}
+            // These tokens may be none: others are looked for, and what failed is said if there are none.
+            Err(error) => _ = failed.get_or_insert(error),
         }
         tables += 1;
         if tables == MAX_TOKEN_TABLES {
             break;
         }
     }
-    Err(KallsymsError::NotFound { bytes: searched, unread })
+    Err(failed.unwrap_or(KallsymsError::NotFound { bytes: searched, unread }))
 }
 
 /// The tables around tokens at the offsets `table` and `index` of `span`.
-fn around(memory: &dyn VirtMem, span: Span, table: u64, index: u64) -> Result<Option<Places>, KallsymsError> {
+fn around(
+    memory: &dyn VirtMem,
+    span: Span,
+    (table, index): (u64, u64),
+    budget: &mut usize,
+) -> Result<Option<Places>, KallsymsError> {
     let step = "searching kallsyms_names";
     let at = |offset: u64| span.start.wrapping_add(offset);
     let (mut bytes, mut start) = (Vec::new(), table);
-    while start > 0 && table - start < MAX_REACH {
+    while start > 0 && table - start < MAX_REACH && *budget > 0 {
         let from = start.saturating_sub(REACH) / PAGE_SIZE * PAGE_SIZE;
         let more = memory.read_vec(at(from), (start - from) as usize);
         let mut more = more.map_err(|source| KallsymsError::Read { step, source })?;
+        let fresh = more.len();
         more.append(&mut bytes);
         (bytes, start) = (more, from);
-        let Some(found) = layout::names_before(&bytes) else { continue };
+        let Some(found) = layout::names_before(&bytes, fresh, budget) else { continue };
         let NamesAt { num_syms, count, names, len, lengths, align, .. } = found;
         let index_end = at(index + INDEX_LEN as u64).raw();
         let num_syms = at(start + num_syms as u64).raw();

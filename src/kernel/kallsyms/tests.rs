@@ -4,11 +4,15 @@ use super::*;
 use crate::{
     kernel::{
         locate::vmcoreinfo::VmcoreInfo,
-        testing::{self, Flat},
+        testing::{self, Flat, Structs},
     },
-    symbols::kallsyms::{
-        names::Lengths,
-        writer::{self, RECIPES, Recipe, Row, Written},
+    mem::sparse::Sparse,
+    symbols::{
+        Relocated,
+        kallsyms::{
+            names::Lengths,
+            writer::{self, RECIPES, Recipe, Row, Written},
+        },
     },
 };
 
@@ -136,6 +140,45 @@ fn a_count_beyond_reason_is_refused_before_anything_is_read() {
     let places = Places::noted(&noted(&written)).unwrap();
     let error = places.read(&memory, VirtAddr::new(TEXT), SLIDE).unwrap_err();
     assert!(matches!(error, KallsymsError::Format { source: FormatError::Count { .. }, .. }), "{error}");
+}
+
+/// Tokens that belong to nothing, behind a page that is not there, and then the tables.
+#[test]
+fn what_cannot_be_read_before_false_tokens_ends_no_search() {
+    let chunk = 256 << 10;
+    let recipe = RECIPES[7];
+    let expected = kernel(recipe);
+    let tables = writer::write(recipe, &expected, RODATA + chunk, 0x1_2345);
+    let tokens = (tables.places["token_table"] - RODATA - chunk) as usize;
+    let mut bytes = vec![0; chunk as usize];
+    bytes[0x100..0x1000].copy_from_slice(&tables.bytes[tokens..][..0xf00]);
+    bytes.extend(&tables.bytes);
+    bytes.resize(2 * chunk as usize, 0);
+    let memory = Flat { start: VirtAddr::new(RODATA), bytes };
+    let span = |start, len| Span { start: VirtAddr::new(start), len };
+    let spans = [span(RODATA - chunk, 2 * chunk), span(RODATA + chunk, chunk)];
+    assert_eq!(rows(&read(&memory, &map(None), &spans).unwrap()), expected);
+    let error = read(&memory, &map(None), &spans[..1]).unwrap_err();
+    assert!(matches!(error, KallsymsError::Read { .. }), "{error}");
+}
+
+/// None of its memory is there: a page may be lost, so it is tried again, and until then said what failed.
+#[test]
+fn what_was_not_read_is_tried_again_and_named() {
+    let memory = Arc::new(Flat { start: VirtAddr::new(RODATA), bytes: Vec::new() });
+    let phys = Arc::new(Sparse::new(["0-64k".parse().unwrap()]));
+    let symbols = Arc::new(TargetSymbols::new(memory.clone(), phys, map(None)));
+    let mut kernel = testing::kernel(memory, Arc::new(Structs::new()), VirtAddr::NULL);
+    kernel.symbols = Some(Relocated::new(Box::new(Arc::clone(&symbols)), SLIDE));
+    let error = kernel.symbols("bt").err().unwrap().to_string();
+    assert!(error.starts_with("bt needs symbols, and its own cannot be read (no kallsyms tables"), "{error}");
+    assert!(error.ends_with("): give the kernel's own file with --vmlinux"), "{error}");
+    assert!(symbols.failure.lock().unwrap().is_some());
+    symbols.retry();
+    assert!(symbols.failure.lock().unwrap().is_some(), "all was read, and there are none");
+    *symbols.failure.lock().unwrap() = Some(KallsymsError::NotFound { bytes: 8192, unread: 4096 });
+    symbols.retry();
+    assert!(symbols.failure.lock().unwrap().is_none());
 }
 
 proptest! {

@@ -1,6 +1,9 @@
 //! What an ORC entry says, whatever its format.
 
-use crate::types::{Field, TypeError, TypeSource};
+use crate::{
+    kernel::structure::present,
+    types::{Field, TypeError, TypeSource},
+};
 
 /// Functions of C, with an ordinary prologue, of which every kernel has some.
 pub(super) const KNOWN_FUNCTIONS: &[&str] = &[
@@ -132,8 +135,8 @@ impl Layout {
             sp_reg: member("sp_reg")?,
             bp_reg: member("bp_reg")?,
             kind: member("type")?,
-            signal: member("signal").ok(),
-            end: member("end").ok(),
+            signal: present(member("signal"))?,
+            end: present(member("end"))?,
         })
     }
 

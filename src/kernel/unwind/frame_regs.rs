@@ -138,6 +138,43 @@ pub(super) fn is_plausible(registers: &Registers) -> bool {
         // A kernel that jumped through a bad pointer may have been interrupted anywhere.
         0x10 => matches!(ss, 0 | 0x18),
         0x33 | 0x23 => *ss & 3 == 3 && *rip < 1 << 63,
+        _ => is_of_xen(*cs, *ss, *rip),
+    }
+}
+
+/// What Xen saves of its paravirtual guests: `FLAT_RING3_CS64`, whose privilege level it clears where the guest's kernel
+/// was left, `FLAT_RING3_CS32` and `FLAT_RING3_SS64` (`arch/x86/include/asm/xen/interface_64.h`). Above `cs` is the byte
+/// `saved_upcall_mask` of `struct cpu_user_regs`.
+fn is_of_xen(cs: u64, ss: u64, rip: u64) -> bool {
+    match (cs & u64::from(u32::MAX), cs >> 32) {
+        (0xe030, 0 | 1) => matches!(ss, 0 | 0x18 | 0xe02b),
+        (0xe033 | 0xe023, 0 | 1) => ss & 3 == 3 && rip < 1 << 63,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_those_of_the_machine_or_of_xen() {
+        let (kernel, user) = (0xffff_ffff_8100_0000, 0x40_0000);
+        for (cs, ss, rip, expected) in [
+            (0x10, 0x18, kernel, Some(false)),
+            (0x33, 0x2b, user, Some(true)),
+            (0x23, 0x2b, kernel, None),
+            (0x1_0000_0010, 0x18, kernel, None),
+            (0xe030, 0xe02b, kernel, Some(false)),
+            (0x1_0000_e030, 0xe02b, kernel, Some(false)),
+            (0xe033, 0xe02b, user, Some(true)),
+            (0xe033, 0xe02b, kernel, None),
+            (0xe031, 0xe02b, kernel, None),
+            (0xff_0000_e030, 0xe02b, kernel, None),
+        ] {
+            let registers = Registers { cs: Some(cs), ss: Some(ss), rip: Some(rip), ..Registers::default() };
+            let found = is_plausible(&registers).then(|| is_user(&registers));
+            assert_eq!(found, expected, "{cs:#x}:{rip:#x}");
+        }
     }
 }

@@ -6,10 +6,11 @@ use super::*;
 use crate::kernel::{
     registers::SavedRegisters,
     testing::orc_kernel::{
-        FORMATS, FUNCTIONS, Format, MODULE, OrcKernel, Outside, RETURN, STACK_LEN, STACKS, TASKS, TEXT,
-        TRAMPOLINE, function,
+        ENTRIES, FORMATS, FUNCTIONS, Format, MODULE, OrcKernel, Outside, RETURN, STACK_LEN, STACKS, TASKS,
+        TEXT, TRAMPOLINE, function,
     },
 };
+use crate::paging::{Translation, VirtError, VirtFault, VirtMem, VirtOp};
 
 const READER: &[&str] = &["entry_SYSCALL_64", "do_syscall_64", "ksys_read", "vfs_read", "schedule"];
 const THREAD: &[&str] = &["ret_from_fork", "kthread", "schedule"];
@@ -225,6 +226,55 @@ fn a_stack_is_never_entered_twice() {
         trace.end
     );
     assert_eq!(trace.frames.len(), 1);
+}
+
+/// Memory of which some cannot be read.
+struct Hole(Arc<dyn VirtMem>, std::ops::Range<VirtAddr>);
+
+impl VirtMem for Hole {
+    fn read_batch(&self, ops: &mut [VirtOp<'_>]) {
+        self.0.read_batch(ops);
+        for op in ops {
+            let end = op.addr.wrapping_add(op.buf.len() as u64);
+            if op.addr < self.1.end && self.1.start < end {
+                let fault = VirtFault::NonCanonical;
+                op.result = Err(VirtError { addr: op.addr, len: op.buf.len(), fault });
+            }
+        }
+    }
+
+    fn translate(&self, addr: VirtAddr) -> Result<Translation, VirtError> {
+        self.0.translate(addr)
+    }
+}
+
+/// That a table was not read does not say that there is none.
+#[test]
+fn a_walk_ends_where_a_table_cannot_be_read() {
+    let mut made = OrcKernel::new(FORMATS[2]);
+    let (last, path) = READER.split_last().unwrap();
+    let task = made.sleeper_in_module(Outside::User, path, last);
+    made.load_module(false);
+    let module = TEXT + MODULE;
+    // The module's table of entries; its struct, where the arguments of its table are; the list of modules.
+    for (hole, len, frames, said) in [
+        (module + 0x110, 1, 2, "reading the ORC table for the code at 0xffffffff8100403f: cannot read"),
+        (module + 0x120 + 0x28, 1, 2, "is not known: walking the module list: cannot read"),
+        (TEXT + ENTRIES, 0x100, 0, "telling the format of the ORC tables: cannot read"),
+    ] {
+        let mut kernel = made.kernel();
+        kernel.memory = Arc::new(Hole(kernel.memory, VirtAddr::new(hole)..VirtAddr::new(hole + len)));
+        let reason = match Unwinder::new(&kernel) {
+            Ok(unwinder) => {
+                let trace = unwinder.walk(vec![start(&kernel, task).unwrap()]).pop().unwrap();
+                assert_eq!(trace.frames.len(), frames, "{:?}", trace.end);
+                let End::Broken(reason) = trace.end else { panic!("{:?}", trace.end) };
+                reason
+            }
+            Err(error) => error.to_string(),
+        };
+        assert!(reason.contains(said), "{reason}");
+    }
 }
 
 mod damaged;

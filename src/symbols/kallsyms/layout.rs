@@ -17,9 +17,9 @@ const ALIGNMENTS: [usize; 2] = [8, 4];
 /// Bytes that a name takes at least, its length included: with fewer, a number is no count.
 const SHORTEST_NAME: usize = 2;
 
-/// Names measured in one search: those of a few whole tables, so that numbers which only look like counts cannot make
-/// it endless.
-const MAX_MEASURED: usize = 16 * MAX_SYMBOLS;
+/// Names measured in one search, however many tables of tokens it finds: those of a few whole tables, so that numbers
+/// which only look like counts cannot make it endless.
+pub const MAX_MEASURED: usize = 16 * MAX_SYMBOLS;
 
 /// The tables before the tokens, as positions in the bytes searched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,21 +34,19 @@ pub struct NamesAt {
     pub len: usize,
     /// How lengths are written.
     pub lengths: Lengths,
-    /// Bytes of each entry of `kallsyms_seqs_of_names`, when it stands between.
-    pub seqs: Option<usize>,
     /// What the tables are aligned to.
     pub align: usize,
 }
 
 /// Looks for the count, names and markers that end where the tokens begin (at the end of `before`), nearest first.
-/// Positions in `before` are aligned as addresses are.
-#[must_use]
-pub fn names_before(before: &[u8]) -> Option<NamesAt> {
-    let mut budget = MAX_MEASURED;
+/// Positions in `before` are aligned as addresses are; the count is among the first `fresh` bytes. `budget` is how many
+/// names may be measured, at first [`MAX_MEASURED`].
+pub fn names_before(before: &[u8], fresh: usize, budget: &mut usize) -> Option<NamesAt> {
     ALIGNMENTS.into_iter().find_map(|align| {
-        before.chunks_exact(align).enumerate().rev().find_map(|(word, value)| {
+        let words = before.get(..fresh).unwrap_or(before).chunks_exact(align);
+        words.enumerate().rev().find_map(|(word, value)| {
             let count = value.iter().rev().fold(0, |value, byte| value << 8 | usize::from(*byte));
-            tables_at(before, word * align, count, align, &mut budget)
+            tables_at(before, word * align, count, align, budget)
         })
     })
 }
@@ -68,14 +66,24 @@ fn tables_at(
         return None;
     }
     [Lengths::ByteOrTwo, Lengths::Byte].into_iter().find_map(|lengths| {
+        if *budget == 0 {
+            return None;
+        }
         let measured = names::measure(bytes, count, lengths);
-        *budget = budget.checked_sub(measured.as_ref().map_or_else(FormatError::place, |_| count))?;
+        *budget = budget.saturating_sub(measured.as_ref().map_or_else(FormatError::place, |_| count));
         let (len, marks) = measured.ok()?;
         let markers = (names + len).next_multiple_of(align);
         [4, 8].into_iter().find_map(|width| {
             let end = markers_end(before, markers, width, &marks)?.next_multiple_of(align);
-            let seqs = gap(before.len().checked_sub(end)?, count, align)?;
-            Some(NamesAt { num_syms, count, names, len, lengths, seqs, align })
+            let rest = before.len().checked_sub(end)?;
+            (rest == 0 || is_sequence(rest, count, align)).then_some(NamesAt {
+                num_syms,
+                count,
+                names,
+                len,
+                lengths,
+                align,
+            })
         })
     })
 }
@@ -89,13 +97,9 @@ fn markers_end(bytes: &[u8], at: usize, width: usize, marks: &[u64]) -> Option<u
     same.then_some(end)
 }
 
-/// What `len` bytes between the markers and the tokens are: nothing, or a table with an entry for each symbol.
-#[expect(clippy::option_option, reason = "no table there is an answer, bytes that are no table are none")]
-fn gap(len: usize, count: usize, align: usize) -> Option<Option<usize>> {
-    if len == 0 {
-        return Some(None);
-    }
-    [3, 4].into_iter().find(|width| (count * width).next_multiple_of(align) == len).map(Some)
+/// Whether `len` bytes between the markers and the tokens may be `kallsyms_seqs_of_names`, with an entry for each symbol.
+fn is_sequence(len: usize, count: usize, align: usize) -> bool {
+    [3, 4].into_iter().any(|width| (count * width).next_multiple_of(align) == len)
 }
 
 /// Where the addresses of `count` symbols may be, when the count is at `num_syms` and the tokens' index ends at

@@ -2,7 +2,7 @@
 //!
 //! gdb reads the unit that an address is in whole, with the types it leads to, before it names the one function there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use gimli::{
     constants as dw,
@@ -14,14 +14,15 @@ use crate::{
     symbols::SymbolKind,
     synth::vmlinux::{Symbol, SynthError},
     types::{
-        TypeId,
+        TypeError, TypeId,
         btf::{Btf, Kind, List, Param},
     },
 };
 
 /// Functions in a unit: what a unit costs by itself is nothing beside as many, and they are read in a millisecond.
 const IN_UNIT: usize = 256;
-/// No function of a kernel has a dozen parameters; each symbol of its name repeats them.
+/// No function of a kernel has a dozen parameters; each symbol of its name repeats them. As many as bits of
+/// [`Prototype::unnamed`].
 const MAX_PARAMS: usize = 64;
 
 /// A function that BTF has a prototype of and that has a place.
@@ -29,6 +30,42 @@ struct Function<'f> {
     symbol: &'f Symbol,
     result: TypeId,
     params: List<'f, Param<'f>>,
+    /// As in [`Prototype`].
+    unnamed: u64,
+}
+
+/// What the records of one name say: nothing tells which symbol of that name is whose.
+struct Prototype {
+    /// That of the first.
+    first: TypeId,
+    /// Whether all have the same types.
+    agreed: bool,
+    /// By position, the parameters whose names differ.
+    unnamed: u64,
+}
+
+impl Prototype {
+    fn compare(&mut self, btf: &Btf, other: TypeId) -> Result<(), TypeError> {
+        let (first, other) = (btf.record(self.first)?.kind, btf.record(other)?.kind);
+        let (
+            Kind::Prototype { result, params },
+            Kind::Prototype { result: other_result, params: other_params },
+        ) = (first, other)
+        else {
+            self.agreed = false;
+            return Ok(());
+        };
+        self.agreed &= result == other_result && params.len() == other_params.len();
+        if !self.agreed {
+            return Ok(());
+        }
+        for (at, (one, other)) in params.iter().zip(other_params.iter()).enumerate().take(MAX_PARAMS) {
+            let (Ok(one), Ok(other)) = (one, other) else { continue };
+            self.agreed &= one.ty == other.ty;
+            self.unnamed |= u64::from(one.name != other.name) << at;
+        }
+        Ok(())
+    }
 }
 
 /// Describes every function of `symbols`, which stand in the order of their addresses, that `btf` has a prototype of.
@@ -64,15 +101,21 @@ fn functions<'f>(btf: &'f Btf, symbols: &'f [Symbol]) -> Result<Vec<Function<'f>
     for id in btf.ids() {
         let record = btf.record(TypeId(u64::from(id)))?;
         if let Kind::Function { prototype, .. } = record.kind {
-            prototypes.entry(record.name).or_insert(prototype);
+            match prototypes.entry(record.name) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Prototype { first: prototype, agreed: true, unnamed: 0 });
+                }
+                Entry::Occupied(mut entry) => entry.get_mut().compare(btf, prototype)?,
+            }
         }
     }
     let mut functions = Vec::new();
     for symbol in symbols.iter().filter(|symbol| symbol.kind == SymbolKind::Function && symbol.size > 0) {
-        let Some(prototype) = prototypes.get(symbol.name.as_str()) else { continue };
-        let Kind::Prototype { result, params } = btf.record(*prototype)?.kind else { continue };
+        let known = prototypes.get(symbol.name.as_str()).filter(|prototype| prototype.agreed);
+        let Some(Prototype { first, unnamed, .. }) = known else { continue };
+        let Kind::Prototype { result, params } = btf.record(*first)?.kind else { continue };
         if params.len() <= MAX_PARAMS {
-            functions.push(Function { symbol, result, params });
+            functions.push(Function { symbol, result, params, unnamed: *unnamed });
         }
     }
     Ok(functions)
@@ -94,7 +137,7 @@ fn stretches<'s, 'f>(functions: &'s [Function<'f>]) -> impl Iterator<Item = &'s 
 }
 
 fn describe(maker: &mut Maker<'_>, function: &Function<'_>, types: (&Types<'_>, UnitId)) {
-    let Function { symbol, result, params } = function;
+    let Function { symbol, result, params, unnamed } = function;
     let entry = maker.add(maker.unit.root(), dw::DW_TAG_subprogram);
     maker.name(entry, &symbol.name);
     maker.flag(entry, dw::DW_AT_prototyped);
@@ -104,13 +147,15 @@ fn describe(maker: &mut Maker<'_>, function: &Function<'_>, types: (&Types<'_>, 
     refer(maker, entry, *result, types);
     maker.set(entry, dw::DW_AT_low_pc, AttributeValue::Address(Address::Constant(symbol.addr.raw())));
     maker.number(entry, dw::DW_AT_high_pc, symbol.size);
-    for param in params.iter().flatten() {
+    for (at, param) in params.iter().flatten().enumerate() {
         if param.ty == TypeId(0) {
             maker.add(entry, dw::DW_TAG_unspecified_parameters);
             continue;
         }
         let child = maker.add(entry, dw::DW_TAG_formal_parameter);
-        maker.name(child, param.name);
+        if unnamed >> at & 1 == 0 {
+            maker.name(child, param.name);
+        }
         refer(maker, child, param.ty, types);
     }
 }

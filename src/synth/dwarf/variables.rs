@@ -9,6 +9,7 @@ use gimli::{
 
 use super::{Maker, Types};
 use crate::{
+    addr::LinkAddr,
     symbols::SymbolKind,
     synth::{
         globals::{Array, FILES, GLOBALS, Global},
@@ -16,12 +17,14 @@ use crate::{
     },
     types::{
         Tag, TypeError, TypeId, TypeSource,
-        btf::{Btf, Kind, Record},
+        btf::{Btf, Kind, Linkage, Record},
     },
 };
 
 /// No array of the table is larger; one may only seem so where nothing after it has a symbol.
 const MAX_ARRAY: u64 = 64 << 10;
+/// Where there may be a pointer in its place, none is smaller: the symbol's size includes what is free behind it.
+const MIN_ARRAY: u64 = 256;
 
 /// A variable for a file's own unit.
 pub(super) struct OfFile<'v> {
@@ -34,48 +37,75 @@ pub(super) struct Variables<'v, 'b> {
     btf: &'b Btf,
     /// Of several symbols of one name the first global one, else the first.
     symbols: HashMap<&'v str, &'v Symbol>,
+    places: HashMap<(&'v str, LinkAddr), &'v Symbol>,
     types: &'v mut Types<'b>,
-    done: HashSet<&'v str>,
+    done: HashSet<(&'v str, LinkAddr)>,
 }
 
 impl<'v, 'b: 'v> Variables<'v, 'b> {
     pub(super) fn new(btf: &'b Btf, symbols: &'v [Symbol], types: &'v mut Types<'b>) -> Self {
-        let mut by_name: HashMap<&str, &Symbol> = HashMap::new();
+        let (mut by_name, mut places) = (HashMap::<&str, &Symbol>::new(), HashMap::new());
         for symbol in symbols.iter().filter(|symbol| symbol.kind != SymbolKind::Function) {
+            places.insert((symbol.name.as_str(), symbol.addr), symbol);
             let known = by_name.entry(&symbol.name).or_insert(symbol);
             if symbol.global && !known.global {
                 *known = symbol;
             }
         }
-        Self { btf, symbols: by_name, types, done: HashSet::new() }
+        Self { btf, symbols: by_name, places, types, done: HashSet::new() }
     }
 
     /// Writes all variables but those that stand in a file's own unit: these are the result, with their types.
     pub(super) fn write(&mut self, maker: &mut Maker<'_>) -> Result<Vec<OfFile<'v>>, TypeError> {
-        for id in self.btf.ids() {
-            let record = self.btf.record(TypeId(u64::from(id)))?;
-            if let Kind::Variable { ty, .. } = record.kind
-                && let Some(symbol) = self.symbols.get(record.name)
-                && self.done.insert(record.name)
+        let offsets = self.percpu_offsets()?;
+        for id in self.btf.ids().map(|id| TypeId(u64::from(id))) {
+            let record = self.btf.record(id)?;
+            if let Kind::Variable { ty, linkage } = record.kind
+                && let Some(symbol) = self.symbol(record.name, offsets.get(&id).copied())
+                && self.done.insert((&symbol.name, symbol.addr))
             {
                 let ty = self.types.entry(ty).map(AttributeValue::UnitRef);
-                variable(maker, symbol, ty);
+                variable(maker, symbol, ty, linkage == Linkage::Global);
             }
         }
+        let named: HashSet<&str> = self.done.iter().map(|(name, _)| *name).collect();
         let mut of_files = Vec::new();
         for global in GLOBALS {
-            if !self.done.contains(global.name)
+            if !named.contains(global.name)
                 && let Some(symbol) = self.symbols.get(global.name).copied()
+                && !self.done.contains(&(global.name, symbol.addr))
                 && let Some(ty) = self.global(maker, global, symbol)
             {
-                self.done.insert(global.name);
+                self.done.insert((global.name, symbol.addr));
                 match FILES.iter().find(|(_, names)| names.contains(&global.name)) {
                     Some((file, _)) => of_files.push(OfFile { file, symbol, ty }),
-                    None => variable(maker, symbol, ty.map(AttributeValue::UnitRef)),
+                    None => variable(maker, symbol, ty.map(AttributeValue::UnitRef), symbol.global),
                 }
             }
         }
         Ok(of_files)
+    }
+
+    /// The symbol of a variable of BTF: the one at its place in the per-CPU area, if it has one there.
+    fn symbol(&self, name: &str, offset: Option<u32>) -> Option<&'v Symbol> {
+        let start = self.symbols.get("__per_cpu_start").map(|symbol| symbol.addr);
+        let place = start.zip(offset).map(|(start, offset)| start.wrapping_add(u64::from(offset)));
+        let there = place.and_then(|place| self.places.get(&(name, place)));
+        there.or_else(|| self.symbols.get(name)).copied()
+    }
+
+    /// By variable, where it is from `__per_cpu_start` on.
+    fn percpu_offsets(&self) -> Result<HashMap<TypeId, u32>, TypeError> {
+        let mut offsets = HashMap::new();
+        for id in self.btf.ids() {
+            let record = self.btf.record(TypeId(u64::from(id)))?;
+            if let Kind::Section { entries, .. } = record.kind
+                && record.name == ".data..percpu"
+            {
+                offsets.extend(entries.iter().flatten().map(|entry| (entry.variable, entry.offset)));
+            }
+        }
+        Ok(offsets)
     }
 
     /// Variables with a type so far.
@@ -90,6 +120,10 @@ impl<'v, 'b: 'v> Variables<'v, 'b> {
         global: &Global,
         symbol: &Symbol,
     ) -> Option<Option<UnitEntryId>> {
+        let types: &dyn TypeSource = self.btf;
+        if let Some((name, member)) = global.needs {
+            types.field(name, member).ok()?;
+        }
         let qualified = |word| global.ty.strip_prefix(word);
         let (name, qualifier) = match (qualified("const "), qualified("volatile ")) {
             (Some(name), _) => (name, Some(dw::DW_TAG_const_type)),
@@ -100,7 +134,7 @@ impl<'v, 'b: 'v> Variables<'v, 'b> {
             "void" => (None, 0),
             name => {
                 let id = find(self.btf, name)?;
-                (Some(self.types.entry(id)?), (self.btf as &dyn TypeSource).size_of(id).ok()?)
+                (Some(self.types.entry(id)?), types.size_of(id).ok()?)
             }
         };
         if let Some(qualifier) = qualifier {
@@ -111,9 +145,13 @@ impl<'v, 'b: 'v> Variables<'v, 'b> {
         }
         let count = match global.array {
             Array::No => return Some(entry),
-            Array::Open => symbol.size.min(MAX_ARRAY).checked_div(size)?,
+            Array::OrPointer if symbol.size < MIN_ARRAY => {
+                return Some(Some(self.types.pointer_to(maker, entry)));
+            }
+            Array::Open | Array::OrPointer => symbol.size.min(MAX_ARRAY).checked_div(size)?,
             Array::Of(count) => count,
-            Array::PerCpu => (self.btf as &dyn TypeSource).struct_size("cpumask").ok()?.checked_mul(8)?,
+            Array::Enum(name, last) => u64::try_from(types.enumerator(name, last).ok()?).ok()?,
+            Array::PerCpu => types.struct_size("cpumask").ok()?.checked_mul(8)?,
         };
         Some(Some(self.types.array_of(maker, entry, count)))
     }
@@ -144,13 +182,13 @@ fn anonymous(btf: &Btf, members: &str) -> Option<TypeId> {
 }
 
 /// Describes a variable; `ty` refers to its type.
-pub(super) fn variable(maker: &mut Maker<'_>, symbol: &Symbol, ty: Option<AttributeValue>) {
+pub(super) fn variable(maker: &mut Maker<'_>, symbol: &Symbol, ty: Option<AttributeValue>, external: bool) {
     let entry = maker.add(maker.unit.root(), dw::DW_TAG_variable);
     maker.name(entry, &symbol.name);
     if let Some(ty) = ty {
         maker.set(entry, dw::DW_AT_type, ty);
     }
-    if symbol.global {
+    if external {
         maker.flag(entry, dw::DW_AT_external);
     }
     let mut place = Expression::new();

@@ -2,6 +2,26 @@ use std::collections::HashMap;
 
 use super::*;
 
+/// Each of the nested structs is read whole.
+#[test]
+fn anonymous_members_are_counted_with_those_in_them() {
+    let nested = |depth: usize, width: usize| {
+        let mut table = Table::default();
+        let int = table.base("int", 4, Encoding::Signed);
+        let mut inner = int;
+        for level in 0..depth {
+            let mut members = vec![("m", 0, None, int); width];
+            members.push(("", 0, None, inner));
+            let name = if level + 1 == depth { "outer" } else { "" };
+            inner = table.aggregate(Tag::Struct, name, 8, &members);
+        }
+        (&table as &dyn TypeSource).field("outer", "n")
+    };
+    assert!(matches!(nested(20, 1000), Err(TypeError::NoMember { .. })));
+    let error = nested(20, 10_000).unwrap_err().to_string();
+    assert!(error.contains("too many anonymous members"), "{error}");
+}
+
 /// Types by hand: a [`TypeId`] is a position.
 #[derive(Default)]
 struct Table {
