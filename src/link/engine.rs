@@ -14,6 +14,7 @@
 mod clock;
 mod pace;
 mod request;
+mod silence;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use self::{
     clock::Clock,
     pace::Pace,
     request::{Failure, Request, Verdict},
+    silence::Silence,
 };
 use super::{
     LinkError, LinkStats, Read, Requester,
@@ -102,6 +104,7 @@ pub(super) struct Engine {
     check_at: Option<Instant>,
     clock: Clock,
     pace: Pace,
+    silence: Silence,
     stats: LinkStats,
     latencies: Latencies,
 }
@@ -122,6 +125,7 @@ impl Engine {
             check_at: None,
             clock: Clock::default(),
             pace: Pace::new(tags),
+            silence: Silence::default(),
             stats: LinkStats::default(),
             latencies: Latencies::default(),
         }
@@ -141,6 +145,9 @@ impl Engine {
 
     /// Starts on `reads`; dropping the batch gives up what is still under way.
     pub(super) fn batch<'e, 'r, 'b>(&'e mut self, reads: &'r mut [Read<'b>]) -> Batch<'e, 'r, 'b> {
+        if self.silence.is_suspicious() {
+            self.pending = self.silence.probe(reads);
+        }
         Batch { engine: self, reads }
     }
 
@@ -188,8 +195,11 @@ impl Batch<'_, '_, '_> {
         if self.engine.in_flight >= self.engine.pace.window() {
             return None;
         }
-        let pending = self.engine.pending.take().filter(|job| self.wants(job.read));
-        let job = pending.or_else(|| self.next_job())?;
+        let job = match self.engine.pending.take() {
+            Some(job) if job.is_probe() || self.wants(job.read) => job,
+            _ if self.engine.silence.is_suspicious() && self.engine.in_flight > 0 => return None,
+            _ => self.next_job()?,
+        };
         let engine = &mut *self.engine;
         if engine.free.is_empty() {
             engine.release_retired(now);
@@ -261,6 +271,7 @@ impl Batch<'_, '_, '_> {
 
     /// Takes a datagram that came to the socket of `tag`.
     pub(super) fn receive(&mut self, tag: u8, datagram: &[u8], now: Instant) {
+        self.engine.silence.broken();
         let (stamp, completion) = match self.decode(tag, datagram) {
             Ok(decoded) => decoded,
             Err(defect) => {
@@ -338,6 +349,7 @@ impl Batch<'_, '_, '_> {
                     let took = now.saturating_duration_since(request.sent);
                     engine.pace.answered(request.sent, took);
                     engine.latencies.record(took);
+                    engine.silence.answered(request.piece);
                     engine.in_flight -= 1;
                     engine.release(tag, false);
                 }
@@ -430,14 +442,42 @@ impl Batch<'_, '_, '_> {
                 let Request { read, piece, attempt, .. } = request;
                 engine.retry.push_back(Job { read, piece, attempt, hasty: true });
             } else {
+                let suspected = engine.silence.lengthens();
                 self.attempt_failed(request, request.saw_defect.map_or(Failure::Timeout, Failure::Malformed));
+                if suspected {
+                    self.suspect();
+                }
             }
         }
     }
 
+    /// Has a probe sent before anything else.
+    fn suspect(&mut self) {
+        let probe = self.engine.silence.probe(self.reads);
+        if let Some(waiting) = std::mem::replace(&mut self.engine.pending, probe) {
+            self.engine.retry.push_front(waiting);
+        }
+    }
+
+    fn probe_failed(&mut self, request: Request, failure: Failure) {
+        let Request { read, piece, attempt, hasty, .. } = request;
+        if !self.engine.silence.is_suspicious() {
+            return;
+        }
+        if attempt <= self.engine.settings.retries {
+            self.engine.pending = Some(Job { read, piece, attempt: attempt + 1, hasty });
+            return;
+        }
+        self.give_up(|addr, len| match failure {
+            Failure::NoAdapter => LinkError::NoAdapter { addr, len },
+            Failure::Socket(kind) => LinkError::Socket { addr, len, kind },
+            _ => LinkError::Silent { addr, len },
+        });
+    }
+
     fn attempt_failed(&mut self, request: Request, failure: Failure) {
         let Request { read: index, piece, attempt, hasty, .. } = request;
-        let Some(read) = self.reads.get_mut(index) else { return };
+        let Some(read) = self.reads.get_mut(index) else { return self.probe_failed(request, failure) };
         let final_answer = matches!(failure, Failure::Refused(_));
         if !final_answer && attempt <= self.engine.settings.retries && !read.failed {
             self.engine.retry.push_back(Job { read: index, piece, attempt: attempt + 1, hasty });
@@ -486,11 +526,19 @@ impl Batch<'_, '_, '_> {
 
     /// Ends the batch: every read that has no result fails with `kind`.
     pub(super) fn abort(&mut self, kind: io::ErrorKind) {
-        for read in &mut *self.reads {
-            if read.result.is_err() {
-                let (addr, len) = (read.addr, read.buf.len());
-                read.fail(LinkError::Socket { addr, len, kind });
-            }
+        self.give_up(|addr, len| LinkError::Socket { addr, len, kind });
+    }
+
+    /// Fails every read that has no result; nothing more is sent.
+    fn give_up(&mut self, error: impl Fn(PhysAddr, usize) -> LinkError) {
+        for read in self.reads.iter_mut().skip(self.engine.next_read) {
+            read.start();
+        }
+        self.engine.retry.clear();
+        (self.engine.pending, self.engine.current) = (None, None);
+        self.engine.next_read = self.reads.len();
+        for read in self.reads.iter_mut().filter(|read| read.result.is_err()) {
+            read.fail(error(read.addr, read.buf.len()));
         }
     }
 }

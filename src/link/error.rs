@@ -38,6 +38,14 @@ pub enum LinkError {
         /// Requests sent.
         attempts: u32,
     },
+    /// Nothing at all has come from the adapter for so long that the whole batch was given up.
+    #[error("the adapter does not answer at all: gave up the read of {len} bytes at {addr}; is it still up?")]
+    Silent {
+        /// Address of the read.
+        addr: PhysAddr,
+        /// Its length in bytes.
+        len: usize,
+    },
     /// The target answered that nothing is at this address.
     #[error("the target has nothing at {addr} ({len} bytes): Unsupported Request")]
     UnsupportedRequest {

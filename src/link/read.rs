@@ -29,15 +29,14 @@ impl<'b> Read<'b> {
     pub(super) fn start(&mut self) -> bool {
         let (addr, len) = (self.addr, self.buf.len());
         (self.missing, self.failed) = (len, false);
-        let last = (len as u64).checked_sub(1);
-        self.result = match last {
-            None => Ok(()),
-            Some(last) if addr.checked_add(last).is_none() => Err(LinkError::PastEnd { addr, len }),
+        match (len as u64).checked_sub(1) {
+            None => self.result = Ok(()),
+            Some(last) if addr.checked_add(last).is_none() => self.fail(LinkError::PastEnd { addr, len }),
             Some(_) => {
                 self.result = Err(LinkError::NotAttempted { addr, len });
                 return true;
             }
-        };
+        }
         false
     }
 

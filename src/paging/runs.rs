@@ -162,11 +162,15 @@ impl Listing<'_> {
             .map(|(table, from, bytes)| ReadOp::new(table.phys.wrapping_add(*from * 8), bytes))
             .collect();
         self.mem.read_batch(&mut ops);
-        for op in &mut ops {
-            if op.result.as_ref().is_err_and(|error| matches!(error.fault, Fault::Link(_))) {
-                self.mem.read_batch(std::slice::from_mut(op));
-            }
+        let lost = ops
+            .iter_mut()
+            .filter(|op| op.result.as_ref().is_err_and(|error| matches!(error.fault, Fault::Link(_))));
+        let (results, mut again): (Vec<_>, Vec<_>) =
+            lost.map(|op| (&mut op.result, ReadOp::new(op.addr, &mut *op.buf))).unzip();
+        if !again.is_empty() {
+            self.mem.read_batch(&mut again);
         }
+        results.into_iter().zip(again).for_each(|(result, op)| *result = op.result);
         let results: Vec<bool> = ops.iter().map(|op| op.result.is_ok()).collect();
         drop(ops);
 
@@ -322,7 +326,7 @@ mod tests {
         assert_eq!(found, Runs { runs: Vec::new(), unread });
     }
 
-    /// One datagram lost is not a table lost.
+    /// One datagram lost is not a table lost, and what is asked for again is asked for together.
     #[test]
     fn what_the_link_loses_is_asked_for_again() {
         struct Losing(Sparse, AtomicUsize);
@@ -340,10 +344,14 @@ mod tests {
         let mem = Losing(Sparse::new(["0-64k".parse().unwrap()]), AtomicUsize::new(0));
         entry(&mem.0, 0x1000, 511, 0x2003);
         entry(&mem.0, 0x2000, 510, 0x3003);
-        entry(&mem.0, 0x3000, 0, 0x20_0000 | 0x81);
+        for slot in 0..8 {
+            entry(&mem.0, 0x3000, slot, 0x4003 + slot * 0x1000);
+            entry(&mem.0, 0x4000 + slot * 0x1000, 0, 0x20_0003);
+        }
         let tables = Tables { root: PhysAddr::new(0x1000), levels: Levels::Four, encryption_mask: 0 };
         let found = runs(&mem, tables, FIRST, LAST, 16);
-        assert_eq!((found.runs.len(), found.unread), (1, Unread::default()));
+        assert_eq!((found.runs.len(), found.unread), (8, Unread::default()));
+        assert_eq!(mem.1.into_inner(), 8, "two batches for each of four levels");
     }
 
     #[test]

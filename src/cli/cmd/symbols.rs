@@ -80,9 +80,9 @@ fn list(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
 fn is_of_the_link(error: &KernelError) -> bool {
     let mut causes = iter::successors(Some(error as &(dyn Error + 'static)), |cause| (*cause).source());
     causes.any(|cause| {
-        use LinkError::{NoAdapter, NoRoute, Socket, Timeout};
+        use LinkError::{NoAdapter, NoRoute, Silent, Socket, Timeout};
         let Some(Fault::Link(error)) = cause.downcast_ref() else { return false };
-        matches!(error, Timeout { .. } | NoAdapter { .. } | NoRoute { .. } | Socket { .. })
+        matches!(error, Timeout { .. } | Silent { .. } | NoAdapter { .. } | NoRoute { .. } | Socket { .. })
     })
 }
 

@@ -65,6 +65,8 @@ struct Row {
     /// Of batches: our own machine was suspended for an hour before it.
     suspend: u64,
     away: Away,
+    /// Of addresses, in stretches of 4 KiB: nobody answers for them.
+    mute: u64,
     /// Whether retries must make every read succeed.
     all_good: bool,
 }
@@ -84,6 +86,7 @@ const CALM: Row = Row {
     jump: 0,
     suspend: 0,
     away: Away::Never,
+    mute: 0,
     all_good: true,
 };
 
@@ -128,6 +131,7 @@ const ROWS: &[Row] = &[
     Row { name: "suspended for an hour", suspend: 10, ..CALM },
     Row { name: "silent for a minute", away: Away::Silent(500, 60_500), all_good: false, ..CALM },
     Row { name: "away for a minute", away: Away::Closed(500, 60_500), all_good: false, ..CALM },
+    Row { name: "some addresses silent", mute: 15, all_good: false, ..CALM },
     Row {
         name: "everything",
         loss: 3,
@@ -230,7 +234,7 @@ impl World {
             Away::Closed(from, to) if self.is_within(from, to) => return false,
             _ => {}
         }
-        if self.chance(self.row.loss) {
+        if is_mute(request.addr, self.row.mute) || self.chance(self.row.loss) {
             return true;
         }
         let mut emitted = self.now + Duration::from_micros(5) + self.micros(40);
@@ -395,6 +399,11 @@ impl World {
     }
 }
 
+/// Whether nobody answers for `addr` where `percent` of all stretches are silent.
+fn is_mute(addr: u64, percent: u64) -> bool {
+    u64::from(pattern(addr >> 12)) * 100 / 256 < percent
+}
+
 /// Whether the error says which bytes of the read it is about.
 fn names_part_of(error: &LinkError, read: &Read<'_>) -> bool {
     let text = error.to_string();
@@ -436,6 +445,8 @@ fn survive(row: Row, seed: u64, count: usize) -> (usize, World, LinkStats) {
                 }
                 Err(error) => {
                     assert!(names_part_of(error, read), "{}: {error} for {}", row.name, read.addr);
+                    let gone = matches!(row.away, Away::Silent(..));
+                    assert!(gone || !matches!(error, LinkError::Silent { .. }), "{}: {error}", row.name);
                     failed += 1;
                 }
             }
@@ -464,7 +475,7 @@ fn every_row() {
             Row { refused: 1.., .. } => stats.errors > 0 && failed > 0,
             Row { restart: 1.., .. } | Row { jump: 1.., .. } => stats.timeouts > 0,
             Row { away: Away::Closed(..), .. } => stats.refused > 0 && failed > 0,
-            Row { away: Away::Silent(..), .. } => stats.timeouts > 0 && failed > 0,
+            Row { away: Away::Silent(..), .. } | Row { mute: 1.., .. } => stats.timeouts > 0 && failed > 0,
             _ => true,
         };
         assert!(seen, "{line}");
@@ -482,6 +493,77 @@ fn loss_is_counted_by_sequence() {
     // socket and are missed as well.
     let range = world.lost - 20..2 * world.lost;
     assert!(world.lost > 100 && range.contains(&stats.lost), "{} lost: {stats}", world.lost);
+}
+
+/// Reads 8 bytes at the start of each of `stretches` of 4 KiB, all in one batch. Returns the outcomes and how long it took.
+fn read_stretches(
+    world: &mut World,
+    engine: &mut Engine,
+    stretches: impl Iterator<Item = u64>,
+) -> (Vec<Result<(), LinkError>>, Duration) {
+    let stretches: Vec<u64> = stretches.collect();
+    let mut buffers = vec![[0xee; 8]; stretches.len()];
+    let places = stretches.iter().map(|stretch| PhysAddr::new(stretch << 12));
+    let mut reads: Vec<_> = places.zip(&mut buffers).map(|(addr, buf)| Read::new(addr, buf)).collect();
+    let start = world.now;
+    world.run(engine, &mut reads);
+    assert!(reads.iter().all(|read| read.result.is_err() || is_right(read)));
+    (reads.into_iter().map(|read| read.result).collect(), world.now - start)
+}
+
+/// It took 27 minutes, and four times as many with the usual 16 tags.
+#[test]
+fn an_adapter_that_is_gone_fails_thousands_of_reads_in_seconds() {
+    for (tags, seconds) in [(1, 25), (16, 2), (256, 1)] {
+        for known in [false, true] {
+            let away = Away::Silent(if known { 1 } else { 0 }, 60_000);
+            let mut world = World::new(Row { away, ..CALM }, 3);
+            let mut engine = engine(tags, 3);
+            if known {
+                assert_eq!(read_stretches(&mut world, &mut engine, 1..2).0, [Ok(())]);
+                world.now += Duration::from_millis(1);
+            }
+            for limit in [Duration::from_secs(seconds), TIMEOUT * 4 * (1 + 20 * u32::from(tags == 1))] {
+                let (outcomes, took) = read_stretches(&mut world, &mut engine, 1..4097);
+                assert!(took <= limit, "{took:?} with {tags} tags");
+                assert!(outcomes.iter().zip(1_u64..).all(|(outcome, stretch)| {
+                    outcome
+                        .as_ref()
+                        .is_err_and(|error| error.to_string().contains(&format!("{:#x}", stretch << 12)))
+                }));
+                let addr = PhysAddr::new(4096 << 12);
+                assert_eq!(outcomes.last(), Some(&Err(LinkError::Silent { addr, len: 8 })));
+            }
+            world.now += Duration::from_secs(60);
+            let (outcomes, _) = read_stretches(&mut world, &mut engine, 1..4097);
+            assert!(outcomes.iter().all(Result::is_ok), "it is back");
+        }
+    }
+}
+
+/// Sixteen requests and more may be waited for in vain while the adapter is well: those of silent addresses.
+#[test]
+fn silent_addresses_do_not_silence_the_others() {
+    let row = Row { mute: 30, ..CALM };
+    let mute = |stretch: &u64| is_mute(*stretch << 12, row.mute);
+    for known in [false, true] {
+        let mut world = World::new(row, 3);
+        let mut engine = engine(16, 3);
+        let (silent, good): (Vec<u64>, Vec<u64>) = (1..400).partition(mute);
+        assert!(silent.len() > 64 && good.len() > 64);
+        if known {
+            assert_eq!(read_stretches(&mut world, &mut engine, good[..1].iter().copied()).0, [Ok(())]);
+            // Nothing but silent ones, then those last too.
+            let (outcomes, _) = read_stretches(&mut world, &mut engine, silent.iter().copied());
+            assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(LinkError::Timeout { .. }))));
+            let (outcomes, _) = read_stretches(&mut world, &mut engine, good.iter().chain(&silent).copied());
+            assert!(outcomes[..good.len()].iter().all(Result::is_ok));
+        }
+        let (outcomes, _) = read_stretches(&mut world, &mut engine, silent.iter().chain(&good).copied());
+        let (silent, good) = outcomes.split_at(silent.len());
+        assert!(silent.iter().all(|outcome| matches!(outcome, Err(LinkError::Timeout { .. }))));
+        assert!(good.iter().all(Result::is_ok), "known {known}");
+    }
 }
 
 /// After a minute without an adapter nothing has to be done to go on.
