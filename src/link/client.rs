@@ -126,7 +126,8 @@ fn route_to(adapter: IpAddr) -> Result<IpAddr, LinkError> {
 
 /// An adapter, ready for reads and writes.
 ///
-/// One batch is served at a time; callers on other threads wait for it.
+/// One batch is served at a time; callers on other threads wait for it. Dropping it takes up to a second if requests were
+/// given up shortly before: their answers may still come, to whoever has the ports then.
 #[derive(Debug)]
 pub struct Client {
     link: Mutex<Link>,
@@ -137,6 +138,12 @@ pub struct Client {
 struct Link {
     engine: Engine,
     ports: Ports,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.ports.settle(&mut self.engine);
+    }
 }
 
 impl Client {

@@ -42,7 +42,7 @@ use crate::addr::PhysAddr;
 /// Timeouts for which a tag stays unused when frames for it may still come.
 const RETIRE: u32 = 10;
 /// And how long at least, whatever the timeout: how late a completer answers does not depend on how long we wait.
-const LEAST_RETIREMENT: Duration = Duration::from_secs(1);
+pub(super) const LEAST_RETIREMENT: Duration = Duration::from_secs(1);
 
 /// How the engine asks.
 #[derive(Debug, Clone, Copy)]
@@ -166,6 +166,14 @@ impl Engine {
             self.retired += 1;
             *slot = Slot::Retired { request, until, broken };
         }
+    }
+
+    /// When each tag that rests may be used again.
+    fn retirements(&self) -> impl Iterator<Item = Instant> {
+        self.slots.iter().filter_map(|slot| match slot {
+            Slot::Retired { until, .. } => Some(*until),
+            _ => None,
+        })
     }
 
     fn release_retired(&mut self, now: Instant) {
@@ -512,11 +520,13 @@ impl Batch<'_, '_, '_> {
         if self.engine.pending.is_none() || self.engine.retired == 0 || window_is_closed {
             return self.engine.check_at;
         }
-        let retired = self.engine.slots.iter().filter_map(|slot| match slot {
-            Slot::Retired { until, .. } => Some(*until),
-            _ => None,
-        });
-        retired.chain(self.engine.check_at).min()
+        self.engine.retirements().chain(self.engine.check_at).min()
+    }
+
+    /// Until when answers to requests that were given up may come; `None` if none are awaited any more.
+    pub(super) fn late_until(&mut self, now: Instant) -> Option<Instant> {
+        self.engine.release_retired(now);
+        self.engine.retirements().max()
     }
 
     /// Whether every read has its result, once [`Batch::transmit`] has nothing more to send.

@@ -16,7 +16,7 @@ use mio::{Events, Interest, Poll, Token, net::UdpSocket};
 
 use super::{
     LinkError, Read,
-    engine::{Batch, Engine, Transmit},
+    engine::{Batch, Engine, LEAST_RETIREMENT, Transmit},
     inbox::Inbox,
     nettlp::PortRule,
 };
@@ -81,6 +81,24 @@ impl Ports {
             }
             // What had come by then has been received, however long this thread was kept from running.
             batch.expire(asked);
+        }
+    }
+
+    /// Waits for answers that may still come, [`LEAST_RETIREMENT`] at most: whoever has these ports next would take them
+    /// for its own.
+    pub(super) fn settle(&mut self, engine: &mut Engine) {
+        let mut batch = engine.batch(&mut []);
+        let mut now = Instant::now();
+        let last = now + LEAST_RETIREMENT;
+        while let Some(until) = batch.late_until(now)
+            && now < last
+        {
+            match self.poll.poll(&mut self.events, Some(until.min(last) - now)) {
+                Ok(()) => self.receive(&mut batch),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+            now = Instant::now();
         }
     }
 

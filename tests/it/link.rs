@@ -370,6 +370,22 @@ fn late_answers_are_not_taken_for_others() {
     assert!(emulator.stats().late > 0 && client.stats().timeouts > 0 && client.stats().stale > 0);
 }
 
+/// As when a command is run again that just failed: the same ports, tags, lengths and stamps.
+#[test]
+fn late_answers_to_one_client_are_not_taken_for_the_nexts() {
+    let faults = Faults { late: 1.0, late_by: Duration::from_millis(200), ..Faults::default() };
+    let mut next = None;
+    let Bench { client, emulator, .. } = bench(faults, |link, _| {
+        link.retries = 0;
+        next = Some(link::Config { timeout: Duration::from_secs(10), ..link.clone() });
+    });
+    assert!(matches!(read_one(&client, BASE, 8), Err(LinkError::Timeout { .. })));
+    drop(client);
+    let client = Client::connect(&next.unwrap()).unwrap();
+    check_read(&client, BASE + 0x1000, 8);
+    assert_eq!(emulator.stats().late, 2);
+}
+
 #[test]
 fn everything_at_once_gives_right_bytes_or_an_error() {
     for seed in 0..3 {
