@@ -142,3 +142,12 @@ pub enum LinkError {
     #[error("cannot set up the link: {0}")]
     System(io::ErrorKind),
 }
+
+impl LinkError {
+    /// Whether nobody answered at all, which says nothing of what is at the address.
+    #[must_use]
+    pub const fn is_unanswered(&self) -> bool {
+        use LinkError::{NoAdapter, NoRoute, Silent, Socket, Timeout};
+        matches!(self, Timeout { .. } | Silent { .. } | NoAdapter { .. } | NoRoute { .. } | Socket { .. })
+    }
+}

@@ -21,10 +21,7 @@ use std::{
 
 use self::history::History;
 use super::{Fault, MemError, PhysMem, ReadOp};
-use crate::{
-    addr::{PAGE_SIZE, PhysAddr, PhysRange},
-    link::LinkError,
-};
+use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 
 const SECTOR: u64 = 512;
 const SECTORS: usize = (PAGE_SIZE / SECTOR) as usize;
@@ -355,11 +352,8 @@ fn runs(lacking: &[bool; SECTORS], valid: &[bool; SECTORS], whole: bool) -> Vec<
 fn is_final(error: &MemError, op: &ReadOp<'_>) -> bool {
     let (start, end) = (op.addr.raw(), op.addr.raw().saturating_add(op.buf.len() as u64));
     let (first, last) = (error.addr.raw(), error.addr.raw().saturating_add(error.len as u64));
-    let silent = matches!(
-        error.fault,
-        Fault::Link(LinkError::Timeout { .. } | LinkError::NoAdapter { .. } | LinkError::Socket { .. })
-    );
-    (start <= first && last <= end) || (silent && start < last && first < end)
+    let unanswered = matches!(&error.fault, Fault::Link(error) if error.is_unanswered());
+    (start <= first && last <= end) || (unanswered && start < last && first < end)
 }
 
 fn page_of(addr: PhysAddr) -> PhysAddr {
@@ -445,7 +439,10 @@ impl<M: PhysMem> PhysMem for Below<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mem::{PhysWrite, sparse::Sparse, stats::Stats};
+    use crate::{
+        link::LinkError,
+        mem::{PhysWrite, sparse::Sparse, stats::Stats},
+    };
 
     #[test]
     fn one_fetch_per_sector_until_invalidated() {
@@ -510,19 +507,23 @@ mod tests {
     /// A timeout costs seconds.
     #[test]
     fn what_failed_is_asked_for_again_only_where_less_may_succeed() {
-        struct Silent;
-        impl PhysMem for Silent {
+        struct Unanswered(fn(PhysAddr, usize) -> LinkError);
+        impl PhysMem for Unanswered {
             fn read_batch(&self, ops: &mut [ReadOp<'_>]) {
                 for op in ops {
-                    let (addr, len) = (op.addr, op.buf.len());
-                    op.fail(Fault::Link(LinkError::Timeout { addr, len, attempts: 4 }));
+                    let error = (self.0)(op.addr, op.buf.len());
+                    op.fail(Fault::Link(error));
                 }
             }
         }
-        let silent = Cache::new(Stats::new(Silent, SECTOR), Validity::Stop);
+        let timeout = |addr, len| LinkError::Timeout { addr, len, attempts: 4 };
+        let silent = |addr, len| LinkError::Silent { addr, len };
+        for error in [timeout, silent] {
+            let cache = Cache::new(Stats::new(Unanswered(error), SECTOR), Validity::Stop);
+            cache.read(PhysAddr::new(0x1010), &mut [0; 8]).unwrap_err();
+            assert_eq!(cache.inner().counts().requests, 1);
+        }
         let holey = over("0-0x1100", Validity::Stop);
-        silent.read(PhysAddr::new(0x1010), &mut [0; 8]).unwrap_err();
-        assert_eq!(silent.inner().counts().requests, 1);
         for (addr, len, asked) in [(0x2000, 512, 1), (0x2200, 8, 3), (0x1000, 8, 5)] {
             let _ = holey.read(PhysAddr::new(addr), &mut vec![0; len]);
             assert_eq!(holey.inner().counts().requests, asked, "{addr:#x}");

@@ -17,7 +17,6 @@ use crate::{
         KernelError,
         module_symbols::{self, LoadedSymbol},
     },
-    link::LinkError,
     mem::Fault,
     render::{self, SymbolRow},
     symbols::kallsyms::KernelSymbol,
@@ -79,11 +78,7 @@ fn list(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
 /// Whether the target gave no answer at all, so that nothing is known of its modules.
 fn is_of_the_link(error: &KernelError) -> bool {
     let mut causes = iter::successors(Some(error as &(dyn Error + 'static)), |cause| (*cause).source());
-    causes.any(|cause| {
-        use LinkError::{NoAdapter, NoRoute, Silent, Socket, Timeout};
-        let Some(Fault::Link(error)) = cause.downcast_ref() else { return false };
-        matches!(error, Timeout { .. } | Silent { .. } | NoAdapter { .. } | NoRoute { .. } | Socket { .. })
-    })
+    causes.any(|cause| matches!(cause.downcast_ref(), Some(Fault::Link(error)) if error.is_unanswered()))
 }
 
 /// What making a file says in the end; in JSON as it is.
@@ -133,6 +128,7 @@ mod tests {
     use super::*;
     use crate::{
         addr::{PhysAddr, VirtAddr},
+        link::LinkError,
         mem::MemError,
         paging::{VirtError, VirtFault},
     };

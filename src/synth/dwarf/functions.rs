@@ -147,7 +147,8 @@ fn describe(maker: &mut Maker<'_>, function: &Function<'_>, types: (&Types<'_>, 
     refer(maker, entry, *result, types);
     maker.set(entry, dw::DW_AT_low_pc, AttributeValue::Address(Address::Constant(symbol.addr.raw())));
     maker.number(entry, dw::DW_AT_high_pc, symbol.size);
-    for (at, param) in params.iter().flatten().enumerate() {
+    for (at, param) in params.iter().enumerate() {
+        let Ok(param) = param else { continue };
         if param.ty == TypeId(0) {
             maker.add(entry, dw::DW_TAG_unspecified_parameters);
             continue;
