@@ -180,8 +180,7 @@ pub fn target() -> &'static Target {
         let memory = Arc::new(Mutating::new(machine.memory()));
         let options = options(memory.clone(), Some(file.path().to_owned()));
         let mut session = Session::open(options, &|_| {}).expect("a session");
-        session.symbol_file =
-            Some(SymbolFile { path: "/vmlinux".to_owned(), bytes: Arc::new(vmlinux), keeps_percpu: false });
+        session.symbol_file = Some(SymbolFile { path: "/vmlinux".to_owned(), bytes: Arc::new(vmlinux) });
         // What led to the kernel itself is not what leads a walk.
         memory.asked();
         let mut words: Vec<Vec<u64>> = QUESTIONS

@@ -107,7 +107,7 @@ impl Session {
                         log::warn!("the symbols cannot be kept in {}: {error}", path.display());
                     });
                 }
-                let symbol_file = Some(from_memory(&session.kernel.map, made.bytes));
+                let symbol_file = Some(named(&session.kernel.map, made.bytes));
                 Ok(Self { symbol_file, ..session })
             }
             Err(error) if origin == Origin::Auto => {
@@ -124,9 +124,9 @@ impl Session {
 fn given(map: &KernelMap, path: &Path, origin: Origin) -> Option<SymbolFile> {
     let file = Vmlinux::open(path).ok().filter(|file| !file.is_relocatable() && file.symbols().is_ok())?;
     if origin == Origin::BuildId {
-        return Some(to_be_found(map, build_id::write(&file)?));
+        return Some(named(map, build_id::write(&file)?));
     }
-    Some(SymbolFile { path: name(map), bytes: file, keeps_percpu: false })
+    Some(SymbolFile { path: name(map), bytes: file })
 }
 
 /// A file on this machine that has the kernel's symbols, and what GDB is handed: the full debug file, or what was `kept`.
@@ -148,7 +148,7 @@ fn found(
     }
     let Some((path, bytes)) = kept.and_then(|path| Some((path, load(path, map)?))) else { return Ok(None) };
     log::info!("symbols and types come from {}, made when this boot was first seen", path.display());
-    Ok(Some((path.to_owned(), from_memory(map, bytes))))
+    Ok(Some((path.to_owned(), named(map, bytes))))
 }
 
 /// The full debug file of that kernel, and what leads GDB to it.
@@ -163,7 +163,7 @@ fn debug_file(map: &KernelMap, directories: &[PathBuf]) -> Option<(PathBuf, Symb
     match read() {
         Ok(full) if full.build_id() == Some(wanted) => {
             let bytes = build_id::write(&full)?;
-            Some((path, to_be_found(map, bytes)))
+            Some((path, named(map, bytes)))
         }
         Ok(_) => {
             log::warn!("{} is passed over: it has another build id than its name says", path.display());
@@ -182,13 +182,8 @@ fn no_debug_file(map: &KernelMap, directories: &[PathBuf]) -> HandoutError {
     HandoutError::NoDebugFile { build_id, directories: directories.join(", ") }
 }
 
-/// What leads GDB to the debug file on its own machine.
-fn to_be_found(map: &KernelMap, bytes: Vec<u8>) -> SymbolFile {
-    SymbolFile { path: name(map), bytes: Arc::new(bytes), keeps_percpu: true }
-}
-
-fn from_memory(map: &KernelMap, bytes: Vec<u8>) -> SymbolFile {
-    SymbolFile { path: name(map), bytes: Arc::new(bytes), keeps_percpu: false }
+fn named(map: &KernelMap, bytes: Vec<u8>) -> SymbolFile {
+    SymbolFile { path: name(map), bytes: Arc::new(bytes) }
 }
 
 /// What GDB sees the file as.

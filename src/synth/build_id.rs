@@ -5,9 +5,9 @@
 //! is moved as the sections here are.
 //!
 //! One segment holds everything that KASLR moves, so one offset of `qOffsets` is right for all of it. A per-CPU
-//! section linked at 0 (before Linux 6.15) must not move. GDB takes a section that starts at 0 for one whose place
-//! is unknown, and moves it as the section before it in the section table. So `.notes` stands there, outside the
-//! segment: its bytes are in the file where no segment has any, and it stays where it was linked.
+//! section linked at 0 (before Linux 6.15) is to move with it, as in a GDB that was given the full file. GDB takes a
+//! section that starts at 0 for one whose place is unknown, and moves it as the section before it in the section table.
+//! `.notes` stands last, outside the segment: its bytes are in the file where no segment has any.
 //!
 //! The entry point is the full file's: GDB measures from there when it looks for a section's other half.
 //!
@@ -41,13 +41,13 @@ pub fn write(full: &Vmlinux) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The loaded sections, `.notes` before those that must not move.
+/// The loaded sections: those in the segment, per-CPU ones linked at 0, `.notes`.
 fn ordered(full: &Vmlinux) -> Vec<&Section> {
     let loaded = || full.sections().iter().filter(|section| section.is_loaded());
     let is_notes = |section: &&Section| &*section.name == NOTES;
     let is_fixed = |section: &&Section| section.addr.raw() < KERNEL_MAP;
     let moved = loaded().filter(|section| !is_notes(section) && !is_fixed(section));
-    moved.chain(loaded().filter(is_notes)).chain(loaded().filter(is_fixed)).collect()
+    moved.chain(loaded().filter(is_fixed)).chain(loaded().filter(is_notes)).collect()
 }
 
 fn layout(
@@ -141,8 +141,7 @@ mod tests {
             .filter(|section| section.is_loaded())
             .map(|section| &*section.name)
             .collect();
-        let percpu = names.iter().position(|name| *name == ".data..percpu").unwrap();
-        assert_eq!(names.get(percpu - 1), Some(&NOTES), "{names:?}");
+        assert_eq!(names.last_chunk(), Some(&[".data..percpu", NOTES]), "{names:?}");
     }
 
     #[test]

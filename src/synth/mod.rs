@@ -15,13 +15,11 @@ mod tests;
 
 use std::sync::Arc;
 
-/// The one file of the target's file system, as GDB sees that.
+/// The kernel's file in the target's file system, as GDB sees that.
 #[derive(Clone)]
 pub struct SymbolFile {
     /// Its absolute path there.
     pub path: String,
     /// What it holds.
     pub bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
-    /// GDB leaves per-CPU symbols where they were linked when it moves the rest.
-    pub keeps_percpu: bool,
 }

@@ -23,7 +23,7 @@ use gdbstub::{
     },
 };
 
-use super::{GdbTarget, RebaseState};
+use super::GdbTarget;
 use crate::{gdb::host::MonitorError, synth::SymbolFile};
 
 /// The name of the file with the symbols of modules.
@@ -140,11 +140,7 @@ impl HostIoOpen for GdbTarget {
         if flags != HostIoOpenFlags::O_RDONLY {
             return Err(HostIoError::Errno(HostIoErrno::EROFS));
         }
-        let fd = self.files.open(name, || self.host.module_symbols()).map_err(HostIoError::Errno)?;
-        if self.files.file.as_ref().is_some_and(|file| file.keeps_percpu && file.path.as_bytes() == name) {
-            self.rebase = RebaseState::Off;
-        }
-        Ok(fd)
+        self.files.open(name, || self.host.module_symbols()).map_err(HostIoError::Errno)
     }
 }
 
@@ -198,11 +194,7 @@ mod tests {
     }
 
     fn files() -> Files {
-        Files::new(Some(SymbolFile {
-            path: "/vmlinux".to_owned(),
-            bytes: Arc::new(*b"\x7fELF"),
-            keeps_percpu: false,
-        }))
+        Files::new(Some(SymbolFile { path: "/vmlinux".to_owned(), bytes: Arc::new(*b"\x7fELF") }))
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl FakeHost {
 
     /// The same machine with symbols to hand out.
     pub(super) fn with_symbols(bytes: Vec<u8>) -> Self {
-        let file = SymbolFile { path: SYMBOL_FILE.to_owned(), bytes: Arc::new(bytes), keeps_percpu: false };
+        let file = SymbolFile { path: SYMBOL_FILE.to_owned(), bytes: Arc::new(bytes) };
         Self { symbol_file: Some(file), ..Self::new() }
     }
 

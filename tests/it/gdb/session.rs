@@ -220,10 +220,12 @@ fn further_tasks_cost_bytes_and_no_round_trips() {
     assert!(many.bytes - few.bytes <= 2400 * (12 << 10), "{few}; {many}");
 }
 
-/// The debug file is found by build id on GDB's machine; per-CPU symbols stay where they were linked.
+/// The debug file is found by build id on GDB's machine, or given to it: it sees the same.
 #[test]
 fn a_gdb_that_finds_the_debug_file_itself() {
-    for percpu in [PerCpu::ZeroBased, PerCpu::Ordinary] {
+    for (percpu, given) in
+        [PerCpu::ZeroBased, PerCpu::Ordinary].into_iter().flat_map(|percpu| [(percpu, false), (percpu, true)])
+    {
         let machine = Machine::build(&Description { percpu, ..Description::demo() }).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let full = Vmlinux::from_bytes("vmlinux", machine.vmlinux().unwrap()).unwrap();
@@ -232,16 +234,16 @@ fn a_gdb_that_finds_the_debug_file_itself() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         write_vmlinux(&machine, &file);
         let found = debug_file::find(full.build_id().unwrap(), &[directory.path().to_owned()]);
+        let given = given.then(|| found.clone()).flatten();
         let mut session = Session::open(options(&machine, found), &|_| ()).unwrap();
         session.symbol_file = Some(SymbolFile {
             path: "/vmlinux".to_owned(),
             bytes: Arc::new(build_id::write(&full).unwrap()),
-            keeps_percpu: true,
         });
         let search = format!("set debug-file-directory {}", directory.path().display());
         let (first, second) = (current_comm(0), current_comm(1));
         let commands = ["p &init_task", "output init_task.comm", "x/s linux_banner", &first, &second];
-        let text = debug_session(session, None, &[&search], &commands);
+        let text = debug_session(session, given.as_deref(), &[&search], &commands);
         let truth = machine.truth();
         assert_prints(
             &text,
