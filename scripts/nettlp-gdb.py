@@ -1,6 +1,6 @@
 """The Linux kernel's commands for GDB: lx-ps, lx-dmesg, lx-version, lx-cmdline, lx-lsmod, lx-symbols, lx-mounts,
-lx-cpus, lx-bt, lx-maps, lx-files and the functions $lx_current(), $lx_task_by_pid() and $lx_per_cpu(). `help lx-ps` and
-so on explain each.
+lx-cpus, lx-bt, lx-maps, lx-files, lx-refresh and the functions $lx_current(), $lx_task(), $lx_task_by_pid(),
+$lx_per_cpu(), $lx_per_cpu_ptr(), $lx_module() and $container_of(). `help lx-ps` and so on explain each.
 
     gdb VMLINUX -ex "target remote :1234" -ex "source scripts/nettlp-gdb.py" -ex lx-ps
 

@@ -384,7 +384,9 @@ impl Session {
         let loaded = modules.iter().zip(&symbols);
         let loaded: Vec<_> =
             loaded.map(|(module, symbols)| Loaded { module, symbols, types: typed(&module.name) }).collect();
-        Ok(synth::modules::write(&loaded)?)
+        let table = kernel.symbols("the symbols of modules")?;
+        let percpu_slide = table.table().zero_based_percpu().map_or(0, |_| table.slide());
+        Ok(synth::modules::write(&loaded, percpu_slide)?)
     }
 
     /// The types of each module that has any; those of the others are missed, not needed.

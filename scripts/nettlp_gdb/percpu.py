@@ -1,7 +1,9 @@
-"""$lx_per_cpu() and $lx_current().
+"""$lx_per_cpu(), $lx_per_cpu_ptr() and $lx_current().
 
 CPU n's copy of a per-CPU variable lies `__per_cpu_offset[n]` bytes from the variable's symbol
-(include/asm-generic/percpu.h).
+(include/asm-generic/percpu.h). Before Linux 6.15 these symbols are linked at 0; GDB moves them with the kernel, and the
+server shows that array reduced by as much. Pointers that the kernel keeps were never moved: for those the
+array is reckoned as the kernel did (`setup_per_cpu_areas`, arch/x86/kernel/setup_percpu.c).
 """
 
 from typing import Optional
@@ -55,6 +57,34 @@ def _pointer(name: gdb.Value) -> gdb.Value:
         return gdb.parse_and_eval("&" + name.string())
     except gdb.error as error:
         raise TargetError(str(error)) from None
+
+
+@function("lx_per_cpu_ptr")
+def lx_per_cpu_ptr(pointer: gdb.Value, cpu: Optional[gdb.Value] = None) -> gdb.Value:
+    """Return per-cpu pointer.
+
+    $lx_per_cpu_ptr(PTR[, CPU]): Return where the given CPU, or the one whose thread
+    is selected, has what the per-CPU pointer PTR stands for, as in:
+    p *$lx_per_cpu_ptr(init_net.loopback_dev.pcpu_refcnt, 0)"""
+    chosen, start, end = _chosen(cpu), target.find_symbol("__per_cpu_start"), target.find_symbol("__per_cpu_end")
+    moved = start is not None and end is not None and start <= int(pointer) % _WORD < end
+    offset = _offset(chosen) if moved else _kernels_offset(chosen)
+    return gdb.Value((int(pointer) + offset) % _WORD).cast(pointer.type)
+
+
+def _kernels_offset(cpu: int) -> int:
+    """`__per_cpu_offset[cpu]` as the kernel has it."""
+    units = target.find_symbol("pcpu_unit_offsets")
+    if units is None:  # a kernel for one CPU
+        return _offset(cpu)
+    if cpu not in cpus.possible():
+        raise TargetError(f"no CPU {cpu}: the possible ones are {cpus.possible()}")
+    array = target.pointer(units, "pcpu_unit_offsets")
+    start = target.symbol("__per_cpu_start")
+    linked_at_zero = start >> 63 == 0
+    base = target.pointer(target.symbol("pcpu_base_addr"), "pcpu_base_addr")
+    unit = target.pointer(array + cpu * POINTER_SIZE, "pcpu_unit_offsets[]")
+    return (base + unit - (0 if linked_at_zero else start)) % _WORD
 
 
 @function("lx_current")

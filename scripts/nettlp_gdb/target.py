@@ -24,7 +24,7 @@ class _Memory(Reader):
 
     def chain(self, node: int, head: int, before: int, length: int, link: int) -> List[bytes]:
         # GDB 12 and later can send a packet of ours.
-        send = getattr(gdb.selected_inferior().connection, "send_packet", None)
+        send = getattr(getattr(gdb.selected_inferior(), "connection", None), "send_packet", None)
         reply = send(f"qnettlp.list:{node:x},{head:x},{before:x},{length:x},{link:x}") if send else None
         if not reply or reply.startswith(b"E"):
             return []

@@ -36,6 +36,9 @@ pub struct Module {
     pub references: Option<i64>,
     /// What it keeps in memory, code first.
     pub parts: Vec<Part>,
+    /// Its per-CPU variables, as an address that an element of `__per_cpu_offset[]` is added to.
+    #[serde(skip)]
+    pub percpu: Option<Part>,
 }
 
 impl Module {
@@ -125,6 +128,7 @@ struct Layout {
     name: FieldInfo,
     state: Field<u32>,
     refcnt: Option<Field<i32>>,
+    percpu: Option<(Field<VirtAddr>, Field<u64>)>,
     placement: Placement,
 }
 
@@ -163,6 +167,7 @@ impl Layout {
             name: module.member(&["name"])?,
             state: module.field(&["state"])?,
             refcnt: module.optional(&["refcnt"])?,
+            percpu: module.optional(&["percpu"])?.zip(module.optional(&["percpu_size"])?),
             placement,
         })
     }
@@ -217,6 +222,13 @@ impl Layout {
             // The module loader holds one reference itself (`MODULE_REF_BASE`).
             references: match &self.refcnt {
                 Some(refcnt) => Some(i64::from(refcnt.get(bytes)?) - 1),
+                None => None,
+            },
+            percpu: match &self.percpu {
+                Some((start, size)) => {
+                    Some(Part { name: "percpu".to_owned(), start: start.get(bytes)?, size: size.get(bytes)? })
+                        .filter(|part| part.size > 0)
+                }
                 None => None,
             },
             parts,

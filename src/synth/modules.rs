@@ -3,6 +3,7 @@
 //! Input: the modules with their symbols and BTF. Output: an ELF file at **run-time addresses**, one section for each
 //! part of each module, without bytes; the symbol table; DWARF of the modules' own types and functions. It stands
 //! beside a vmlinux, which defines the structs it only declares, and holds as long as no module comes or goes.
+//! Per-CPU variables alone are moved, as far as GDB moves those of that vmlinux.
 
 use super::{
     dwarf, elf,
@@ -29,11 +30,11 @@ pub struct Loaded<'a> {
     pub types: Option<&'a Btf>,
 }
 
-/// Makes the file.
+/// Makes the file. `percpu_slide` is how far the kernel's own per-CPU symbols are from where it links them.
 ///
 /// # Errors
 /// [`SynthError`].
-pub fn write(modules: &[Loaded<'_>]) -> Result<Synthesized, SynthError> {
+pub fn write(modules: &[Loaded<'_>], percpu_slide: u64) -> Result<Synthesized, SynthError> {
     let mut sections: Vec<Section> = modules
         .iter()
         .flat_map(|loaded| loaded.module.parts.iter().map(|part| section(part, &loaded.module.name)))
@@ -43,7 +44,14 @@ pub fn write(modules: &[Loaded<'_>]) -> Result<Synthesized, SynthError> {
     let (mut all, mut described) = (Vec::new(), Vec::new());
     let mut own = Vec::new();
     for loaded in modules {
-        let mut symbols: Vec<Symbol> = loaded.symbols.iter().map(|listed| symbol(listed, &layout)).collect();
+        let mut symbols: Vec<Symbol> = loaded
+            .symbols
+            .iter()
+            .map(|listed| Symbol {
+                addr: addr(listed, loaded.module, percpu_slide),
+                ..symbol(listed, &layout)
+            })
+            .collect();
         symbols.sort_by(|a, b| (a.section, a.addr, &a.name).cmp(&(b.section, b.addr, &b.name)));
         measure(&mut symbols, &layout);
         all.extend(symbols.iter().cloned());
@@ -72,6 +80,16 @@ fn section(part: &Part, module: &str) -> Section {
     };
     let (name, end) = (format!(".{}.{module}", part.name).into(), start.wrapping_add(part.size));
     Section { name, start, end, usage, segment: 0 }
+}
+
+fn addr(listed: &LoadedSymbol, module: &Module, percpu_slide: u64) -> LinkAddr {
+    // `elf_type` (kernel/module/kallsyms.c) has the letter of what is absolute for per-CPU symbols too.
+    let is_percpu = listed.letter.eq_ignore_ascii_case(&'a')
+        && module
+            .percpu
+            .as_ref()
+            .is_some_and(|part| listed.addr.wrapping_offset_from(part.start) < part.size);
+    LinkAddr::new(listed.addr.raw().wrapping_add(if is_percpu { percpu_slide } else { 0 }))
 }
 
 fn symbol(listed: &LoadedSymbol, layout: &Layout) -> Symbol {

@@ -190,6 +190,7 @@ fn a_file_of_modules_has_their_own_types_and_declares_the_kernels() {
         state: "live".to_owned(),
         references: None,
         parts: vec![part("text", 0, 0x1000), part("rodata", 0x1000, 0x1000), part("data", 0x2000, 0x1000)],
+        percpu: Some(Part { name: "percpu".to_owned(), start: VirtAddr::new(0x3_0000), size: 0x10 }),
     };
     let symbol = |name: &str, addr, letter| LoadedSymbol {
         name: name.to_owned(),
@@ -203,10 +204,11 @@ fn a_file_of_modules_has_their_own_types_and_declares_the_kernels() {
         symbol("fat_exit", at(0x40), 't'),
         symbol("fat_get", at(0x10), 'T'),
         symbol("fat_table", at(0x2010), 'd'),
-        symbol("fat_percpu", VirtAddr::new(0x3_0000), 'd'),
+        symbol("fat_percpu", VirtAddr::new(0x3_0008), 'a'),
+        symbol("fat_version", VirtAddr::new(0x3_0010), 'a'),
     ];
     let loaded = modules::Loaded { module: &module, symbols: &symbols, types: Some(&own) };
-    let made = modules::write(&[loaded]).unwrap();
+    let made = modules::write(&[loaded], 0x1200_0000).unwrap();
     let file = Arc::new(Vmlinux::from_bytes("modules", made.bytes).unwrap());
     let sections: Vec<_> =
         file.sections().iter().map(|section| (&*section.name, section.addr.raw())).collect();
@@ -220,7 +222,8 @@ fn a_file_of_modules_has_their_own_types_and_declares_the_kernels() {
     assert_eq!(found("fat_get"), (at(0x10).raw(), 0x30, SymbolKind::Function));
     assert_eq!(found("fat_exit"), (at(0x40).raw(), 0xfc0, SymbolKind::Function), "to the end of the section");
     assert_eq!(found("fat_table").2, SymbolKind::Object);
-    assert_eq!(found("fat_percpu"), (0x3_0000, 0, SymbolKind::Other), "an offset is in no section");
+    assert_eq!(found("fat_percpu"), (0x1203_0008, 0, SymbolKind::Other), "an offset is in no section");
+    assert_eq!(found("fat_version"), (0x3_0010, 0, SymbolKind::Other), "a value is none");
     let dwarf = Dwarf::new(Arc::clone(&file)).unwrap();
     let ours = describe(&dwarf, dwarf.find(Tag::Struct, "fat_inode").unwrap(), 1);
     assert_eq!(ours, describe(&own, own.find(Tag::Struct, "fat_inode").unwrap(), 1));

@@ -55,6 +55,8 @@ AT_REST = [
     "info symbol &init_task",
     'p $lx_per_cpu("runqueues", 0).nr_running',
     'p $lx_per_cpu("runqueues", 1).cpu',
+    KSOFTIRQD := "p (*(struct task_struct **)$lx_per_cpu_ptr(((struct smp_hotplug_thread *)&softirq_threads)->store, 1))->comm",
+    "p (*$lx_per_cpu_ptr((struct task_struct **)&ksoftirqd, 1))->comm",
     "p &runqueues",
     "p linux_banner",
     "p prb->desc_ring.count_bits",
@@ -271,6 +273,8 @@ def test_gdb_answers_alike_at_rest(said):
     for question, own, theirs in zip(AT_REST, said.at_rest["nothing"], said.at_rest["vmlinux"], strict=True):
         assert own == theirs, question
         assert not re.search("Error|Cannot access|unknown type|No symbol", own), (question, own)
+    # A per-CPU pointer in memory, which no debugger has moved.
+    assert "ksoftirqd/1" in said.at_rest["nothing"][AT_REST.index(KSOFTIRQD)]
 
 
 def test_the_kernels_own_commands_answer_alike(said):

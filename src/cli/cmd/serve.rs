@@ -56,8 +56,8 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "N", default_value_t = gdb::WATCH_INTERVAL.as_micros() as u64)]
     watch_interval_us: u64,
 
-    /// Reduce what gdb reads of __per_cpu_offset[] by the KASLR slide, so that per-CPU symbols come out right
-    /// (kernels before 6.15)
+    /// Reduce what gdb reads of __per_cpu_offset[] by the KASLR slide, so that per-CPU symbols come out right, and
+    /// per-CPU pointers in memory need $lx_per_cpu_ptr() (kernels before 6.15)
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     percpu_rebase: PercpuRebase,
 

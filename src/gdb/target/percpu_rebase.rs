@@ -3,7 +3,8 @@
 //! Before 6.15 the section `.data..percpu` is linked at address 0, and a per-CPU variable of CPU n is at
 //! `__per_cpu_offset[n]` + symbol. `qOffsets` gives GDB one offset for all segments, so GDB's value of such a
 //! symbol is too high by the slide, and every script that adds the two reads the wrong place. Taking the slide
-//! off the array as GDB sees it makes the sum right again, in the kernel's own scripts and in ours, unmodified.
+//! off the array as GDB sees it makes the sum right again, in the kernel's own scripts and in ours, unmodified. A per-CPU
+//! pointer in the target's memory was not moved: with that, the sum is too low by the slide.
 //!
 //! This is the one place where GDB is shown bytes that are not in the target: only those of that array, only
 //! after it asked for the offsets, never with `--percpu-rebase=off`. Pure: addresses and bytes in, bytes out.
