@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::addr::VirtAddr;
 use crate::{
-    addr::PhysAddr,
+    addr::{PAGE_SIZE, PhysAddr},
     kernel::{
         Kernel, KernelError,
         vma::{Area, flags},
@@ -66,7 +66,12 @@ pub enum Absence {
     },
     /// In memory, and being moved to another page.
     Migrating,
-    /// Poisoned, a device's private memory, a marker: what the kernel keeps swap numbers for.
+    /// Was in memory that failed: the kernel took the page away (`make_hwpoison_entry`, `include/linux/swapops.h`).
+    Poisoned {
+        /// Where it was.
+        phys: PhysAddr,
+    },
+    /// A device's private memory, a marker, and what else the kernel keeps swap numbers for.
     Special {
         /// The number.
         kind: u64,
@@ -99,8 +104,11 @@ impl fmt::Display for Absence {
             Self::Device => f.write_str("a device's memory"),
             Self::SwappedOut { area, page } => write!(f, "swapped out, to page {page} of swap area {area}"),
             Self::Migrating => f.write_str("being moved to another page (a migration entry): try again"),
+            Self::Poisoned { phys } => {
+                write!(f, "taken away after a memory error; it was at physical {phys}")
+            }
             Self::Special { kind } => {
-                write!(f, "poisoned, in a device or marked by the kernel (special swap entry of type {kind})")
+                write!(f, "in a device, or marked by the kernel (special swap entry of type {kind})")
             }
             Self::NoAccess { phys } => {
                 write!(f, "mapped without access (PROT_NONE), in memory at physical {phys}")
@@ -161,6 +169,9 @@ impl SwapNumbers {
         let migrating = areas + u64::from(self.has_poison);
         match kind {
             area if area < areas => Absence::SwappedOut { area, page },
+            kind if self.has_poison && kind == areas => {
+                Absence::Poisoned { phys: PhysAddr::new(page.saturating_mul(PAGE_SIZE)) }
+            }
             kind if (migrating..migrating + self.migrations).contains(&kind) => Absence::Migrating,
             kind => Absence::Special { kind },
         }
@@ -271,11 +282,9 @@ mod tests {
             let moved = "being moved to another page (a migration entry): try again";
             check(1, swapped(kind, 5), anonymous, moved);
         }
-        for kind in [23, 27] {
-            let special =
-                format!("poisoned, in a device or marked by the kernel (special swap entry of type {kind})");
-            check(1, swapped(kind, 5), anonymous, &special);
-        }
+        check(1, swapped(23, 5), anonymous, "taken away after a memory error; it was at physical 0x5000");
+        let special = "in a device, or marked by the kernel (special swap entry of type 27)";
+        check(1, swapped(27, 5), anonymous, special);
         // Inverted, and then cut to the bits of a frame, which the encryption bit is none of.
         let hidden = |phys: u64, size: u64| !phys & FRAME & !(1 << 47) & !(size - 1) | NO_ACCESS;
         let sizes = [(1, 0x1234_5000, 0x1000), (2, 0x1220_0000, 1 << 21), (3, 0x4000_0000, 1 << 30)];
