@@ -64,6 +64,13 @@ pub fn info(out: &mut dyn fmt::Write, info: &Info) -> fmt::Result {
     for (name, value) in rows {
         writeln!(out, "{name:<13}{value}")?;
     }
+    if let Some(pages) = info.poisoned_pages.filter(|pages| *pages > 0) {
+        writeln!(
+            out,
+            "{:<13}pages that the kernel took out of use after memory errors: {pages}",
+            "bad memory"
+        )?;
+    }
     for cpu in &info.cpus {
         let online = if cpu.online { "online" } else { "offline" };
         let runs = cpu.current.map_or("was never started".to_owned(), |task| format!("runs task {task}"));

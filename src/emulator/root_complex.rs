@@ -63,7 +63,9 @@ impl RootComplex {
 
 fn status_of(error: &MemError) -> Status {
     match error.fault {
-        Fault::Hole | Fault::NotInImage(_) | Fault::Refused(_) | Fault::Forbidden(_) => Status::Unsupported,
+        Fault::Hole | Fault::NotInImage(_) | Fault::Refused(_) | Fault::Forbidden(_) | Fault::Poisoned(_) => {
+            Status::Unsupported
+        }
         _ => Status::Abort,
     }
 }

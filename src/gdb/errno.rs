@@ -46,7 +46,7 @@ pub(super) fn of_kernel(error: &KernelError) -> u8 {
 
 fn of_physical(error: &MemError) -> u8 {
     match error.fault {
-        Fault::Refused(_) | Fault::Forbidden(_) => EPERM,
+        Fault::Refused(_) | Fault::Forbidden(_) | Fault::Poisoned(_) => EPERM,
         Fault::Hole | Fault::NotInImage(_) => EFAULT,
         Fault::NotAttempted | Fault::Link(_) | Fault::Io(_) => EIO,
     }

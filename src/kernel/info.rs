@@ -6,7 +6,7 @@ use serde::Serialize;
 
 pub use distribution::{Distribution, distribution};
 
-use super::{Confidence, Evidence, Kernel, percpu};
+use super::{Confidence, Evidence, Kernel, percpu, poison};
 use crate::{
     addr::{Hex, PhysRange, VirtAddr, hex_bytes},
     symbols::Relocated,
@@ -49,6 +49,8 @@ pub struct Info {
     pub cpus: Vec<CpuInfo>,
     /// RAM, start and exclusive end.
     pub ram: Vec<[Hex; 2]>,
+    /// Pages that the kernel took out of use after memory errors (`num_poisoned_pages`).
+    pub poisoned_pages: Option<u64>,
     /// How each value was found.
     pub evidence: Vec<Evidence>,
 }
@@ -97,6 +99,13 @@ impl Info {
             let detail = format!("{} in the masks, each with its __per_cpu_offset", cpus.len());
             evidence.push(Evidence { what: "cpus", method, detail, confidence });
         }
+        let poisoned = poison::count(kernel);
+        evidence.extend(poisoned.map(|count| Evidence {
+            what: "poisoned_pages",
+            method: count.method,
+            detail: count.detail.to_owned(),
+            confidence: Confidence::Found,
+        }));
         Self {
             release: map.release.clone(),
             banner: map.banner.clone(),
@@ -115,6 +124,7 @@ impl Info {
             init_task: optional(init_task),
             cpus,
             ram: map.ram.iter().map(|PhysRange { start, end }| [Hex(start.raw()), Hex(end.raw())]).collect(),
+            poisoned_pages: poisoned.map(|count| count.pages),
             evidence,
         }
     }

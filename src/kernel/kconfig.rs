@@ -28,10 +28,10 @@ pub use identity::Identity;
 use self::{
     assemble::{Assembly, Conflict, Other, Sequence},
     order::Order,
-    owner::{Owners, PageArray},
+    owner::Owners,
     scan::Scan,
 };
-use super::{Kernel, KernelError};
+use super::{Kernel, KernelError, page_array::PageArray};
 use crate::{
     addr::{PAGE_SIZE, PhysAddr, PhysRange},
     mem::PhysMem,

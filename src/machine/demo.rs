@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The kernel's source, declarations before their use.
-const SOURCES: [Source; 14] = [
+const SOURCES: [Source; 15] = [
     ("include/linux/types.h", include_str!("source/types.h")),
     ("arch/x86/kernel/head_64.c", include_str!("source/head_64.c")),
     ("init/main.c", include_str!("source/init.c")),
@@ -24,6 +24,7 @@ const SOURCES: [Source; 14] = [
     ("fs/namespace.c", include_str!("source/namespace.c")),
     ("fs/open.c", include_str!("source/open.c")),
     ("mm/mmap.c", include_str!("source/mmap.c")),
+    ("mm/memory-failure.c", include_str!("source/memory-failure.c")),
     ("arch/x86/realmode/init.c", include_str!("source/realmode.c")),
 ];
 
@@ -127,6 +128,7 @@ impl Description {
                 mount("tmpfs", "/run", "tmpfs", false),
                 mount("/dev/sr0", "/media/cdrom", "iso9660", true),
             ],
+            poisoned: Vec::new(),
             state: State::Running,
         };
         demo.log = demo.boot_log();

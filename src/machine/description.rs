@@ -53,6 +53,8 @@ pub struct Description {
     pub modules: Vec<Module>,
     /// Mounted file systems, each below an earlier one; the first is the root.
     pub mounts: Vec<Mount>,
+    /// What of RAM has had memory errors.
+    pub poisoned: Vec<Poisoned>,
     /// Alive, or dead since a panic.
     pub state: State,
 }
@@ -109,6 +111,15 @@ pub enum Printk {
         /// Logarithm of the bytes.
         buffer_bits: u32,
     },
+}
+
+/// RAM that had a memory error: the page at a physical address, below 128 MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Poisoned {
+    /// A page of its own.
+    Page(PhysAddr),
+    /// A huge page (hugetlb) of 2 MiB, the first of whose structs alone is marked.
+    Huge(PhysAddr),
 }
 
 /// Whether the machine lives.

@@ -24,7 +24,9 @@ mod vmlinux;
 
 use std::sync::Arc;
 
-pub use description::{Bases, Description, LogLine, Module, Mount, PerCpu, Printk, State, Task, TaskState};
+pub use description::{
+    Bases, Description, LogLine, Module, Mount, PerCpu, Poisoned, Printk, State, Task, TaskState,
+};
 pub use truth::{TrueCpu, TrueModule, TrueProcess, TrueTask, Truth};
 
 use crate::{

@@ -27,7 +27,7 @@ const PAGE: u64 = 4096;
 const OUTERMOST: [&str; 3] = ["secondary_startup_64", "ret_from_fork", "entry_SYSCALL_64"];
 
 /// Types that no variable leads to but that debuggers ask for, and the file that compiles them.
-const ASKED_FOR: [(&str, Tag, &str); 26] = [
+const ASKED_FOR: [(&str, Tag, &str); 28] = [
     ("kernel/sched/core.c", Tag::Struct, "pt_regs"),
     ("kernel/sched/core.c", Tag::Struct, "inactive_task_frame"),
     ("kernel/pid.c", Tag::Struct, "pid"),
@@ -54,6 +54,8 @@ const ASKED_FOR: [(&str, Tag, &str); 26] = [
     ("mm/mmap.c", Tag::Struct, "maple_arange_64"),
     ("mm/mmap.c", Tag::Enum, "maple_type"),
     ("fs/namespace.c", Tag::Struct, "super_block"),
+    ("mm/memory-failure.c", Tag::Struct, "page"),
+    ("mm/memory-failure.c", Tag::Enum, "pageflags"),
 ];
 
 /// Writes the file.

@@ -133,7 +133,7 @@ impl PhysMem for LedByTables {
 }
 
 /// Reads from `inner` what `refusal` has nothing against.
-pub(super) fn pass(
+pub(crate) fn pass(
     inner: &dyn PhysMem,
     ops: &mut [ReadOp<'_>],
     refusal: impl Fn(PhysAddr, u64) -> Option<Fault>,

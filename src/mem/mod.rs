@@ -43,6 +43,9 @@ pub enum Fault {
     /// The operator forbade a range that the read touches.
     #[error("refused: `memory.forbidden` of the profile has {0}")]
     Forbidden(PhysRange),
+    /// The page at this address is not to be read: the kernel took it out of use.
+    #[error("refused: the page at {0} has a memory error (PG_hwpoison); reading it can stop the host")]
+    Poisoned(PhysAddr),
     /// The link answered with an error, or not at all.
     #[error(transparent)]
     Link(#[from] link::LinkError),

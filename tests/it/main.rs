@@ -22,6 +22,7 @@ mod kconfig;
 mod link;
 mod machine;
 mod no_types;
+mod poison;
 mod processes;
 mod profiles;
 mod recording;

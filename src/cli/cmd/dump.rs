@@ -19,13 +19,13 @@ use crate::{
     audit::{Event, Space},
     cli::{Outcome, out, progress::Bytes, target::Target},
     dump::{self, Dump, Existing, Report, unreadable},
-    kernel::locate::Shortfall,
+    kernel::{locate::Shortfall, poison::Unpoisoned},
     session::Session,
 };
 
-/// Only RAM is read, as the target's own map has it. Pages of zeros become holes of the file. Ctrl-C ends it
-/// cleanly (exit code 130), and so does SIGTERM; killed in any other way, it can be resumed as well. On a running
-/// host memory changes while it is read: the dump is no snapshot.
+/// Only RAM is read, as the target's own map has it, without pages that have memory errors. Pages of zeros become holes
+/// of the file. Ctrl-C ends it cleanly (exit code 130), and so does SIGTERM; killed in any other way, it can be resumed as
+/// well. On a running host memory changes while it is read: the dump is no snapshot.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
@@ -110,6 +110,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let dump = Dump::open(&args.output, format, &session.kernel.map, existing)?;
     let ranges: Vec<String> = session.kernel.map.ram.iter().map(PhysRange::to_string).collect();
     args.target.note(&Event::Read { space: Space::Physical, task: None, ranges: &ranges })?;
+    let phys = Unpoisoned::new(&session.kernel, &*session.phys);
     let (before, start) = (session.counts(), Instant::now());
     let (ram, progress) = (dump.ram(), Bytes::new(quiet, "copying RAM", dump.kept()));
     let looked = Cell::new(0);
@@ -119,7 +120,7 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         looked.set(looked.get() + session.counts().bytes - before);
         anew
     };
-    let report = dump.run(&*session.phys, &stop, &booted_anew, &|done| progress.show(done, ram))?;
+    let report = dump.run(&phys, &stop, &booted_anew, &|done| progress.show(done, ram))?;
     drop(progress);
     let shortfall = session.kernel.map.ram_shortfall;
     let mut after = session.counts();

@@ -17,7 +17,10 @@ use crate::{
     addr::PhysRange,
     audit::{Event, Space},
     cli::{Outcome, UsageError, file, out, progress, target::Target},
-    kernel::kconfig::{self, Report, order},
+    kernel::{
+        kconfig::{self, Report, order},
+        poison::Unpoisoned,
+    },
     render,
 };
 
@@ -67,8 +70,9 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     // The second Ctrl-C ends the program.
     flag::register_conditional_default(SIGINT, Arc::clone(&stop)).context("cannot catch Ctrl-C")?;
     flag::register(SIGINT, Arc::clone(&stop)).context("cannot catch Ctrl-C")?;
+    let phys = Unpoisoned::new(&session.kernel, &*session.phys);
     let bar = progress::Bytes::new(quiet, "searching RAM", 0);
-    let recovered = kconfig::recover(&session.kernel, &*session.phys, &names, &mut |done, total| {
+    let recovered = kconfig::recover(&session.kernel, &phys, &names, &mut |done, total| {
         bar.show(done, total);
         if stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;

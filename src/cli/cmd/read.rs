@@ -9,7 +9,7 @@ use crate::{
         Outcome, out,
         target::{Listing, address},
     },
-    kernel::{mm, pid, user},
+    kernel::{mm, pid, poison::Unpoisoned, user},
     mem::PhysMem,
     render,
     session::Session,
@@ -84,7 +84,7 @@ fn read(args: &Args, session: &Session, addr: u64) -> anyhow::Result<Vec<u8>> {
     if args.phys {
         kernel.user_memory("physical memory, which holds that of processes,")?;
         let mut bytes = vec![0; len];
-        session.phys.read(PhysAddr::new(addr), &mut bytes)?;
+        Unpoisoned::new(kernel, &*session.phys).read(PhysAddr::new(addr), &mut bytes)?;
         return Ok(bytes);
     }
     Ok(kernel.memory.read_vec(VirtAddr::new(addr), len)?)

@@ -130,6 +130,10 @@ impl Boot<'_> {
                 self.describe_symbols(&mut text, &[&table])?;
             }
         }
+        for flag in ["PG_lru", "PG_hwpoison"] {
+            let bit = (&self.declarations.types as &dyn TypeSource).enumerator("pageflags", flag)?;
+            let _ = writeln!(text, "NUMBER({flag})={bit}");
+        }
         let _ = writeln!(text, "NUMBER(phys_base)={}", self.truth.phys_base as i64);
         self.describe_symbols(&mut text, &["init_top_pgt"])?;
         let five = u32::from(self.description.levels == Levels::Five);

@@ -10,6 +10,7 @@ mod mount;
 mod paging;
 mod percpu;
 mod pid;
+mod poison;
 mod printk;
 mod process;
 mod stack;
@@ -160,6 +161,7 @@ impl Boot<'_> {
         self.mount_all()?;
         self.run_processes()?;
         self.write_log()?;
+        self.fail_memory()?;
         self.write_vmcoreinfo()?;
         self.start_processors()
     }
