@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,11 @@ class Observed:
     pid: int
     pages: dict[str, Page]
     isolated: bool
+    #: whether the kernel can take pages out of use after memory errors, and the frames it says it has
+    can_fail: bool
+    failed: list[int]
+    #: exit code and outputs of `info`, and of `read --phys` of the page that failed and of the one behind it
+    of_failed: list[tuple[int, str]]
     cross_view: str
     #: by the record that the process was hidden from: what `ps --cross-view` says
     hidden: dict[str, list[dict]]
@@ -89,6 +95,8 @@ def observe(guest: Guest, bench: Bench, scripts: Path, program: Program) -> Obse
     guest.run("lab_processes")
     living = {int(pid) for pid in re.findall(r"/proc/(\d+)", guest.run("echo /proc/[0-9]*"))}
     said = _parsed(guest.run("lab_processes"))
+    can_fail = guest.run("grep -cw memory_failure /proc/kallsyms || true").strip() != "0"
+    failed = [int(frame, 16) for frame in guest.run("lab-pages failed").split()]
     isolated = "pti" in guest.run("cat /proc/cpuinfo").split()
     guest.stop()
     try:
@@ -101,6 +109,8 @@ def observe(guest: Guest, bench: Bench, scripts: Path, program: Program) -> Obse
                 page.translated = client.monitor(f"translate {page.address:#x} {pid}")
             cross_view = client.monitor("ps cross-view")
             client.detach()
+        commands = [("info",), *(("read", "--phys", hex(frame << 12), "16") for at in failed for frame in (at, at + 1))]
+        of_failed = [_ran(bench, *command) for command in commands]
         gdb = debugger.ask(None, bench.port, gdb_commands(pid, pages["present"]), scripts=scripts)
         hidden = {}
         for place, words in HIDING_PLACES.items():
@@ -108,7 +118,12 @@ def observe(guest: Guest, bench: Bench, scripts: Path, program: Program) -> Obse
                 hidden[place] = [json.loads(line) for line in bench.run("ps", "--cross-view", "--json").splitlines()]
     finally:
         guest.resume()
-    return Observed({pid: said[pid] for pid in ours}, ours, pid, pages, isolated, cross_view, hidden, gdb)
+    return Observed({pid: said[pid] for pid in ours}, ours, pid, pages, isolated, can_fail, failed, of_failed, cross_view, hidden, gdb)
+
+
+def _ran(bench: Bench, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run(bench.command(*arguments), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout + done.stderr
 
 
 def descriptors(text: str) -> dict[int, str]:

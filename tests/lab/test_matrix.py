@@ -388,6 +388,26 @@ def test_a_page_that_is_not_there_says_why(matrix, condition, reason):
     assert expected in page.read and expected in page.translated
 
 
+def test_a_page_with_a_memory_error_is_not_read(matrix):
+    seen = matrix.processes
+    info, *reads = seen.of_failed
+    counts = {what: info["poisoned_pages"] for what, info in matrix.states["panicked"].info.items()}
+    if not seen.can_fail:
+        # Built without CONFIG_MEMORY_FAILURE.
+        assert ("failed" in seen.pages, seen.failed, reads, counts) == (False, [], [], {"nothing": 0, "vmlinux": 0})
+        assert "bad memory" not in info[1]
+        return
+    page = seen.pages["failed"]
+    physical = page.swap[1] << 12
+    assert [frame << 12 for frame in seen.failed] == [physical]
+    reason = f"taken away after a memory error; it was at physical {physical:#x} (the level-1"
+    assert reason in page.read and reason in page.translated
+    (refused, why), (read, _) = reads
+    assert (refused, read) == (1, 0)
+    assert f"refused: the page at {physical:#x} has a memory error (PG_hwpoison)" in why
+    assert "bad memory   pages that the kernel took out of use after memory errors: 1\n" in info[1] and counts == {"nothing": 1, "vmlinux": 1}
+
+
 @pytest.mark.parametrize("condition, size, text", [("present", "4 KiB", "a page of its ow"), ("huge", "2 MiB", "a huge page")])
 def test_a_page_is_where_pagemap_says(matrix, condition, size, text):
     page = matrix.processes.pages[condition]
