@@ -114,7 +114,7 @@ fn costs(description: &Description) -> [Counts; 2] {
         let dump = Dump::open(&path, Format::Raw, &session.kernel.map, Existing::Refuse).unwrap();
         let sound = layered.then(|| Unpoisoned::new(&session.kernel, &*session.phys));
         let phys = sound.as_ref().map_or(&*session.phys, |sound| sound);
-        dump.run(phys, &AtomicBool::new(false), &|_| ()).unwrap();
+        dump.run(phys, &AtomicBool::new(false), &|| false, &|_| ()).unwrap();
         session.counts()
     })
 }
