@@ -133,6 +133,15 @@ impl Listener {
             Self::Unix(..) | Self::Stdio => None,
         }
     }
+
+    /// What GDB's `target remote` is to be given; nothing where GDB started us.
+    pub(super) fn remote(&self) -> Option<String> {
+        match self {
+            Self::Tcp(_) => self.tcp_address().map(|address| address.to_string()),
+            Self::Unix(_, path) => Some(path.display().to_string()),
+            Self::Stdio => None,
+        }
+    }
 }
 
 /// Removes the socket of a server that ended without removing it: one that nobody answers at. Any other file refuses a

@@ -68,6 +68,12 @@ impl Server {
         self.listener.tcp_address()
     }
 
+    /// What GDB's `target remote` is to be given; `None` where GDB started the server.
+    #[must_use]
+    pub fn remote(&self) -> Option<String> {
+        self.listener.remote()
+    }
+
     /// What stops this server.
     #[must_use]
     pub fn stopper(&self) -> Stopper {

@@ -5,7 +5,10 @@
 //! only tell of tasks that the others must have too. On a running host tasks come and go between two looks:
 //! [`settled`] looks again before it reports anything.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+};
 
 use super::{
     Kernel, KernelError, family,
@@ -38,6 +41,18 @@ pub enum View {
     RunQueue,
     /// What each CPU runs.
     Cpu,
+}
+
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TaskList => "task-list",
+            Self::PidIdr => "pid-idr",
+            Self::Family => "family",
+            Self::RunQueue => "run-queue",
+            Self::Cpu => "cpu",
+        })
+    }
 }
 
 /// A task that a view lacks.

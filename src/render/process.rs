@@ -62,7 +62,12 @@ fn list(numbers: &[impl ToString]) -> String {
 /// The writer's own.
 pub fn cross_view(out: &mut dyn fmt::Write, found: &CrossView) -> fmt::Result {
     if found.differences.is_empty() {
-        return writeln!(out, "{} tasks, no difference between the kernel's records of them", found.tasks);
+        let lacking: Vec<View> = found.incomplete.iter().map(|(view, _)| *view).collect();
+        let which = match views(&lacking) {
+            lacking if lacking.is_empty() => "the kernel's records of them".to_owned(),
+            lacking => format!("those records that could be read whole (not: {lacking})"),
+        };
+        return writeln!(out, "{} tasks, no difference between {which}", found.tasks);
     }
     writeln!(
         out,
@@ -87,12 +92,28 @@ pub fn cross_view(out: &mut dyn fmt::Write, found: &CrossView) -> fmt::Result {
 }
 
 fn views(views: &[View]) -> String {
-    let name = |view: &View| match view {
-        View::TaskList => "task-list",
-        View::PidIdr => "pid-idr",
-        View::Family => "family",
-        View::RunQueue => "run-queue",
-        View::Cpu => "cpu",
-    };
-    views.iter().map(name).collect::<Vec<_>>().join(" ")
+    views.iter().map(View::to_string).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::KernelError;
+
+    #[test]
+    fn no_difference_is_said_only_of_records_that_were_read() {
+        let said = |incomplete: &[View]| {
+            let error =
+                |view: &View| (*view, KernelError::NeedsVmlinux { what: "it", needs: "types", reason: None });
+            let incomplete = incomplete.iter().map(error).collect();
+            let mut out = String::new();
+            cross_view(&mut out, &CrossView { differences: Vec::new(), tasks: 70, incomplete }).unwrap();
+            out
+        };
+        assert_eq!(said(&[]), "70 tasks, no difference between the kernel's records of them\n");
+        assert_eq!(
+            said(&[View::PidIdr, View::Cpu]),
+            "70 tasks, no difference between those records that could be read whole (not: pid-idr cpu)\n"
+        );
+    }
 }

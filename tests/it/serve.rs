@@ -63,10 +63,10 @@ fn a_unix_socket_is_private_and_goes_with_its_server() {
     let bench = bench(45);
     let path = bench.directory.path().join("gdb.sock");
     let listen = format!("unix:{}", path.display());
-    let mut child =
-        bench.command(&["serve", "--listen", &listen, "-v"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = bench.command(&["serve", "--listen", &listen]).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    lines.find(|line| line.contains("listening for GDB")).unwrap();
+    let ready = format!("'target remote {}'", path.display());
+    lines.find(|line| line.ends_with(&ready)).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let mut client = UnixStream::connect(&path).unwrap();
     client.write_all(&frame(b"qAttached")).unwrap();

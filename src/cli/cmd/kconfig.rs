@@ -18,7 +18,7 @@ use crate::{
     audit::{Event, Space},
     cli::{Outcome, UsageError, file, out, progress, target::Target},
     kernel::{
-        kconfig::{self, Report, order},
+        kconfig::{self, ConfigError, Report, order},
         poison::Unpoisoned,
     },
     render,
@@ -75,8 +75,15 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
     let recovered = kconfig::recover(&session.kernel, &phys, &names, &mut |done, total| {
         bar.show(done, total);
         if stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
+    });
     drop(bar);
+    let recovered = match recovered {
+        Err(ConfigError::None(nothing)) if nothing.report.interrupted => {
+            out::notice(&format!("nettlp-gdb: {nothing}"));
+            return Ok(Outcome::Interrupted);
+        }
+        recovered => recovered?,
+    };
 
     let mut text = String::new();
     let release = session.kernel.map.release.as_deref().unwrap_or("an unknown kernel");
@@ -103,7 +110,11 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
 }
 
 fn outcome(report: &Report) -> Outcome {
-    if report.is_complete() { Outcome::Done } else { Outcome::Partial }
+    match report {
+        Report { interrupted: true, .. } => Outcome::Interrupted,
+        report if report.is_complete() => Outcome::Done,
+        _ => Outcome::Partial,
+    }
 }
 
 /// The names of options in the source tree at `directory`, in the order of its menus.

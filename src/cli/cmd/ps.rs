@@ -111,7 +111,7 @@ fn cross_view(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let found = cross_view::settled(&session.kernel, &|| session.refresh())?;
     args.listing.print(session, &found.differences, |text| render::cross_view(text, &found))?;
     for (view, error) in &found.incomplete {
-        out::notice(&format!("nettlp-gdb: the {view:?} view is incomplete: {error}"));
+        out::notice(&format!("nettlp-gdb: the {view} view is incomplete: {error}"));
     }
     Ok(if found.incomplete.is_empty() { Outcome::Done } else { Outcome::Partial })
 }

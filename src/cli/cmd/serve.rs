@@ -126,9 +126,9 @@ pub(in crate::cli) fn run(args: &Args, quiet: bool) -> anyhow::Result<Outcome> {
         Ok((session, writable))
     };
     let (session, writable) = open()?;
-    if let Some(address) = server.tcp_address() {
+    if let Some(remote) = server.remote() {
         let vmlinux = args.target.vmlinux().map_or_else(String::new, |path| format!("{} ", path.display()));
-        out::notice(&format!("serving; attach with: gdb {vmlinux}-ex 'target remote {address}'"));
+        out::notice(&format!("serving; attach with: gdb {vmlinux}-ex 'target remote {remote}'"));
     }
     if let Some(ranges) = writable {
         log::warn!("gdb may write to the target, inside {ranges}");
