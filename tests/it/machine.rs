@@ -365,7 +365,7 @@ fn gdb_lists_tasks_and_log_over_the_link() {
         let (text, truth) = (gdb_session(&machine, number, &commands), machine.truth());
         let tasks = between(&text, "== ps\n", "== log\n");
         let expected = truth.tasks.iter().map(|task| format!("{} {:^5} {}", task.addr, task.pid, task.comm));
-        assert_eq!(tasks.get(1..).unwrap_or_default(), expected.collect::<Vec<_>>());
+        assert_eq!(tasks.get(1..).unwrap_or_default(), expected.collect::<Vec<_>>(), "{text}");
         let log = between(&text, "== log\n", "== end\n");
         let log: Vec<_> = log.iter().map(|line| line.split_once("] ").unwrap_or((line, "")).1).collect();
         assert_eq!(log, truth.log.iter().map(|line| line.text.as_str()).collect::<Vec<_>>());
